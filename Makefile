@@ -1,0 +1,49 @@
+# make demo   the whole way on synthetic scenes, writes demo/
+# make test   the default test suite
+# make check  ruff, mypy, import-linter
+PYTHON ?= python3
+BIN := .venv/bin
+DATA ?= ../shared/data
+
+.PHONY: install demo test check format test-slow test-data test-gpu test-weights bench clean
+
+install: .venv/.installed
+
+.venv/.installed: pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet -e '.[all,dev]'
+	touch $@
+
+demo: install
+	$(BIN)/terradapt demo -o demo
+
+test: install
+	$(BIN)/python -m pytest
+
+check: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: install
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+test-slow: install
+	$(BIN)/python -m pytest -m slow
+
+test-data: install
+	TERRADAPT_DATA=$(DATA) $(BIN)/python -m pytest -m data
+
+test-gpu: install
+	$(BIN)/python -m pytest -m gpu
+
+# The oracle of SAM2's trunk: PyPI's sam2, which has no wheel and needs no CUDA extension here.
+test-weights: install
+	SAM2_BUILD_CUDA=0 $(BIN)/python -m pip install --quiet --no-build-isolation sam2
+	$(BIN)/python -m pytest -m weights
+
+clean:
+	rm -rf .venv demo

@@ -1,0 +1,157 @@
+"""ClassMap: the names and colours of the classes, and the ignored value."""
+
+from __future__ import annotations
+
+import colorsys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from terradapt.errors import DataError
+
+IGNORE = 255
+MAX_CLASSES = 255
+
+Colour = tuple[int, int, int]
+
+
+def default_colours(count: int) -> tuple[Colour, ...]:
+    """Return ``count`` distinguishable RGB colours (0..255), golden-angle steps in hue."""
+    steps = (
+        colorsys.hsv_to_rgb((0.09 + i * 0.381966) % 1.0, 0.62, 0.92 - 0.22 * (i % 2))
+        for i in range(count)
+    )
+    return tuple((round(r * 255), round(g * 255), round(b * 255)) for r, g, b in steps)
+
+
+@dataclass(frozen=True)
+class ClassMap:
+    """Class ids 0..K-1 with a name and a colour each; 255 is ignored everywhere.
+
+    Args:
+        names: K distinct names, in the order of the ids.
+        colours: K RGB triples, 0..255; distinct ones are made when empty.
+        evaluated: Ids over which the means of the metrics run; all when empty.
+
+    Raises:
+        DataError: Fewer than 2 or more than 255 classes, doubled names, or a colour short.
+    """
+
+    names: tuple[str, ...]
+    colours: tuple[Colour, ...] = ()
+    evaluated: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not 2 <= len(self.names) <= MAX_CLASSES:
+            raise DataError(
+                f"{len(self.names)} classes: a class map has 2 to {MAX_CLASSES}",
+                "name the background too, for example: background, road",
+            )
+        if len(set(self.names)) != len(self.names):
+            raise DataError(
+                f"doubled class names in {', '.join(self.names)}", "give each class its own name"
+            )
+        if not self.colours:
+            object.__setattr__(self, "colours", default_colours(len(self.names)))
+        if len(self.colours) != len(self.names):
+            raise DataError(
+                f"{len(self.colours)} colours for {len(self.names)} classes",
+                "give one colour for each class, or none",
+            )
+        if not self.evaluated:
+            object.__setattr__(self, "evaluated", tuple(range(len(self.names))))
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def index(self, name: str) -> int:
+        """Return the id of a class name.
+
+        Raises:
+            DataError: No class has this name.
+        """
+        if name not in self.names:
+            raise DataError(
+                f"no class '{name}' in the class map", f"use one of: {', '.join(self.names)}"
+            )
+        return self.names.index(name)
+
+    @property
+    def palette(self) -> NDArray[np.uint8]:
+        """(256, 3) lookup from id to RGB; ids without a class, 255 among them, are black."""
+        table = np.zeros((256, 3), np.uint8)
+        table[: len(self)] = self.colours
+        return table
+
+    def to_rgb(self, ids: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Colour an (H, W) array of ids: (H, W, 3) uint8."""
+        return self.palette[ids]
+
+    def from_rgb(
+        self, rgb: NDArray[np.uint8], source: str, ignored: Sequence[Colour] = ((0, 0, 0),)
+    ) -> NDArray[np.uint8]:
+        """Read an (H, W, 3) colour label as (H, W) ids.
+
+        Args:
+            rgb: The label's colours, uint8.
+            source: The label's file name, for the error.
+            ignored: Colours read as 255.
+
+        Raises:
+            DataError: A colour that no class has; names the file, the colour and the pixel count.
+        """
+        packed = _pack(rgb.astype(np.uint32))
+        ids = np.full(packed.shape, IGNORE, np.uint8)
+        known = np.zeros(packed.shape, bool)
+        pairs = [(c, IGNORE) for c in ignored] + [(c, i) for i, c in enumerate(self.colours)]
+        for colour, value in pairs:
+            hit = packed == _pack(np.asarray(colour, np.uint32))
+            ids[hit] = value
+            known |= hit
+        if not known.all():
+            values, counts = np.unique(packed[~known], return_counts=True)
+            worst = int(values[counts.argmax()])
+            r, g, b = worst >> 16, (worst >> 8) & 255, worst & 255
+            raise DataError(
+                f"{source}: colour {r},{g},{b} is no class ({int(counts.max())} pixels; "
+                f"{len(values)} unknown colours in {int(counts.sum())} pixels)",
+                "save the label without compression loss, or add the colour to the class map",
+            )
+        return ids
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values for JSON."""
+        return {
+            "names": list(self.names),
+            "colours": [list(c) for c in self.colours],
+            "evaluated": list(self.evaluated),
+            "ignore": IGNORE,
+        }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> ClassMap:
+        """Read what :meth:`to_dict` wrote; colours and evaluated may be missing."""
+        return cls(
+            tuple(str(n) for n in values["names"]),
+            tuple((int(r), int(g), int(b)) for r, g, b in values.get("colours") or ()),
+            tuple(int(i) for i in values.get("evaluated") or ()),
+        )
+
+
+def _pack(rgb: NDArray[np.uint32]) -> NDArray[np.uint32]:
+    packed: NDArray[np.uint32] = (rgb[..., 0] << 16) | (rgb[..., 1] << 8) | rgb[..., 2]
+    return packed
+
+
+ISPRS = ClassMap(
+    ("impervious", "building", "low vegetation", "tree", "car", "clutter"),
+    ((255, 255, 255), (0, 0, 255), (0, 255, 255), (0, 255, 0), (255, 255, 0), (255, 0, 0)),
+    (0, 1, 2, 3, 4),
+)
+"""ISPRS Vaihingen and Potsdam; the benchmark's means leave clutter out."""
+
+ROADS = ClassMap(("background", "road"), ((0, 0, 0), (255, 140, 0)))
+"""Binary roads; a model's single logit z stands as (0, z)."""

@@ -1,0 +1,272 @@
+"""RunConfig and its parts on one page; recipes are YAML files of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from terradapt.errors import ConfigError
+
+Pair = tuple[float, float]
+
+
+class Part(BaseModel):
+    """One part of a config: unknown keys are errors, values are frozen."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+
+class InputSpec(Part):
+    """How raw pixels become a model's input; stored in every checkpoint.
+
+    A model sees uint8 bands (B, C, H, W). The scene reader applies ``stretch`` to imagery that is
+    not 8 bit, so that prediction repeats what training did; the predictor alone applies
+    ``(x / 255 - mean) / std``.
+    """
+
+    bands: tuple[int, ...] = (1, 2, 3)  # 1-based band indexes in the file
+    band_names: tuple[str, ...] = ()
+    dtype: str = "uint8"  # of the training files
+    stretch: tuple[Pair, ...] | Pair | None = None
+    """None: 8 bit as it is. One (low, high) per band, in raw units: fixed. A single (low, high):
+    percentiles of each scene."""
+    mean: tuple[float, ...] = (0.485, 0.456, 0.406)
+    std: tuple[float, ...] = (0.229, 0.224, 0.225)
+    resolution: float | None = None  # metres per pixel at training
+
+
+class EncoderConfig(Part):
+    """The encoder: a timm or smp backbone, or SAM2's Hiera with adapters."""
+
+    name: str = "efficientnet_b0"
+    weights: str | None = None  # a local file, "hub" for timm's hub weights, or None for random
+    adapters: bool = True  # SAM2 trunks only
+    adapter_width: int = Field(32, ge=1)
+    adapter_activation: Literal["gelu", "relu"] = "gelu"
+    freeze: bool | None = None  # None: a trunk with adapters is frozen, all else trains
+    checkpointing: bool = False  # recompute activations in the backward pass
+    args: dict[str, Any] = {}  # further arguments of timm.create_model
+
+
+class ModelConfig(Part):
+    """A model of the registry with its options."""
+
+    name: str = "kd-arafnet"
+    encoder: EncoderConfig = EncoderConfig()
+    in_channels: int = Field(3, ge=1)
+    options: dict[str, Any] = {}  # checked by the model's own Options
+
+
+class DataConfig(Part):
+    """What is read from the images, and how they are split."""
+
+    crop: int = Field(512, ge=32)  # px
+    bands: tuple[int, ...] = (1, 2, 3)
+    stretch: tuple[Pair, ...] | Pair | None = None
+    resolution: float | None = None  # m/px to resample to; None: native
+    val_fraction: float = Field(0.15, ge=0, lt=1)
+    test_fraction: float = Field(0.15, ge=0, lt=1)
+    split_seed: int = 0
+    balance: float = Field(0.0, ge=0, le=1)  # share of crops centred on a class drawn uniformly
+    line_width: float = Field(6.0, gt=0)  # m, buffer of line labels
+    class_column: str | None = None  # of a vector label file
+    workers: int = Field(2, ge=0)
+
+
+class AugmentConfig(Part):
+    """Augmentations of protocols.md section 3; probabilities 0..1, strengths as factors."""
+
+    hflip: float = 0.5
+    vflip: float = 0.5
+    rot90: bool = True
+    rotate: float = 0.0  # degrees, uniform in +-
+    scale: Pair = (0.5, 1.5)  # random resized crop
+    brightness: float = 0.2
+    contrast: float = 0.2
+    saturation: float = 0.1
+    sharpness: float = 0.1  # probability of light sharpening
+
+
+class LossNetConfig(Part):
+    """Frozen ImageNet features of prediction and mask (SAM2MS)."""
+
+    name: Literal["resnet50", "vgg16"] = "resnet50"
+    form: Literal["paper", "release"] = "paper"
+    weights: str | None = None
+    weight: float | None = None  # None: 1 for paper, 0.1 for release
+
+
+class DistillConfig(Part):
+    """DIST (ARAFNet Eqs 6-8)."""
+
+    teacher: str | None = None  # path of a checkpoint
+    temperature: float = Field(0.5, gt=0)
+    beta: float = 1.0  # inter-class weight
+    gamma: float = 1.0  # intra-class weight
+    t_squared: bool = False
+    hard: float = 1.0  # weight of the hard-label loss
+    soft: float = 1.0  # weight of the DIST loss
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"  # of the teacher
+    cache: str | None = None  # folder for teacher logits
+    cache_gb: float = Field(20.0, gt=0)
+
+
+class ObjectiveConfig(Part):
+    """What is minimised."""
+
+    name: Literal["supervised", "structure", "distill"] = "supervised"
+    ce: float = 1.0
+    dice: float = 1.0
+    aux: float = 0.4
+    class_weights: tuple[float, ...] | Literal["balanced"] | None = None
+    reproduce_release: bool = False  # structure loss with SAM2MS's reduce='none' slip
+    lossnet: LossNetConfig | None = None
+    distill: DistillConfig = DistillConfig()
+
+
+class OptimConfig(Part):
+    """AdamW with two parameter groups and a cosine schedule."""
+
+    lr: float = Field(6e-4, gt=0)  # decoder
+    lr_backbone: float | None = None  # backbone and adapters; None: as the decoder
+    weight_decay: float = Field(0.01, ge=0)  # none on bias and norm
+    min_lr: float = Field(0.0, ge=0)  # absolute, where the cosine ends
+    warmup: int = Field(0, ge=0)  # steps
+    clip: float | None = None  # gradient norm
+
+
+class TrainConfig(Part):
+    """Length, batch, precision, cadence."""
+
+    batch: int = Field(8, ge=1)
+    accumulate: int = Field(1, ge=1)
+    epochs: int = Field(50, ge=1)
+    steps_per_epoch: int | None = Field(None, ge=1)  # None: crops that cover the images once
+    val_every: int = Field(1, ge=1)  # epochs
+    save_every: int = Field(200, ge=1)  # steps
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    compile: bool = False
+    channels_last: bool = True
+    ema: float | None = None  # decay of an average of the weights, which is then validated
+    seed: int = 42
+    monitor: str = "miou"  # the best checkpoint has its maximum
+    deterministic: bool = True
+
+
+class RunConfig(Part):
+    """Everything that a run needs beside its data."""
+
+    name: str = "run"
+    description: str = ""
+    model: ModelConfig = ModelConfig()
+    data: DataConfig = DataConfig()
+    augment: AugmentConfig = AugmentConfig()
+    objective: ObjectiveConfig = ObjectiveConfig()
+    optim: OptimConfig = OptimConfig()
+    train: TrainConfig = TrainConfig()
+
+    def with_overrides(self, overrides: Sequence[str]) -> RunConfig:
+        """Return a copy with ``key=value`` overrides, dotted keys, YAML values.
+
+        ``encoder.weights=FILE`` is short for ``model.encoder.weights=FILE``: a key whose first
+        part is not one of the page's is looked for in ``model``, then in ``train``.
+
+        Raises:
+            ConfigError: No such key, or a value of the wrong kind.
+        """
+        values = self.model_dump()
+        for item in overrides:
+            key, sep, text = item.partition("=")
+            if not sep or not key:
+                raise ConfigError(
+                    f"'{item}' is no override", "write it as key=value, for example train.epochs=10"
+                )
+            _assign(values, key.strip(), yaml.safe_load(text) if text else None)
+        return _validated(values, "overrides")
+
+    def to_yaml(self) -> str:
+        """Return the whole config as YAML, keys in the page's order."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def load_config(source: str | Path) -> RunConfig:
+    """Read a recipe by name, or a YAML file by path.
+
+    Raises:
+        ConfigError: No such recipe or file, no YAML, an unknown key or a wrong value.
+    """
+    name = str(source)
+    if name in recipe_names():
+        text = (resources.files("terradapt.recipes") / f"{name}.yaml").read_text("utf-8")
+    elif Path(name).is_file():
+        text = Path(name).read_text("utf-8")
+    else:
+        raise ConfigError(
+            f"no recipe or file '{name}'",
+            f"use a YAML file or one of: {', '.join(recipe_names())}",
+        )
+    return parse_config(text, name)
+
+
+def parse_config(text: str, source: str) -> RunConfig:
+    """Read a config from YAML text; ``source`` names it in errors.
+
+    Raises:
+        ConfigError: No YAML, an unknown key or a wrong value.
+    """
+    try:
+        values = yaml.safe_load(text) or {}
+    except yaml.YAMLError as error:
+        line = getattr(getattr(error, "problem_mark", None), "line", 0) + 1
+        raise ConfigError(f"{source}: no valid YAML in line {line}", "mend that line") from error
+    if not isinstance(values, dict):
+        raise ConfigError(f"{source}: no mapping of keys", "start from: terradapt recipes landcover")
+    return _validated(values, source)
+
+
+def recipe_names() -> list[str]:
+    """Return the names of the packaged recipes, sorted."""
+    folder = resources.files("terradapt.recipes")
+    return sorted(f.name[:-5] for f in folder.iterdir() if f.name.endswith(".yaml"))
+
+
+def recipe_text(name: str) -> str:
+    """Return a packaged recipe's YAML with its header comment."""
+    load_config(name)
+    return (resources.files("terradapt.recipes") / f"{name}.yaml").read_text("utf-8")
+
+
+def _assign(values: dict[str, Any], key: str, value: Any) -> None:
+    parts = key.split(".")
+    home: dict[str, Any] = values
+    if parts[0] not in values:
+        home = next((values[s] for s in ("model", "train") if parts[0] in values[s]), values)
+    for depth, part in enumerate(parts[:-1]):
+        if not isinstance(home.get(part), dict):
+            if home.get(part, 0) is not None:
+                where = ".".join(parts[: depth + 1])
+                raise ConfigError(f"no config key '{key}' ('{where}' holds no keys)", _see_keys())
+            home[part] = {}
+        home = home[part]
+    free = {"options", "args", "lossnet"}
+    if parts[-1] not in home and not (len(parts) > 1 and parts[-2] in free):
+        raise ConfigError(f"no config key '{key}'", _see_keys())
+    home[parts[-1]] = value
+
+
+def _see_keys() -> str:
+    return "see the keys in RUN/config.yaml or: terradapt recipes landcover"
+
+
+def _validated(values: dict[str, Any], source: str) -> RunConfig:
+    try:
+        return RunConfig.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(p) for p in first["loc"])
+        raise ConfigError(f"{source}: {where}: {first['msg']}", _see_keys()) from error

@@ -1,0 +1,1 @@
+"""Classic models as yardsticks, one file per paper."""

@@ -1,0 +1,45 @@
+"""What every model answers: Prediction out, named parameter groups, its input's multiple."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from torch import Tensor, nn
+
+
+class Prediction(NamedTuple):
+    """A model's answer to a batch (B, C, H, W).
+
+    Attributes:
+        logits: (B, K, H, W), K >= 2, unnormalised. A one-logit road head z stands as (0, z).
+        aux: Further logits (B, K, H, W) at the input's size, in training only; may be empty.
+        features: Encoder maps at strides 4, 8, 16, 32, finest first; may be empty.
+    """
+
+    logits: Tensor
+    aux: tuple[Tensor, ...] = ()
+    features: tuple[Tensor, ...] = ()
+
+
+class SegmentationModel(nn.Module):
+    """Base of the registry's models: ``forward(x_BCHW) -> Prediction``.
+
+    A subclass has ``self.encoder`` and a decoder; its input sides must be multiples of
+    ``size_multiple``. Parameters of the encoder (adapters included) form the backbone group of
+    the optimiser, everything else that trains is the decoder group.
+    """
+
+    encoder: nn.Module
+    num_classes: int
+    size_multiple: int = 32
+
+    def forward(self, x: Tensor) -> Prediction:
+        """Return the prediction for normalised pixels (B, C, H, W) float."""
+        raise NotImplementedError
+
+    def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
+        """Return the trainable parameters as ``backbone`` and ``decoder``."""
+        backbone = [p for p in self.encoder.parameters() if p.requires_grad]
+        inside = {id(p) for p in self.encoder.parameters()}
+        decoder = [p for p in self.parameters() if p.requires_grad and id(p) not in inside]
+        return {"backbone": backbone, "decoder": decoder}

@@ -1,0 +1,1 @@
+"""Predictors: uint8 pixels in, class scores out."""

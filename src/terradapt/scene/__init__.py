@@ -1,0 +1,1 @@
+"""Whole scenes through a predictor, block by block."""

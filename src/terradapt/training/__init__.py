@@ -1,0 +1,1 @@
+"""Objectives, optimiser and trainer."""

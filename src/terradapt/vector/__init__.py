@@ -1,0 +1,1 @@
+"""Polygons and road networks from class rasters."""
