@@ -8,11 +8,26 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from terradapt.errors import ConfigError
 
 Pair = tuple[float, float]
+
+NOT_ARCHITECTURE = {
+    "pretrained",
+    "pretrained_cfg",
+    "pretrained_cfg_overlay",
+    "checkpoint_path",
+    "cache_dir",
+    "features_only",
+    "out_indices",
+    "in_chans",
+    "num_classes",
+    "scriptable",
+    "exportable",
+}
+"""Arguments of timm.create_model that load files or change the contract: never from a config."""
 
 
 class Part(BaseModel):
@@ -50,7 +65,22 @@ class EncoderConfig(Part):
     adapter_activation: Literal["gelu", "relu"] = "gelu"
     freeze: bool | None = None  # None: a trunk with adapters is frozen, all else trains
     checkpointing: bool = False  # recompute activations in the backward pass
-    args: dict[str, Any] = {}  # further arguments of timm.create_model
+    args: dict[str, Any] = {}  # further arguments of the timm architecture
+
+    @field_validator("name")
+    @classmethod
+    def _no_address(cls, name: str) -> str:
+        if ":" in name or "/" in name:
+            raise ValueError("an encoder's name is an architecture, not an address")
+        return name
+
+    @field_validator("args")
+    @classmethod
+    def _no_loading(cls, args: dict[str, Any]) -> dict[str, Any]:
+        refused = sorted(set(args) & NOT_ARCHITECTURE)
+        if refused:
+            raise ValueError(f"{', '.join(refused)}: use encoder.weights and model.in_channels")
+        return args
 
 
 class ModelConfig(Part):
@@ -156,6 +186,7 @@ class TrainConfig(Part):
     seed: int = 42
     monitor: str = "miou"  # the best checkpoint has its maximum
     deterministic: bool = True
+    bundle: bool = False  # store a frozen trunk inside the checkpoint instead of naming it
 
 
 class RunConfig(Part):
@@ -225,7 +256,9 @@ def parse_config(text: str, source: str) -> RunConfig:
         line = getattr(getattr(error, "problem_mark", None), "line", 0) + 1
         raise ConfigError(f"{source}: no valid YAML in line {line}", "mend that line") from error
     if not isinstance(values, dict):
-        raise ConfigError(f"{source}: no mapping of keys", "start from: terradapt recipes landcover")
+        raise ConfigError(
+            f"{source}: no mapping of keys", "start from: terradapt recipes landcover"
+        )
     return _validated(values, source)
 
 

@@ -1,0 +1,116 @@
+"""TorchPredictor: a torch model behind the Predictor protocol."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from terradapt import checkpoint
+from terradapt.classes import ClassMap
+from terradapt.config import InputSpec
+from terradapt.models.contract import SegmentationModel
+
+Precision = Literal["fp32", "bf16", "fp16"]
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def normalize(x: Tensor, spec: InputSpec) -> Tensor:
+    """Return ``(x / 255 - mean) / std`` of uint8 pixels (B, C, H, W) as float32, per band."""
+    shape = (1, -1, 1, 1)
+    mean = torch.tensor(spec.mean, device=x.device, dtype=torch.float32).view(shape)
+    std = torch.tensor(spec.std, device=x.device, dtype=torch.float32).view(shape)
+    return (x.float() - mean * 255).div_(std * 255)
+
+
+class TorchPredictor:
+    """A torch model as a Predictor: uint8 pixels in, softmax scores out, on the model's device.
+
+    Args:
+        model: A model of the registry; it is put into evaluation mode for each call.
+        classes: K names and colours.
+        spec: Bands and normalisation.
+        window: Preferred side of a window, px.
+        device: Where the model is.
+        precision: Arithmetic of the forward pass; scores are always float32.
+        compiled: Run the model through ``torch.compile``.
+    """
+
+    def __init__(
+        self,
+        model: SegmentationModel,
+        classes: ClassMap,
+        spec: InputSpec,
+        window: int,
+        *,
+        device: str | torch.device = "cpu",
+        precision: Precision = "fp32",
+        compiled: bool = False,
+    ) -> None:
+        self.classes = classes
+        self.spec = spec
+        self.window = window
+        self.multiple = model.size_multiple
+        self.device = torch.device(device)
+        self.precision = precision
+        self.model = model
+        self._run: nn.Module | Any = torch.compile(model) if compiled else model
+
+    def predict(self, images: NDArray[np.uint8]) -> Tensor:
+        """Return softmax scores (B, K, H, W) float32 on the device for pixels (B, C, H, W).
+
+        Raises:
+            MemoryError: The batch does not fit into the device's memory.
+        """
+        training = self.model.training
+        self.model.eval()
+        try:
+            with torch.inference_mode(), self._autocast():
+                x = normalize(torch.from_numpy(images).to(self.device), self.spec)
+                logits = self._run(x.contiguous(memory_format=torch.channels_last)).logits
+                return logits.float().softmax(1)
+        except torch.OutOfMemoryError as error:
+            raise MemoryError(str(error)) from error
+        finally:
+            self.model.train(training)
+
+    def asarray(self, array: NDArray[np.float32]) -> Tensor:
+        """Put an array on the device."""
+        return torch.from_numpy(array).to(self.device)
+
+    def numpy(self, array: Tensor) -> NDArray[Any]:
+        """Bring an array back."""
+        return array.cpu().numpy()
+
+    def _autocast(self) -> AbstractContextManager[Any]:
+        if self.precision == "fp32":
+            return nullcontext()
+        return torch.autocast(self.device.type, DTYPES[self.precision])
+
+
+def load_torch(
+    path: Path,
+    *,
+    engine: str = "auto",
+    device: str | None = None,
+    precision: str = "fp32",
+    trunk: str | Path | None = None,
+) -> TorchPredictor:
+    """Open a checkpoint; see :func:`terradapt.predictors.load`."""
+    where = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    model, meta = checkpoint.load(path, trunk=trunk, device=where)
+    model = model.to(memory_format=torch.channels_last)
+    return TorchPredictor(
+        model,
+        meta.classes,
+        meta.spec,
+        meta.window,
+        device=where,
+        precision=precision,  # type: ignore[arg-type]
+        compiled=engine == "compiled",
+    )
