@@ -136,8 +136,9 @@ def class_scores(matrix: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
 
 
 def _shares(part: NDArray[Any], whole: NDArray[Any]) -> NDArray[np.float64]:
-    empty = np.zeros(part.shape, np.float64)
-    return np.divide(part, whole, out=empty, where=whole > 0)
+    shares: NDArray[np.float64] = np.zeros(part.shape, np.float64)
+    np.divide(part, whole, out=shares, where=whole > 0)
+    return shares
 
 
 def _share(part: float, whole: float) -> float:
