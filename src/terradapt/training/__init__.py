@@ -1,1 +1,50 @@
-"""Objectives, optimiser and trainer."""
+"""Training: objectives, optimiser, trainer; :func:`train` is the verb."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+from terradapt.config import RunConfig
+
+Bar = Callable[[int, str, str], AbstractContextManager[Callable[[int], None]]]
+
+
+def train(
+    config: RunConfig,
+    data: str | Path,
+    run: str | Path,
+    *,
+    resume: bool = False,
+    bar: Bar | None = None,
+) -> dict[str, Any]:
+    """Train a model on a dataset.
+
+    Args:
+        config: The whole run.
+        data: A prepared dataset or a bare folder of images and labels.
+        run: Folder for config, log and checkpoints.
+        resume: Go on with the run that the folder holds; it ends bit for bit as an unbroken one
+            on the CPU.
+        bar: ``bar(total, label, unit)``: a context manager that yields ``advance(n)``.
+
+    Returns:
+        The validation metrics of the best checkpoint, fractions.
+
+    Raises:
+        DataError: A dataset that cannot be used.
+        ConfigError: A config that cannot be used, or another one than the resumed run's.
+        OutputError: The folder holds another run, or cannot be written.
+        KeyboardInterrupt: Stopped, with a state to resume from.
+    """
+    from terradapt.data import open_dataset
+    from terradapt.training.trainer import Trainer
+
+    trainer = Trainer(config, open_dataset(Path(data), config.data), run, resume=resume)
+    if bar is None:
+        return trainer.fit()
+    left = trainer.total_steps - trainer.step
+    with bar(left, f"train {config.name}", "steps") as advance:
+        return trainer.fit(advance)

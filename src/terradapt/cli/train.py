@@ -1,0 +1,54 @@
+"""``terradapt train``: a recipe and a dataset become a run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verb to the command line."""
+    app.command("train")(train)
+
+
+def train(
+    recipe: Annotated[str, typer.Argument(help="Name of a recipe, or a YAML file.")],
+    overrides: Annotated[
+        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Overrides of the recipe.")
+    ] = None,
+    data: Annotated[Path, typer.Option("--data", help="Dataset folder.")] = Path("data"),
+    output: Annotated[Path, typer.Option("-o", "--output", help="The run's folder.")] = Path("run"),
+    resume: Annotated[bool, typer.Option(help="Go on with the run in the folder.")] = False,
+    plain: Annotated[bool, typer.Option("--no-report", help="Skip the report at the end.")] = False,
+) -> None:
+    """The result of `terradapt train` is a run: config, log, best and last checkpoint, report.
+
+    Overrides are dotted keys of the recipe, for example train.epochs=20 or encoder.weights=FILE.
+    """
+    from terradapt import training
+    from terradapt.cli._progress import progress
+    from terradapt.cli._require import require
+    from terradapt.config import load_config
+
+    require("terradapt train", "train", "torch", "timm", "accelerate")
+    config = load_config(recipe).with_overrides(overrides or [])
+    try:
+        best = training.train(config, data, output, resume=resume, bar=progress)
+    except KeyboardInterrupt:
+        typer.echo(f"stopped; go on with --resume, the state is in {output}", err=True)
+        raise
+    typer.echo(f"best checkpoint: {output / 'checkpoint.safetensors'}")
+    typer.echo(f"validation: mIoU {best['miou']:.4f}, mF1 {best['mf1']:.4f}, OA {best['oa']:.4f}")
+    if not plain:
+        _report(output, data)
+
+
+def _report(run: Path, data: Path) -> None:
+    from terradapt.cli._require import require
+    from terradapt.evaluation import report_run
+
+    require("the report of terradapt train", "report", "jinja2", "matplotlib")
+    report = report_run(run, data)
+    typer.echo(f"report: {run / 'report.html'} (split {report.split})")

@@ -1,0 +1,101 @@
+"""The run's folder: config, log, checkpoints; what a killed run left behind."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from terradapt.config import RunConfig, parse_config
+from terradapt.errors import ConfigError, OutputError
+
+CONFIG, LOG = "config.yaml", "log.jsonl"
+BEST, LAST = "checkpoint.safetensors", "last.safetensors"
+
+
+class Run:
+    """A run's folder.
+
+    Attributes:
+        folder: Where everything lies.
+        best: The best checkpoint's path.
+        last: The latest checkpoint's path, with the optimiser's state.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+        self.best = self.folder / BEST
+        self.last = self.folder / LAST
+
+    def open(self, config: RunConfig, resume: bool) -> bool:
+        """Make or reopen the folder.
+
+        Returns:
+            Whether there is a state to go on from.
+
+        Raises:
+            OutputError: It holds another run, or cannot be written.
+            ConfigError: Resumed with another config.
+        """
+        path = self.folder / CONFIG
+        if resume and path.is_file():
+            held = parse_config(path.read_text("utf-8"), str(path))
+            _same_config(held, config, path)
+        elif path.exists():
+            raise OutputError(
+                f"{self.folder}: holds a run already", "add --resume, or give another -o folder"
+            )
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            if not path.exists():
+                part = path.with_suffix(".part")
+                part.write_text(config.to_yaml(), "utf-8")
+                part.replace(path)
+        except OSError as error:
+            raise OutputError(
+                f"{self.folder}: cannot be written ({error.strerror})",
+                "give a folder that you may write to",
+            ) from error
+        return resume and self.last.is_file()
+
+    def log(self, event: Mapping[str, Any]) -> None:
+        """Append one line to the log."""
+        with (self.folder / LOG).open("a", encoding="utf-8") as file:
+            file.write(json.dumps(event) + "\n")
+
+    def rewind_log(self, step: int) -> None:
+        """Drop the lines of steps after ``step``, and a half-written one."""
+        path = self.folder / LOG
+        if path.is_file():
+            kept = [e for e in self.events() if e.get("step", 0) <= step]
+            part = path.with_suffix(".part")
+            part.write_text("".join(json.dumps(e) + "\n" for e in kept), "utf-8")
+            part.replace(path)
+
+    def events(self) -> list[dict[str, Any]]:
+        """Read the whole lines of the log."""
+        path = self.folder / LOG
+        events = []
+        for line in path.read_text("utf-8").splitlines() if path.is_file() else ():
+            try:
+                events.append(json.loads(line))
+            except json.JSONDecodeError:
+                break
+        return events
+
+
+def _same_config(held: RunConfig, given: RunConfig, path: Path) -> None:
+    a, b = (c.model_dump(mode="json") for c in (held, given))
+    differing = [
+        f"{part}.{key}" if isinstance(a[part], dict) else part
+        for part in a
+        for key in (a[part] if isinstance(a[part], dict) else [part])
+        if (a[part][key] != b[part][key] if isinstance(a[part], dict) else a[part] != b[part])
+        and f"{part}.{key}" != "data.workers"
+    ]
+    if differing:
+        raise ConfigError(
+            f"{path}: the run was started with another config ({', '.join(differing[:4])})",
+            "resume with the same recipe and overrides, or start a new run with another -o",
+        )

@@ -1,0 +1,385 @@
+"""Trainer: one loop for every objective; a resumed run equals an unbroken one.
+
+Every random number comes from (seed, step) or (seed, epoch, index). The state of a run is the
+weights, AdamW's moments and the step, all in ``last.safetensors``.
+"""
+
+from __future__ import annotations
+
+import math
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from terradapt import checkpoint
+from terradapt import data as datasets
+from terradapt.checkpoint import Meta
+from terradapt.config import InputSpec, RunConfig
+from terradapt.data.sampling import CropDataset
+from terradapt.errors import CheckpointError, ConfigError, DataError
+from terradapt.metrics.confusion import Confusion
+from terradapt.models import build
+from terradapt.models.encoder import encoder_normalization
+from terradapt.predictors.torch import TorchPredictor, normalize
+from terradapt.raster import SceneReader
+from terradapt.scene import predict_blocks
+from terradapt.training.loading import RunCrops, RunSampler
+from terradapt.training.objectives import build_objective
+from terradapt.training.optim import (
+    Average,
+    build_optimizer,
+    optimizer_tensors,
+    restore_optimizer,
+    set_rates,
+)
+from terradapt.training.run import Run
+
+LOG_EVERY = 10  # steps
+Progress = Callable[[int], None]
+
+
+class Trainer:
+    """Trains one model on one dataset.
+
+    Args:
+        config: The whole run.
+        dataset: What :func:`terradapt.data.open_dataset` returned.
+        folder: The run's folder.
+        resume: Go on from ``last.safetensors`` when it is there.
+
+    Raises:
+        DataError: No training image.
+        OutputError: The folder holds another run, or cannot be written.
+        ConfigError: Resumed with another config.
+    """
+
+    def __init__(
+        self,
+        config: RunConfig,
+        dataset: datasets.Dataset,
+        folder: str | Path,
+        *,
+        resume: bool = False,
+    ) -> None:
+        _require_items(dataset, "train")
+        self.config = config
+        self.dataset = dataset
+        self.run = Run(folder)
+        self.accelerator = Accelerator(
+            mixed_precision="no" if config.train.precision == "fp32" else config.train.precision,
+            cpu=not torch.cuda.is_available(),
+        )
+        self.spec = _input_spec(dataset, config)
+        self.crops = CropDataset(dataset, "train", config, self.spec)
+        self.steps_per_epoch = math.ceil(len(self.crops) / self.crops_per_step)
+        self.total_steps = self.steps_per_epoch * config.train.epochs
+        self._build()
+        self.step = 0
+        self.best = -math.inf
+        self._stop = False
+        if self.run.open(config, resume):
+            self._restore()
+
+    @property
+    def crops_per_step(self) -> int:
+        """Crops of one optimiser step, over all devices and accumulated batches."""
+        return self.config.train.batch * self.config.train.accumulate
+
+    def fit(self, progress: Progress | None = None) -> dict[str, Any]:
+        """Train to the end; return the best validation metrics.
+
+        Raises:
+            KeyboardInterrupt: After Ctrl-C or a termination, with the state saved.
+        """
+        with _stop_signals(self):
+            batches = iter(self._loader())
+            clock = _Clock(self.crops_per_step)
+            while self.step < self.total_steps:
+                logs = self._optimize([next(batches) for _ in range(self.config.train.accumulate)])
+                self.step += 1
+                if progress:
+                    progress(1)
+                self._after_step(clock.lap(logs))
+                if self._stop:
+                    self._save_last()
+                    raise KeyboardInterrupt
+        self.accelerator.wait_for_everyone()
+        return checkpoint.read_meta(self.run.best).metrics
+
+    def stop(self) -> None:
+        """End the run after the step in progress, with its state saved."""
+        self._stop = True
+
+    def evaluate(self, split: str = "val") -> dict[str, Any]:
+        """Return the metrics over whole images of a split, by blended windows as ``predict``."""
+        held = self._model_state() if self.average else None
+        if self.average:
+            self.model.load_state_dict(self.average.state_dict(self.model))
+        predictor = TorchPredictor(
+            self.model,
+            self.dataset.classes,
+            self.spec,
+            self.config.data.crop,
+            device=self.accelerator.device,
+            precision=self.config.train.precision,
+        )
+        confusion = self._score(predictor, self.dataset.split(split))
+        if held is not None:
+            self.model.load_state_dict(held)
+        return confusion.metrics(self.dataset.classes)
+
+    def _score(self, predictor: TorchPredictor, items: Sequence[datasets.Item]) -> Confusion:
+        confusion = Confusion(len(self.dataset.classes))
+        mine = items[self.accelerator.process_index :: self.accelerator.num_processes]
+        for item in mine:
+            with self.dataset.open_image(item, self.spec) as reader:
+                _score_image(predictor, reader, self.dataset, item, confusion)
+        matrix = torch.from_numpy(confusion.matrix).to(self.accelerator.device)
+        total: Tensor = self.accelerator.reduce(matrix, "sum")  # type: ignore[assignment]
+        return Confusion(len(self.dataset.classes), total.cpu().numpy())
+
+    def _optimize(self, batches: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
+        self.model.train()
+        set_rates(self.optimizer, self.config.optim, self.step, self.total_steps)
+        torch.manual_seed(_mix(self.config.train.seed, self.step, self.accelerator.process_index))
+        logs: dict[str, Tensor] = {}
+        for i, batch in enumerate(batches):
+            last = i == len(batches) - 1
+            with nullcontext() if last else self.accelerator.no_sync(self.wrapped):
+                logs = self._backward(batch, len(batches))
+        if self.config.optim.clip is not None:
+            self.accelerator.clip_grad_norm_(self.model.parameters(), self.config.optim.clip)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        if self.average:
+            self.average.update(self.model, self.step)
+        return logs
+
+    def _backward(self, batch: dict[str, Tensor], parts: int) -> dict[str, Tensor]:
+        batch = {k: v.to(self.accelerator.device, non_blocking=True) for k, v in batch.items()}
+        image = normalize(batch["image"], self.spec)
+        if self.config.train.channels_last:
+            image = image.contiguous(memory_format=torch.channels_last)
+        with self.accelerator.autocast():
+            loss, logs = self.objective(self.wrapped, {**batch, "image": image})
+        self.accelerator.backward(loss / parts)
+        return logs
+
+    def _after_step(self, logs: dict[str, Any]) -> None:
+        if not all(map(math.isfinite, logs.values())):
+            raise ConfigError(
+                f"{self.run.folder}: the loss is not finite at step {self.step}",
+                "lower optim.lr, or set optim.clip=1.0, in a new run",
+            )
+        if logs and self.accelerator.is_main_process:
+            epoch = self.step / self.steps_per_epoch
+            rates = {"lr": self.optimizer.param_groups[-1]["lr"]}
+            self.run.log({"event": "step", "step": self.step, "epoch": epoch, **rates, **logs})
+        epochs, rest = divmod(self.step, self.steps_per_epoch)
+        done = self.step == self.total_steps
+        if not rest and (epochs % self.config.train.val_every == 0 or done):
+            self._validate(epochs)
+        if done or not rest or self.step % self.config.train.save_every == 0:
+            self._save_last()
+
+    def _validate(self, epoch: int) -> None:
+        split = "val" if self.dataset.split("val") else "train"
+        started = time.monotonic()
+        metrics = self.evaluate(split)
+        if not self.accelerator.is_main_process:
+            return
+        figures = {k: v for k, v in metrics.items() if isinstance(v, float)}
+        seconds = round(time.monotonic() - started, 3)
+        event = {"event": "val", "step": self.step, "epoch": epoch, "split": split}
+        self.run.log({**event, **figures, "seconds": seconds})
+        score = _monitored(metrics, self.config.train.monitor)
+        if score > self.best:
+            self.best = score
+            self._save(self.run.best, metrics, average=True)
+
+    def _save_last(self) -> None:
+        if self.accelerator.is_main_process:
+            state = dict(optimizer_tensors(self._bare_optimizer(), self.model))
+            if self.average:
+                state |= {f"average.{k}": v for k, v in self.average.tensors.items()}
+            self._save(self.run.last, {}, state=state)
+
+    def _save(
+        self,
+        path: Path,
+        metrics: dict[str, Any],
+        *,
+        state: dict[str, Tensor] | None = None,
+        average: bool = False,
+    ) -> None:
+        weights = self.average.state_dict(self.model) if average and self.average else None
+        best = self.best if math.isfinite(self.best) else None
+        progress = {"best": best, "total_steps": self.total_steps}
+        if self.accelerator.scaler is not None:
+            progress["scale"] = self.accelerator.scaler.get_scale()
+        meta = replace(self.meta, metrics=metrics, step=self.step, progress=progress)
+        bundle = self.config.train.bundle
+        checkpoint.save(path, self.model, meta, bundle=bundle, state=state, weights=weights)
+
+    def _build(self) -> None:
+        train = self.config.train
+        torch.manual_seed(train.seed)
+        if train.deterministic:
+            torch.backends.cudnn.benchmark = False
+            torch.backends.cudnn.deterministic = True
+        model = build(self.config.model, len(self.dataset.classes))
+        if train.channels_last:
+            model = model.to(memory_format=torch.channels_last)
+        self.model = model.to(self.accelerator.device)
+        self.objective = build_objective(self.config, self.dataset, self.accelerator.device)
+        optimizer = build_optimizer(self.model, self.config.optim)
+        self.wrapped, self.optimizer = self.accelerator.prepare(self.model, optimizer)
+        if train.compile:
+            self.wrapped = torch.compile(self.wrapped)
+        self.average = Average(self.model, train.ema) if train.ema else None
+        self.meta = Meta(
+            config=self.config,
+            classes=self.dataset.classes,
+            spec=self.spec,
+            window=self.config.data.crop,
+            commit=checkpoint.code_commit(),
+            data=self.dataset.name,
+        )
+
+    def _bare_optimizer(self) -> torch.optim.Optimizer:
+        inner: torch.optim.Optimizer = getattr(self.optimizer, "optimizer", self.optimizer)
+        return inner
+
+    def _model_state(self) -> dict[str, Tensor]:
+        return {k: v.clone() for k, v in self.model.state_dict().items()}
+
+    def _restore(self) -> None:
+        path = self.run.last
+        meta = checkpoint.read_meta(path)
+        if meta.classes != self.dataset.classes:
+            raise CheckpointError(
+                f"{path}: has other classes than {self.dataset.root}",
+                "resume with the dataset that the run was started with",
+            )
+        stored, _ = checkpoint.load(path)
+        self.model.load_state_dict(stored.state_dict())
+        state = checkpoint.read_state(path)
+        restore_optimizer(self._bare_optimizer(), self.model, state)
+        if self.average:
+            for name, value in self.average.tensors.items():
+                value.copy_(state[f"average.{name}"])
+        self.step = meta.step
+        best = meta.progress.get("best")
+        self.best = -math.inf if best is None else best
+        if self.accelerator.scaler is not None and "scale" in meta.progress:
+            self.accelerator.scaler.update(meta.progress["scale"])
+        if self.accelerator.is_main_process:
+            self.run.rewind_log(self.step)
+
+    def _loader(self) -> DataLoader[dict[str, Tensor]]:
+        batch, workers = self.config.train.batch, self.config.data.workers
+        length = self.steps_per_epoch * self.crops_per_step
+        keys = RunSampler(
+            self.step * self.crops_per_step,
+            length * self.config.train.epochs,
+            batch,
+            self.accelerator.process_index,
+            self.accelerator.num_processes,
+        )
+        return DataLoader(
+            RunCrops(self.crops, length),
+            batch_size=batch // self.accelerator.num_processes,
+            sampler=keys,
+            num_workers=workers,
+            prefetch_factor=4 if workers else None,
+            pin_memory=torch.cuda.is_available(),
+        )
+
+
+def _score_image(
+    predictor: TorchPredictor,
+    reader: SceneReader,
+    dataset: datasets.Dataset,
+    item: datasets.Item,
+    confusion: Confusion,
+) -> None:
+    for block in predict_blocks(reader, predictor):
+        confusion.update(dataset.read_mask(item, block.window), block.classes)
+
+
+def _input_spec(dataset: datasets.Dataset, config: RunConfig) -> InputSpec:
+    mean, std = encoder_normalization(config.model.encoder, config.model.in_channels)
+    spec = datasets.input_spec(dataset, config.data)
+    if len(spec.bands) != config.model.in_channels:
+        raise ConfigError(
+            f"{len(spec.bands)} bands are read, but the model takes {config.model.in_channels}",
+            "set data.bands and model.in_channels to the same number",
+        )
+    return spec.model_copy(update={"mean": mean, "std": std})
+
+
+def _require_items(dataset: datasets.Dataset, split: str) -> None:
+    if not dataset.split(split):
+        raise DataError(
+            f"{dataset.root}: no image in the split '{split}'",
+            "add images, or mend splits.json",
+        )
+
+
+def _monitored(metrics: dict[str, Any], name: str) -> float:
+    if not isinstance(metrics.get(name), float):
+        known = ", ".join(k for k, v in metrics.items() if isinstance(v, float))
+        raise ConfigError(f"no metric '{name}' to monitor", f"set train.monitor to one of: {known}")
+    return float(metrics[name])
+
+
+def _mix(seed: int, step: int, rank: int) -> int:
+    return int(np.random.SeedSequence([seed, step, rank]).generate_state(1, np.uint64)[0] >> 1)
+
+
+class _Clock:
+    """Reads the losses and the rate every few steps, so that a GPU is not waited for."""
+
+    def __init__(self, crops_per_step: int) -> None:
+        self.crops_per_step = crops_per_step
+        self.steps = 0
+        self.start = time.monotonic()
+
+    def lap(self, logs: dict[str, Tensor]) -> dict[str, float]:
+        self.steps += 1
+        if self.steps % LOG_EVERY:
+            return {}
+        values = {k: float(v) for k, v in logs.items()}
+        now = time.monotonic()
+        rate = LOG_EVERY * self.crops_per_step / (now - self.start)
+        self.start = now
+        return {**values, "crops_per_second": round(rate, 3)}
+
+
+@contextmanager
+def _stop_signals(trainer: Trainer) -> Iterator[None]:
+    """Let Ctrl-C and a termination end the run after the step in progress."""
+
+    def stop(*_: object) -> None:
+        trainer.stop()
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    held = {s: signal.signal(s, stop) for s in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in held.items():
+            signal.signal(number, handler)
