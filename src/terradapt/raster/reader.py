@@ -1,0 +1,353 @@
+"""SceneReader: windows of any raster as the uint8 bands that a model was trained on."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from rasterio.crs import CRS
+from rasterio.enums import ColorInterp, MaskFlags, Resampling
+from rasterio.errors import RasterioError
+from rasterio.transform import Affine
+from rasterio.warp import transform as warp_points
+from rasterio.windows import Window as RasterWindow
+
+from terradapt.config import InputSpec, Pair
+from terradapt.errors import SceneError
+from terradapt.grid import Window
+from terradapt.raster.opening import gdal_env, open_raster, reason
+
+_PERCENTILE_SIDE = 1024
+
+
+class SceneReader:
+    """Windows of one raster: pixels and the mask of those that are valid.
+
+    A pixel is valid where the file's mask (internal mask or alpha band) says so, where a selected
+    band differs from the nodata value, and where no selected band is NaN or infinite.
+
+    Args:
+        path: The raster.
+        spec: Bands and stretch of the model; None gives all bands in the file's own type.
+        resolution: Metres per pixel to resample to on reading; None reads native pixels.
+        bands: 1-based indexes or names of bands instead of the spec's.
+        nodata: A nodata value instead of the file's.
+        allow_remote: Let GDAL follow addresses.
+
+    Attributes:
+        path: As given.
+        width: Columns, px (after resampling).
+        height: Rows, px (after resampling).
+        count: Bands in the file.
+        dtype: The file's type, for example ``"uint16"``.
+        crs: The file's CRS, or None.
+        transform: Pixel to CRS (after resampling).
+        nodata: The nodata value in use, or None.
+        resolution: Metres per pixel at the centre, or None without a CRS.
+        band_names: Descriptions of the file's bands, ``""`` where there is none.
+        indexes: 1-based indexes of the bands that :meth:`read` gives.
+
+    Raises:
+        SceneError: The file cannot be read, has only ground control points, lacks a band, or is
+            not of the type that the model was trained on.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        spec: InputSpec | None = None,
+        *,
+        resolution: float | None = None,
+        bands: Sequence[int | str] | None = None,
+        nodata: float | None = None,
+        allow_remote: bool = False,
+    ) -> None:
+        self.path = path
+        self.spec = spec
+        self._env = gdal_env()
+        with self._env:
+            self._file = open_raster(path, allow_remote=allow_remote)
+        try:
+            self._describe(nodata)
+            self.indexes = self._choose(bands)
+            self._check_type()
+            self._zoom(resolution)
+            self._ranges = self._stretch()
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+    @property
+    def block_height(self) -> int:
+        """Rows of the file's own blocks, px; 1 when the reader resamples."""
+        return 1 if self._scaled else int(self._file.block_shapes[0][0])
+
+    def read(self, window: Window) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+        """Read a window: (C, H, W) pixels and (H, W) valid; outside the scene 0 and False.
+
+        Pixels that are not valid are 0 when the reader has a spec.
+
+        Raises:
+            SceneError: A block of the file cannot be read; names the rows and columns.
+        """
+        shape = (window.height, window.width)
+        kind = np.dtype(np.uint8 if self.spec else self.dtype)
+        inside = window.intersect(Window(0, 0, self.height, self.width))
+        if inside is None:
+            return np.zeros((len(self.indexes), *shape), kind), np.zeros(shape, bool)
+        pixels, valid = self._read_inside(inside)
+        if inside == window:
+            return pixels, valid
+        full = np.zeros((len(self.indexes), *shape), kind)
+        mask = np.zeros(shape, bool)
+        rows, cols = inside.shift(-window.row, -window.col).slices
+        full[:, rows, cols], mask[rows, cols] = pixels, valid
+        return full, mask
+
+    def _read_inside(self, window: Window) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+        raw = self._raw(window, self.indexes)
+        valid = self._valid(raw, window)
+        if self.spec is None:
+            return raw, valid
+        pixels = raw if self._ranges is None else _to_uint8(raw, self._ranges)
+        if not valid.all():
+            pixels *= valid
+        return pixels, valid
+
+    def _raw(self, window: Window, indexes: Sequence[int], mask: bool = False) -> NDArray[Any]:
+        fy, fx = self._scale
+        area = RasterWindow(window.col * fx, window.row * fy, window.width * fx, window.height * fy)
+        shape = (len(indexes), window.height, window.width)
+        kind = Resampling.nearest
+        if self._scaled and not mask:
+            kind = Resampling.average if min(fy, fx) > 1 else Resampling.bilinear
+        read = self._file.read_masks if mask else self._file.read
+        try:
+            with self._env:
+                values: NDArray[Any] = read(
+                    list(indexes), window=area, out_shape=shape, resampling=kind
+                )
+        except (RasterioError, OSError) as error:
+            raise SceneError(
+                f"{self.path}: rows {window.row} to {window.bottom - 1}, columns {window.col} to "
+                f"{window.right - 1} cannot be read ({reason(error)})",
+                "the file is damaged or cut short: copy it again",
+            ) from error
+        return values
+
+    def _valid(self, raw: NDArray[Any], window: Window) -> NDArray[np.bool_]:
+        valid = np.ones(raw.shape[1:], bool)
+        if self._masked:
+            valid &= (self._raw(window, self.indexes[:1], mask=True) > 0)[0]
+        elif self.nodata is not None and not math.isnan(self.nodata):
+            valid &= (raw != self.nodata).any(0)
+        if raw.dtype.kind == "f":
+            valid &= np.isfinite(raw).all(0)
+        return valid
+
+    def _describe(self, nodata: float | None) -> None:
+        file = self._file
+        self.count = int(file.count)
+        self.dtype = str(file.dtypes[0])
+        self.crs: CRS | None = file.crs
+        self.nodata: float | None = file.nodata if nodata is None else nodata
+        self.band_names = tuple(d or "" for d in file.descriptions)
+        self.colour_interpretation = tuple(c.name for c in file.colorinterp)
+        flags = file.mask_flag_enums[0]
+        own = MaskFlags.per_dataset in flags or MaskFlags.alpha in flags
+        self._masked = own and nodata is None
+        points, _ = file.gcps
+        if points and file.transform == Affine.identity():
+            raise SceneError(
+                f"{self.path}: is located by {len(points)} ground control points only",
+                f"rectify it first: gdalwarp -tps {self.path} rectified.tif",
+            )
+
+    def _choose(self, bands: Sequence[int | str] | None) -> tuple[int, ...]:
+        spec = self.spec
+        if bands is None and spec is None:
+            return tuple(range(1, self.count + 1))
+        if bands is not None:
+            chosen = tuple(self._index(b) for b in bands)
+        elif spec and spec.band_names and set(spec.band_names) <= set(self.band_names):
+            chosen = tuple(self.band_names.index(n) + 1 for n in spec.band_names)
+        else:
+            chosen = spec.bands if spec else ()
+        if spec and len(chosen) != len(spec.bands):
+            raise SceneError(
+                f"{self.path}: {len(chosen)} bands chosen, the model takes {len(spec.bands)}",
+                f"name {len(spec.bands)} bands",
+            )
+        if not chosen or max(chosen) > self.count or min(chosen) < 1:
+            raise SceneError(
+                f"{self.path}: has {self.count} bands, bands {_listed(chosen)} are needed",
+                f"use a scene with them, or choose {len(chosen)} of its bands with --bands",
+            )
+        return chosen
+
+    def _index(self, band: int | str) -> int:
+        if isinstance(band, int) or str(band).isdecimal():
+            return int(band)
+        names = [n.lower() for n in self.band_names]
+        for candidates in (names, list(self.colour_interpretation)):
+            if str(band).lower() in candidates:
+                return candidates.index(str(band).lower()) + 1
+        known = _listed([n for n in (*self.band_names, *self.colour_interpretation) if n])
+        raise SceneError(f"{self.path}: no band named '{band}'", f"use an index or one of: {known}")
+
+    def _check_type(self) -> None:
+        if self.spec is None or isinstance(self._pairs(), float):
+            return
+        trained, have = self.spec.dtype, self.dtype
+        if self.spec.stretch is None and have != "uint8":
+            raise SceneError(
+                f"{self.path}: its pixels are {have}, the model was trained on 8 bit",
+                "scale the scene as the training images were: gdal_translate -ot Byte -scale",
+            )
+        if self._fixed and _family(trained) != _family(have):
+            raise SceneError(
+                f"{self.path}: its pixels are {have}, the model was trained on {trained}",
+                f"convert the scene to the training images' units and {trained}",
+            )
+
+    def _pairs(self) -> float | None:
+        """A marker for percentiles of each scene, which fit any type."""
+        stretch = self.spec.stretch if self.spec else None
+        return 0.0 if stretch is not None and not isinstance(stretch[0], tuple) else None
+
+    @property
+    def _fixed(self) -> bool:
+        stretch = self.spec.stretch if self.spec else None
+        return stretch is not None and isinstance(stretch[0], tuple)
+
+    def _zoom(self, resolution: float | None) -> None:
+        file = self._file
+        own = ground_resolution(file.crs, file.transform, file.width, file.height)
+        factor = 1.0 if resolution is None or own is None else own / resolution
+        self.width = max(1, round(file.width * factor))
+        self.height = max(1, round(file.height * factor))
+        self._scale = (file.height / self.height, file.width / self.width)
+        self._scaled = (self.width, self.height) != (file.width, file.height)
+        self.transform: Affine = file.transform
+        if self._scaled:
+            self.transform = zoomed(file.transform, *self._scale)
+        self.resolution = own if own is None else own * math.sqrt(math.prod(self._scale))
+
+    def _stretch(self) -> NDArray[np.float32] | None:
+        """(C, 2) low and high of each band in raw units, or None for 8 bit as it is."""
+        stretch: Any = self.spec.stretch if self.spec else None
+        if stretch is None:
+            return None
+        if self._fixed:
+            return np.asarray(stretch, np.float32)[:, :2].reshape(-1, 2)
+        return self._percentiles(stretch)
+
+    def _percentiles(self, pair: Pair) -> NDArray[np.float32]:
+        """Read a decimated overview once; percentiles of its valid pixels."""
+        step = max(1.0, max(self.height, self.width) / _PERCENTILE_SIDE)
+        small = (max(1, round(self.height / step)), max(1, round(self.width / step)))
+        keep = self._scale, self._scaled
+        self._scale = (self._file.height / small[0], self._file.width / small[1])
+        self._scaled = False
+        window = Window(0, 0, *small)
+        raw = self._raw(window, self.indexes)
+        valid = self._valid(raw, window)
+        self._scale, self._scaled = keep
+        if not valid.any():
+            return np.tile(np.array([0.0, 1.0], np.float32), (len(self.indexes), 1))
+        ranges = np.percentile(raw[:, valid].astype(np.float64), pair, axis=1).T
+        ranges[:, 1] = np.maximum(ranges[:, 1], np.nextafter(ranges[:, 0], np.inf))
+        result: NDArray[np.float32] = ranges.astype(np.float32)
+        return result
+
+
+def ground_resolution(crs: CRS | None, transform: Affine, width: int, height: int) -> float | None:
+    """Return metres per pixel at the centre of a raster, whatever its CRS; None without one.
+
+    The geometric mean of both axes. Projected CRS give their nominal scale unless it is more than
+    1 % off the ground, as in Web Mercator.
+    """
+    if crs is None:
+        return None
+    area = abs(transform.determinant)
+    nominal = None
+    if not crs.is_geographic:
+        try:
+            nominal = math.sqrt(area) * float(crs.linear_units_factor[1])
+        except Exception:  # no linear unit
+            nominal = math.sqrt(area)
+    true = _local_scale(crs, transform, width, height)
+    if nominal is None or true is None:
+        return true or nominal
+    return true if abs(true / nominal - 1) > 0.01 else nominal
+
+
+def _local_scale(crs: CRS, transform: Affine, width: int, height: int) -> float | None:
+    """Metres per pixel from three neighbouring points on the WGS 84 ellipsoid."""
+    x, y = width / 2, height / 2
+    points = [locate(transform, *p) for p in ((x, y), (x + 1, y), (x, y + 1))]
+    try:
+        lon, lat = warp_points(crs, CRS.from_epsg(4326), *zip(*points, strict=True))[:2]
+    except Exception:  # a local CRS has no way to the globe
+        return None
+    if not np.isfinite([*lon, *lat]).all():
+        return None
+    a, e2 = 6378137.0, 6.69437999014e-3
+    phi = math.radians(lat[0])
+    bend = 1 - e2 * math.sin(phi) ** 2
+    north = math.radians(1) * a * (1 - e2) / bend**1.5
+    east = math.radians(1) * a * math.cos(phi) / math.sqrt(bend)
+    u, v = ((lon[i] - lon[0], lat[i] - lat[0]) for i in (1, 2))
+    cross = abs(u[0] * v[1] - u[1] * v[0]) * east * north
+    return math.sqrt(cross) or None
+
+
+def locate(transform: Affine, col: float, row: float) -> tuple[float, float]:
+    """Return the CRS coordinates of a place in pixels."""
+    t = transform
+    return t.a * col + t.b * row + t.c, t.d * col + t.e * row + t.f
+
+
+def zoomed(transform: Affine, rows: float, cols: float) -> Affine:
+    """Return the transform of pixels that are ``rows`` and ``cols`` times as large."""
+    t = transform
+    return Affine(t.a * cols, t.b * rows, t.c, t.d * cols, t.e * rows, t.f)
+
+
+def _to_uint8(raw: NDArray[Any], ranges: NDArray[np.float32]) -> NDArray[np.uint8]:
+    low = ranges[:, 0, None, None]
+    scaled = (raw.astype(np.float32) - low) * (255.0 / (ranges[:, 1, None, None] - low))
+    scaled = np.nan_to_num(scaled, copy=False, nan=0.0, posinf=255.0, neginf=0.0)
+    return np.clip(np.rint(scaled, out=scaled), 0, 255, out=scaled).astype(np.uint8)
+
+
+def _family(dtype: str) -> str:
+    kind = np.dtype(dtype)
+    return "float" if kind.kind == "f" else f"integer{kind.itemsize}"
+
+
+def _listed(values: Sequence[Any]) -> str:
+    return ", ".join(str(v) for v in values) or "none"
+
+
+__all__ = ["ColorInterp", "SceneReader", "ground_resolution"]

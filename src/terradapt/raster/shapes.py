@@ -1,0 +1,65 @@
+"""Geometries to pixels and back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from rasterio import features
+from rasterio.transform import Affine
+
+
+def rasterize(
+    shapes: Iterable[tuple[Any, int]],
+    *,
+    height: int,
+    width: int,
+    transform: Affine,
+    fill: int = 0,
+    all_touched: bool = False,
+) -> NDArray[np.uint8]:
+    """Burn geometries into an (H, W) grid; later ones cover earlier ones.
+
+    Args:
+        shapes: Pairs of a geometry (shapely or GeoJSON mapping) and its value, 0..255.
+        height: Rows, px.
+        width: Columns, px.
+        transform: Pixel to CRS of the geometries.
+        fill: Value elsewhere.
+        all_touched: Burn every pixel touched, not only those whose centre is inside.
+    """
+    pairs = [(g, v) for g, v in shapes if not getattr(g, "is_empty", False)]
+    if not pairs:
+        return np.full((height, width), fill, np.uint8)
+    burnt: NDArray[np.uint8] = features.rasterize(
+        pairs, (height, width), fill=fill, transform=transform, all_touched=all_touched,
+        dtype="uint8",
+    )  # fmt: skip
+    return burnt
+
+
+def polygonize(
+    array: NDArray[Any],
+    *,
+    transform: Affine | None = None,
+    mask: NDArray[np.bool_] | None = None,
+    connectivity: int = 4,
+) -> Iterator[tuple[dict[str, Any], int]]:
+    """Yield the polygons of equal neighbouring values as (GeoJSON geometry, value).
+
+    Args:
+        array: (H, W) integers.
+        transform: Pixel to CRS; pixels when None.
+        mask: (H, W) pixels to take part; all when None.
+        connectivity: 4 or 8 neighbours.
+    """
+    kind = array.dtype if array.dtype in (np.uint8, np.int16, np.int32) else np.dtype(np.int32)
+    found = features.shapes(
+        array.astype(kind, copy=False),
+        mask=mask,
+        connectivity=connectivity,
+        transform=transform if transform is not None else Affine.identity(),
+    )
+    return ((geometry, int(value)) for geometry, value in found)
