@@ -1,0 +1,88 @@
+from __future__ import annotations
+
+import pytest
+import yaml
+
+from terradapt.config import RunConfig, load_config, parse_config, recipe_names, recipe_text
+from terradapt.errors import ConfigError
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_recipe_header_says_paper_command_time_and_expectation(name: str) -> None:
+    text = recipe_text(name)
+    for word in ("Paper:", "Command:", "Time:", "Expected:"):
+        assert word in text, f"{name} lacks {word}"
+    assert load_config(name).name == name
+    assert load_config(name).description
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_yaml_round_trip(name: str) -> None:
+    config = load_config(name)
+    assert parse_config(config.to_yaml(), name) == config
+
+
+def test_recipes_of_the_protocol_are_all_there() -> None:
+    wanted = {"demo", "landcover", "roads", "arafnet-potsdam", "arafnet-vaihingen"}
+    wanted |= {"kd-arafnet-potsdam", "kd-arafnet-vaihingen", "sam2unet-roads"}
+    wanted |= {f"sam2ms-{d}" for d in ("deepglobe", "spacenet", "massachusetts")}
+    assert wanted <= set(recipe_names())
+
+
+def test_overrides_reach_nested_keys_and_have_short_forms() -> None:
+    config = RunConfig().with_overrides(
+        [
+            "encoder.weights=some/file.safetensors",
+            "epochs=3",
+            "train.batch=2",
+            "data.bands=[4,3,2]",
+            "objective.lossnet.name=vgg16",
+            "model.options.dropout=0.2",
+            "encoder.args.pad_type=same",
+        ]
+    )
+    assert config.model.encoder.weights == "some/file.safetensors"
+    assert (config.train.epochs, config.train.batch) == (3, 2)
+    assert config.data.bands == (4, 3, 2)
+    assert config.objective.lossnet is not None
+    assert config.objective.lossnet.name == "vgg16"
+    assert config.model.options == {"dropout": 0.2}
+    assert config.model.encoder.args == {"pad_type": "same"}
+    assert RunConfig().train.epochs != 3
+
+
+@pytest.mark.parametrize(
+    ("override", "named"),
+    [
+        ("train.epoch=3", "train.epoch"),
+        ("nosuch=1", "nosuch"),
+        ("train.batch=0", "train.batch"),
+        ("train.batch=many", "train.batch"),
+        ("optim.lr", "optim.lr"),
+        ("optim.lr.x=1", "optim.lr"),
+        ("encoder.name=hf-hub:someone/thing", "encoder.name"),
+        ("encoder.args.checkpoint_path=evil.pth", "checkpoint_path"),
+        ("encoder.args.pretrained=true", "pretrained"),
+    ],
+)
+def test_a_wrong_override_names_the_key(override: str, named: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        RunConfig().with_overrides([override])
+    assert named.rsplit(".", maxsplit=1)[-1] in error.value.message
+
+
+@pytest.mark.parametrize(
+    "text", ["train: [", "- a\n- b", "train: {batch: -1}", "unknown: 1", "model: 3"]
+)
+def test_a_wrong_file_names_itself(text: str) -> None:
+    with pytest.raises(ConfigError, match=r"mine\.yaml"):
+        parse_config(text, "mine.yaml")
+
+
+def test_cli_prints_and_refuses_recipes(terradapt) -> None:
+    shown = terradapt("recipes", "landcover")
+    assert shown.status == 0
+    assert yaml.safe_load(shown.out)["name"] == "landcover"
+    listed = terradapt("recipes", "--json")
+    assert [row["name"] for row in yaml.safe_load(listed.out)] == recipe_names()
+    assert terradapt("recipes", "nosuch").is_user_error("nosuch")
