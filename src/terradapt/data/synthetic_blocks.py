@@ -1,0 +1,455 @@
+"""What stands on the blocks and streets of a procedural city, by land use."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from terradapt.data.synthetic_city import (
+    CAR_COLOURS,
+    FLAT_ROOFS,
+    ISLAND,
+    RGB,
+    RING,
+    ROOFS,
+    Building,
+    Car,
+    City,
+    Patch,
+    Things,
+    Tree,
+)
+
+CAR_WEIGHTS = np.array((0.25, 0.22, 0.16, 0.17, 0.09, 0.08, 0.03))
+CONTAINERS: tuple[RGB, ...] = (
+    (0.20, 0.36, 0.56),
+    (0.62, 0.27, 0.17),
+    (0.23, 0.46, 0.34),
+    (0.76, 0.72, 0.62),
+)
+
+
+class Block:
+    """One block in lattice metres, with helpers that place things and keep off the streets."""
+
+    def __init__(self, city: City, i: int, j: int) -> None:
+        self.city, self.i, self.j = city, i, j
+        self.style = city.style
+        self.rng = np.random.default_rng([city.seed, 17, i + 2**20, j + 2**20])
+        self.things = Things()
+        self.kind = city.kind(i, j)
+        self.u0, self.u1 = self._side(0, i, j, 1), self._side(0, i + 1, j, -1)
+        self.v0, self.v1 = self._side(1, j, i, 1), self._side(1, j + 1, i, -1)
+
+    def _side(self, axis: int, index: int, part: int, sign: int) -> float:
+        line = self.city.street(axis, index)
+        if not self.city.present(axis, index, part):
+            return line + sign * 0.5
+        return line + sign * (self.city.half_width(axis, index) + self.style.pavement)
+
+    @property
+    def width(self) -> float:
+        """Extent along u, m."""
+        return self.u1 - self.u0
+
+    @property
+    def depth(self) -> float:
+        """Extent along v, m."""
+        return self.v1 - self.v0
+
+    def uniform(self, low: float, high: float) -> float:
+        """Draw a number."""
+        return float(self.rng.uniform(low, high))
+
+    def often(self, share: float) -> bool:
+        """Draw a yes or no."""
+        return bool(self.rng.random() < share)
+
+    def clear(self, u: float, v: float, length: float, width: float, turn: float = 0) -> float:
+        """Return the distance in m from a rectangle's border to the nearest kerb."""
+        a = np.array((-1, 0, 1, 1, 1, 0, -1, -1, 0)) * length / 2
+        b = np.array((-1, -1, -1, 0, 1, 1, 1, 0, 0)) * width / 2
+        c, s = np.cos(turn), np.sin(turn)
+        return float(self.city.roads_at(u + a * c - b * s, v + a * s + b * c).edge.min())
+
+    def place(self, u: float, v: float, turn: float = 0) -> tuple[float, float, float]:
+        """Carry a lattice point and an angle to city metres."""
+        x, y = self.city.position(np.array((u,)), np.array((v,)))
+        return float(x[0]), float(y[0]), self.city.heading(u, v) + turn
+
+    def patch(self, u: float, v: float, length: float, width: float, kind: str) -> None:
+        """Cover a rectangle of the ground."""
+        x, y, angle = self.place(u, v)
+        self.things.patches.append(Patch(x, y, angle, length, width, kind))
+
+    def building(
+        self,
+        u: float,
+        v: float,
+        length: float,
+        width: float,
+        eave: float,
+        roof: str,
+        colour: RGB | None = None,
+        turn: float = 0,
+    ) -> bool:
+        """Put up a building where it stays off the streets; the ridge runs along ``length``."""
+        if self.clear(u, v, length, width, turn) < 0.8 + self.style.pavement * 0.5:
+            return False
+        x, y, angle = self.place(u, v, turn)
+        colour = colour or self.roof_colour(roof == "flat")
+        slope = self.uniform(0.5, 0.9) if roof in ("gable", "hip") else 0.12
+        seed = int(self.rng.integers(2**31))
+        self.things.buildings.append(
+            Building(x, y, angle, length, width, eave, roof, slope, colour, seed)
+        )
+        return True
+
+    def roof_colour(self, flat: bool) -> RGB:
+        """Draw a roof's colour from the city's materials."""
+        table, weights = (
+            (FLAT_ROOFS, self.style.flat_roofs) if flat else (ROOFS, self.style.roofs)
+        )
+        base = np.array(list(table.values())[int(self.rng.choice(len(table), p=weights))])
+        r, g, b = np.clip(base * self.uniform(0.82, 1.15) + self.rng.normal(0, 0.015, 3), 0.05, 0.95)
+        return float(r), float(g), float(b)
+
+    def pitched(self) -> str:
+        """Draw a pitched roof's form."""
+        return "hip" if self.often(self.style.hipped) else "gable"
+
+    def tree(self, u: float, v: float, radius: float | None = None, overhang: bool = False) -> None:
+        """Plant a tree; its trunk keeps off the carriageway, its crown may hang over it."""
+        radius = radius if radius is not None else self.uniform(1.6, 4.2)
+        need = 0.5 if overhang else min(radius, 1.5)
+        if self.city.roads_at(np.array((u,)), np.array((v,))).edge[0] < need:
+            return
+        x, y, _ = self.place(u, v)
+        height = radius * self.uniform(1.5, 2.4) + 1.0
+        self.things.trees.append(
+            Tree(
+                x, y, radius, height, self.uniform(0.75, 1.3), self.uniform(-1, 1), self.often(0.15)
+            )
+        )
+
+    def scatter(self, count: float, box: tuple[float, float, float, float], big: float = 4.0) -> None:
+        """Plant trees in clumps over the lattice rectangle (u0, v0, u1, v1)."""
+        u0, v0, u1, v1 = box
+        for _ in range(int(self.rng.poisson(max(count, 0) * self.style.trees))):
+            u, v = self.uniform(u0, u1), self.uniform(v0, v1)
+            for _ in range(int(self.rng.integers(1, 4))):
+                du, dv = self.rng.normal(0, 2.6, 2)
+                if u0 < u + du < u1 and v0 < v + dv < v1:
+                    self.tree(u + du, v + dv, self.uniform(1.5, big))
+
+    def car(self, u: float, v: float, turn: float) -> None:
+        """Park a car at a lattice point."""
+        x, y, angle = self.place(u, v, turn)
+        self.things.cars.append(make_car(self.rng, x, y, angle))
+
+    def lot(self, u: float, v: float, length: float, width: float, full: float) -> None:
+        """Lay a car park: rows of bays along u, a lane between them."""
+        if min(length, width) < 11 or self.clear(u, v, length, width) < 0.5:
+            return
+        self.patch(u, v, length, width, "lot")
+        rows = int(width // 8.5)
+        pitch = width / rows
+        for row in range(rows):
+            centre = v - width / 2 + (row + 0.5) * pitch + (1.4 if row % 2 == 0 else -1.4)
+            for bay in range(int((length - 3) // 2.7)):
+                at = u - length / 2 + 2.8 + bay * 2.7
+                self.patch(at - 1.35, centre, 0.16, 4.8, "line")
+                if self.often(full):
+                    self.car(
+                        at + self.rng.normal(0, 0.1),
+                        centre + self.rng.normal(0, 0.2),
+                        np.pi / 2 + np.pi * int(self.rng.integers(2)) + self.rng.normal(0, 0.03),
+                    )
+
+
+def make_car(rng: np.random.Generator, x: float, y: float, angle: float) -> Car:
+    """Draw a car, now and then a van."""
+    van = bool(rng.random() < 0.1)
+    length = float(rng.uniform(5.2, 6.6) if van else rng.uniform(3.9, 4.9))
+    width = float(rng.uniform(2.0, 2.2) if van else rng.uniform(1.75, 1.95))
+    colour = CAR_COLOURS[0 if van else int(rng.choice(len(CAR_COLOURS), p=CAR_WEIGHTS))]
+    r, g, b = np.clip(np.array(colour) * rng.uniform(0.85, 1.12), 0.05, 0.97)
+    return Car(
+        x, y, angle, length, width, 2.4 if van else 1.5, (float(r), float(g), float(b))
+    )
+
+
+def things_of_block(city: City, i: int, j: int) -> Things:
+    """Return what stands on a block, and on the streets at its lower u and v sides."""
+    block = Block(city, i, j)
+    if block.width > 12 and block.depth > 12:
+        _FILLERS[block.kind](block)
+    _street_life(block, 0, i, j)
+    _street_life(block, 1, j, i)
+    if city.roundabout(i, j):
+        _roundabout(block)
+    return block.things
+
+
+def _houses(block: Block) -> None:
+    """Detached houses with gardens, two rows back to back."""
+    count = max(1, int(block.width // block.uniform(16, 23)))
+    plot, half = block.width / count, block.depth / 2
+    for k in range(count):
+        for side in (-1, 1):
+            street = block.v0 if side < 0 else block.v1
+            _house(block, block.u0 + (k + 0.5) * plot, street, -side, plot, half)
+
+
+def _house(block: Block, u: float, street: float, inward: int, plot: float, depth: float) -> None:
+    length = block.uniform(8.5, min(14.0, plot - 3.5)) if plot > 13 else plot - 4
+    width = block.uniform(7.5, min(11.0, depth * 0.5))
+    setback = block.uniform(2.5, max(3.0, min(7.0, depth - width - 6)))
+    shift = block.uniform(-1, 1) * (plot - length) * 0.3
+    v = street + inward * (setback + width / 2)
+    across = block.often(0.35)
+    dims = (width, length) if across else (length, width)
+    turn = np.pi / 2 if across else 0.0
+    colour = block.roof_colour(False)
+    roof = "flat" if block.often(0.08) else block.pitched()
+    if roof == "flat":
+        colour = block.roof_colour(True)
+    built = block.building(u + shift, v, dims[0], dims[1], block.uniform(3, 6.2), roof, colour, turn)
+    if not built:
+        block.scatter(1.5, (u - plot / 2, min(street, street + inward * depth), u + plot / 2,
+                            max(street, street + inward * depth)), 3.0)
+        return
+    if block.often(0.35):  # a wing makes it an L
+        block.building(
+            u + shift + length * 0.22, v + inward * width * 0.55, width * 0.85, length * 0.45,
+            2.8, roof, colour, np.pi / 2,
+        )
+    _plot(block, u, street, inward, plot, depth, setback, width, shift)
+
+
+def _plot(
+    block: Block, u: float, street: float, inward: int, plot: float, depth: float,
+    setback: float, width: float, shift: float,
+) -> None:
+    edge = u + (plot / 2 - 2.0) * (-1 if shift > 0 else 1)
+    reach = setback + block.uniform(1.5, width)
+    if block.often(0.75):
+        kind = "drive" if block.often(0.6) else "paving"
+        block.patch(edge, street + inward * reach / 2, 2.9, reach, kind)
+        if block.often(0.45 * block.style.cars):
+            at = street + inward * min(reach - 2.6, block.uniform(2.6, 4.5))
+            block.car(edge, at, np.pi / 2 + block.rng.normal(0, 0.04))
+    back = setback + width
+    if block.often(0.55):
+        block.patch(u + shift, street + inward * (back + 1.8), block.uniform(4, 8), 3.6, "paving")
+    if depth - back > 9 and block.often(0.14):
+        block.patch(u + block.uniform(-3, 3), street + inward * (back + 6.5),
+                    block.uniform(6, 9), block.uniform(3, 4.2), "pool")
+    elif depth - back > 8 and block.often(0.45):
+        block.building(
+            u - np.sign(shift) * (plot / 2 - 2.6), street + inward * (depth - 2.8),
+            block.uniform(2.6, 4.5), block.uniform(2.4, 3.4), 2.3, "mono",
+        )
+    low, high = sorted((street + inward * (back + 1), street + inward * depth))
+    block.scatter(1.3, (u - plot / 2 + 0.5, low, u + plot / 2 - 0.5, high), 3.6)
+    low, high = sorted((street, street + inward * setback))
+    block.scatter(0.35, (u - plot / 2, low, u + plot / 2, high), 2.4)
+    if block.often(0.3):  # a hedge towards the neighbour
+        for step in np.arange(1.0, depth - 1, 1.5):
+            block.tree(u + plot / 2, street + inward * step, block.uniform(0.8, 1.2))
+
+
+def _perimeter(block: Block) -> None:
+    """Closed rows along the streets around a court."""
+    thick = block.uniform(10, 13)
+    height = block.uniform(9, 14)
+    for side in (-1, 1):
+        v = block.v0 + thick / 2 + 0.6 if side < 0 else block.v1 - thick / 2 - 0.6
+        _row(block, block.u0 + 0.6, block.u1 - 0.6, v, thick, height, False)
+    for side in (-1, 1):
+        u = block.u0 + thick / 2 + 0.6 if side < 0 else block.u1 - thick / 2 - 0.6
+        _row(block, block.v0 + thick + 0.6, block.v1 - thick - 0.6, u, thick, height, True)
+    inner = (block.u0 + thick + 2, block.v0 + thick + 2, block.u1 - thick - 2, block.v1 - thick - 2)
+    if inner[2] - inner[0] < 8 or inner[3] - inner[1] < 8:
+        return
+    mid_u, mid_v = (inner[0] + inner[2]) / 2, (inner[1] + inner[3]) / 2
+    if block.often(0.55):
+        block.patch(mid_u, mid_v, (inner[2] - inner[0]) * 0.6, (inner[3] - inner[1]) * 0.9, "paving")
+        for _ in range(int(block.rng.integers(0, 4))):
+            block.building(
+                block.uniform(inner[0] + 4, inner[2] - 4), block.uniform(inner[1] + 3, inner[3] - 3),
+                block.uniform(5, 9), block.uniform(3, 5), 3.0, "flat",
+            )
+    block.scatter((inner[2] - inner[0]) * (inner[3] - inner[1]) / 110, inner, 4.2)
+
+
+def _row(
+    block: Block, low: float, high: float, at: float, thick: float, height: float, upright: bool
+) -> None:
+    """Adjoining houses between two lattice coordinates."""
+    while high - low > 6:
+        length = min(block.uniform(12, 24), high - low)
+        if high - low - length < 6:
+            length = high - low
+        middle = low + length / 2
+        u, v = (at, middle) if upright else (middle, at)
+        roof = "flat" if block.often(0.22) else "gable"
+        turn = np.pi / 2 if upright else 0.0
+        if not block.often(0.05):
+            block.building(u, v, length, thick, height * block.uniform(0.85, 1.1), roof, None, turn)
+        low += length
+
+
+def _slabs(block: Block) -> None:
+    """Long apartment houses on lawns, with car parks."""
+    upright = block.often(0.5)
+    run, extent = (block.depth, block.width) if upright else (block.width, block.depth)
+    lanes = max(1, int(extent // 30))
+    for k in range(lanes):
+        at = (k + 0.36) * extent / lanes
+        length = min(run - 8, block.uniform(28, 60))
+        shift = block.uniform(-1, 1) * (run - length - 6) / 2
+        u = block.u0 + (at if upright else block.width / 2 + shift)
+        v = block.v0 + (block.depth / 2 + shift if upright else at)
+        roof = "flat" if block.often(0.72) else "hip"
+        turn = np.pi / 2 if upright else 0.0
+        block.building(u, v, length, block.uniform(11, 14), block.uniform(9, 19), roof, None, turn)
+        beside = at + extent / lanes * 0.5
+        if block.often(0.55):
+            size = (min(run - 10, 40), 17.0)
+            if not upright:
+                block.lot(block.u0 + block.width / 2, block.v0 + beside, *size, 0.6)
+            else:
+                block.lot(block.u0 + beside, block.v0 + block.depth / 2, 17, size[0], 0.6)
+        path = (2.0, run) if upright else (run, 2.0)
+        off = at + 9.5
+        block.patch(block.u0 + (off if upright else run / 2), block.v0 + (run / 2 if upright else off),
+                    path[0], path[1], "path")
+    block.scatter(block.width * block.depth / 260, _box(block), 4.6)
+
+
+def _commercial(block: Block) -> None:
+    """Halls, yards, car parks, containers."""
+    block.patch((block.u0 + block.u1) / 2, (block.v0 + block.v1) / 2,
+                block.width - 2, block.depth - 2, "yard")
+    hall_u = block.width * block.uniform(0.42, 0.6)
+    hall_v = block.depth * block.uniform(0.5, 0.78)
+    u = block.u0 + 3 + hall_u / 2
+    v = block.v0 + 3 + hall_v / 2
+    block.building(u, v, hall_u, hall_v, block.uniform(5, 10), "flat")
+    rest = block.u1 - (u + hall_u / 2)
+    block.lot(block.u1 - rest / 2 - 0.5, block.v0 + block.depth / 2, rest - 5, block.depth - 8, 0.5)
+    strip = block.v1 - (v + hall_v / 2)
+    if strip > 8:
+        for k in range(int(block.rng.integers(1, 7))):
+            _container(block, block.u0 + 8 + k * 7.2, block.v1 - strip / 2 + block.rng.normal(0, 0.6))
+    for _ in range(int(block.rng.integers(2, 8))):
+        block.tree(block.uniform(block.u0, block.u1), block.v1 - 1.5)
+
+
+def _container(block: Block, u: float, v: float) -> None:
+    if not block.u0 + 4 < u < block.u1 - 4 or block.clear(u, v, 6, 2.5) < 1:
+        return
+    x, y, angle = block.place(u, v, float(block.rng.normal(0, 0.08)))
+    colour = CONTAINERS[int(block.rng.integers(len(CONTAINERS)))]
+    seed = int(block.rng.integers(2**31))
+    block.things.buildings.append(
+        Building(x, y, angle, 6.1, 2.45, 2.6, "plain", 0.0, colour, seed, True)
+    )
+
+
+def _park(block: Block) -> None:
+    """Lawns, paths, a pond, groups of trees."""
+    box = _box(block)
+    mid_u, mid_v = (block.u0 + block.u1) / 2, (block.v0 + block.v1) / 2
+    block.patch(mid_u, mid_v, block.width, 2.4, "path")
+    block.patch(block.uniform(*sorted((block.u0 + 10, block.u1 - 10))), mid_v, 2.4, block.depth, "path")
+    if block.often(0.6):
+        block.patch(mid_u + block.uniform(-12, 12), mid_v + block.uniform(6, 14),
+                    block.uniform(16, 30), block.uniform(10, 17), "pond")
+    if block.often(0.4):
+        block.patch(mid_u - 16, mid_v - 12, 9, 7, "sand")
+    block.scatter(block.width * block.depth / 105, box, 5.4)
+
+
+def _field(block: Block) -> None:
+    """A crop or bare ground with a line of trees."""
+    for step in np.arange(block.u0, block.u1, 6.0):
+        if block.often(0.4 * block.style.trees):
+            block.tree(step, block.v1 - 1.5, block.uniform(2, 4.2))
+    if block.often(0.4):
+        block.building(block.u0 + 14, block.v0 + 12, 18, 11, 5.0, "gable")
+
+
+def _site(block: Block) -> None:
+    """A building site or waste ground."""
+    mid_u, mid_v = (block.u0 + block.u1) / 2, (block.v0 + block.v1) / 2
+    block.patch(mid_u, mid_v, block.width * 0.8, block.depth * 0.75, "rubble")
+    for _ in range(int(block.rng.integers(3, 10))):
+        u, v = block.uniform(block.u0, block.u1), block.uniform(block.v0, block.v1)
+        _container(block, u, v)
+    if block.often(0.6):
+        block.building(mid_u, mid_v, block.width * 0.4, block.depth * 0.35, 4.0, "flat", (0.62,) * 3)
+    block.scatter(6, _box(block), 3.0)
+
+
+_FILLERS: dict[str, Callable[[Block], None]] = {
+    "houses": _houses,
+    "perimeter": _perimeter,
+    "slabs": _slabs,
+    "commercial": _commercial,
+    "park": _park,
+    "field": _field,
+    "site": _site,
+}
+
+
+def _box(block: Block) -> tuple[float, float, float, float]:
+    return block.u0, block.v0, block.u1, block.v1
+
+
+def _street_life(block: Block, axis: int, index: int, part: int) -> None:
+    """Cars and trees along one stretch of a street."""
+    city, style = block.city, block.style
+    if not city.present(axis, index, part):
+        return
+    line, half = city.street(axis, index), city.half_width(axis, index)
+    low, high = city.street(1 - axis, part) + 9, city.street(1 - axis, part + 1) - 9
+    main = city.is_main(axis, index)
+    along = np.pi / 2 if axis == 0 else 0.0
+
+    def at(offset: float, run: float) -> tuple[float, float]:
+        return (line + offset, run) if axis == 0 else (run, line + offset)
+
+    for run in np.arange(low, high, 7.0):
+        for side in (-1, 1):
+            if block.often((0.16 if main else 0.07) * style.cars):
+                u, v = at(side * half * 0.5, run + block.uniform(-2, 2))
+                if not _near_ring(city, u, v):
+                    block.car(u, v, along + block.rng.normal(0, 0.03))
+            elif half > 2.9 and block.often((0.3 if not main else 0.12) * style.cars):
+                u, v = at(side * (half - 1.05), run)
+                if not _near_ring(city, u, v):
+                    block.car(u, v, along + block.rng.normal(0, 0.02))
+    lined = block.often(0.55 if main else 0.35)
+    for run in np.arange(low, high, block.uniform(8, 13)):
+        for side in (-1, 1):
+            if lined and block.often(0.75 * min(style.trees, 1.1)):
+                u, v = at(side * (half + 1.3), run + block.uniform(-1, 1))
+                block.tree(u, v, block.uniform(2.2, 4.4), overhang=True)
+
+
+def _near_ring(city: City, u: float, v: float) -> bool:
+    i = round(u / city.style.block[0])
+    j = round(v / city.style.block[1])
+    away = np.hypot(u - city.street(0, i), v - city.street(1, j))
+    return bool(city.roundabout(i, j) and away < RING + 3)
+
+
+def _roundabout(block: Block) -> None:
+    u, v = block.city.street(0, block.i), block.city.street(1, block.j)
+    for turn in np.linspace(0, 2 * np.pi, 4)[:-1]:
+        x, y, _ = block.place(u + 2.5 * np.cos(turn), v + 2.5 * np.sin(turn))
+        radius = block.uniform(1.6, ISLAND * 0.45)
+        block.things.trees.append(Tree(x, y, radius, radius * 2 + 1, 1.0, 0.0, False))
