@@ -1,1 +1,128 @@
-"""Models, one file per paper, found by name."""
+"""Models, one file per paper, found by name.
+
+To add a model: one file with a ``SegmentationModel`` and its ``Options``, and one line here.
+"""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
+
+from terradapt.config import EncoderConfig, ModelConfig
+from terradapt.errors import ConfigError
+
+if TYPE_CHECKING:
+    from terradapt.models.contract import SegmentationModel
+
+
+@dataclass(frozen=True)
+class ModelEntry:
+    """A line of the registry.
+
+    Attributes:
+        module: Below ``terradapt.models``; imported when the model is built.
+        name: The class, a ``SegmentationModel`` with ``Options``.
+        encoder: The encoder of the paper.
+        summary: One line for the tables.
+        options: Values of the model's own options that differ from its class's defaults.
+        binary: Whether the model has one logit for roads and so takes two classes only.
+    """
+
+    module: str
+    name: str
+    encoder: str
+    summary: str
+    options: tuple[tuple[str, Any], ...] = ()
+    binary: bool = False
+
+    def load(self) -> Any:
+        """Import the class."""
+        return getattr(importlib.import_module(f"terradapt.models.{self.module}"), self.name)
+
+
+MODELS: dict[str, ModelEntry] = {
+    "sam2-arafnet": ModelEntry(
+        "arafnet",
+        "ARAFNet",
+        "sam2_hiera_large",
+        "SAM2-ARAFNet: land cover, frozen SAM2 trunk with adapters, the teacher",
+        (("aux", True),),
+    ),
+    "kd-arafnet": ModelEntry(
+        "arafnet",
+        "ARAFNet",
+        "efficientnet_b0",
+        "KD-ARAFNet: land cover, the same decoder on a small backbone, the student",
+    ),
+}
+
+
+def default_config(name: str) -> ModelConfig:
+    """Return a model's config with the encoder of its paper.
+
+    Raises:
+        ConfigError: No such model.
+    """
+    return ModelConfig(name=name, encoder=EncoderConfig(name=entry(name).encoder))
+
+
+def entry(name: str) -> ModelEntry:
+    """Return a model's line of the registry.
+
+    Raises:
+        ConfigError: No such model.
+    """
+    if name not in MODELS:
+        raise ConfigError(f"no model '{name}'", f"use one of: {', '.join(MODELS)}")
+    return MODELS[name]
+
+
+def build(config: ModelConfig, num_classes: int) -> SegmentationModel:
+    """Build a model of the registry; ``model.config`` is the config as built.
+
+    Args:
+        config: Name, encoder, bands, the model's own options.
+        num_classes: K, at least 2.
+
+    Raises:
+        ConfigError: No such model, encoder or option, or a number of classes it cannot have.
+        CheckpointError: The encoder's weight file cannot be read or does not fit.
+    """
+    from terradapt.models.encoder import from_config, resolve
+
+    line = entry(config.name)
+    if num_classes < 2 or (line.binary and num_classes != 2):
+        wanted = "exactly 2" if line.binary else "at least 2"
+        raise ConfigError(
+            f"{config.name} cannot have {num_classes} classes",
+            f"give {wanted} classes, background among them",
+        )
+    kind = line.load()
+    options = parse_options(config)
+    config = config.model_copy(update={"encoder": resolve(config.encoder)})
+    model: SegmentationModel = kind(
+        from_config(config.encoder, config.in_channels), num_classes, options
+    )
+    model.config = config
+    return model
+
+
+def parse_options(config: ModelConfig) -> Any:
+    """Check a model's own options.
+
+    Raises:
+        ConfigError: No such option, or a value it cannot have.
+    """
+    line = entry(config.name)
+    try:
+        return line.load().Options.model_validate({**dict(line.options), **config.options})
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        known = ", ".join(line.load().Options.model_fields)
+        raise ConfigError(
+            f"model.options.{where} of {config.name}: {first['msg']}", f"its options are: {known}"
+        ) from error

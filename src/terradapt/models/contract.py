@@ -6,6 +6,8 @@ from typing import NamedTuple
 
 from torch import Tensor, nn
 
+from terradapt.config import ModelConfig
+
 
 class Prediction(NamedTuple):
     """A model's answer to a batch (B, C, H, W).
@@ -26,11 +28,13 @@ class SegmentationModel(nn.Module):
 
     A subclass has ``self.encoder`` and a decoder; its input sides must be multiples of
     ``size_multiple``. Parameters of the encoder (adapters included) form the backbone group of
-    the optimiser, everything else that trains is the decoder group.
+    the optimiser, everything else that trains is the decoder group. ``config`` is set by
+    ``models.build``: the model's config as it was built.
     """
 
     encoder: nn.Module
     num_classes: int
+    config: ModelConfig
     size_multiple: int = 32
 
     def forward(self, x: Tensor) -> Prediction:

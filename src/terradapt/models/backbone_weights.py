@@ -1,0 +1,128 @@
+"""Read weight files without running their code, and fit them to a timm or MiT backbone."""
+
+from __future__ import annotations
+
+import pickle
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from timm.models import adapt_input_conv
+from torch import Tensor, nn
+
+from terradapt.errors import CheckpointError
+
+State = dict[str, Tensor]
+FRESH = "download the file again, or leave encoder.weights empty for random weights"
+
+
+def read_state(path: str) -> State:
+    """Read a state dict from a ``.safetensors`` file or a torch file, unpickling nothing else.
+
+    A torch file may hold the state dict under ``model`` or ``state_dict``.
+
+    Raises:
+        CheckpointError: No such file, truncated, or a pickle that holds more than tensors.
+    """
+    if not Path(path).is_file():
+        raise CheckpointError(f"{path}: no such weight file", "check the path in encoder.weights")
+    values = _read_safetensors(path) if path.endswith(".safetensors") else _read_torch(path)
+    for key in ("model", "state_dict"):
+        if isinstance(values.get(key), Mapping):
+            values = dict(values[key])
+    tensors = {str(k): v for k, v in values.items() if isinstance(v, Tensor)}
+    if not tensors:
+        raise CheckpointError(f"{path}: holds no weights", FRESH)
+    return tensors
+
+
+def _read_safetensors(path: str) -> dict[str, Tensor]:
+    try:
+        with safe_open(path, "pt") as file:
+            return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path}: no readable safetensors file: {error}", FRESH) from error
+
+
+def _read_torch(path: str) -> dict[str, Tensor]:
+    try:
+        values = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise CheckpointError(
+            f"{path}: a pickle that holds more than weights; it was not run",
+            "use a file from a source you trust that holds tensors only",
+        ) from error
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        raise CheckpointError(f"{path}: truncated or no torch file", FRESH) from error
+    if not isinstance(values, dict):
+        raise CheckpointError(f"{path}: holds no state dict", FRESH)
+    return values
+
+
+def read_metadata(path: str) -> dict[str, str]:
+    """Return a safetensors file's own metadata; empty for other files.
+
+    Raises:
+        CheckpointError: No such file, or no readable safetensors file.
+    """
+    if not Path(path).is_file():
+        raise CheckpointError(f"{path}: no such weight file", "check the path in encoder.weights")
+    if not path.endswith(".safetensors"):
+        return {}
+    try:
+        with safe_open(path, "pt") as file:
+            return dict(file.metadata() or {})
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path}: no readable safetensors file: {error}", FRESH) from error
+
+
+def load_backbone(body: nn.Module, path: str) -> None:
+    """Load a backbone's state dict; the classifier's weights are left out.
+
+    The names are timm's (or those of segmentation_models_pytorch for MiT). A first convolution
+    for three bands is adapted to the body's bands.
+
+    Raises:
+        CheckpointError: Cannot be read, a weight is missing, or one has another shape.
+    """
+    source = {_plain(k): v for k, v in read_state(path).items()}
+    own = body.state_dict()
+    fitted = {key: _fit(key, value, source, path) for key, value in own.items()}
+    body.load_state_dict(fitted)
+
+
+def _plain(key: str) -> str:
+    return key.replace("_", ".")  # features_only writes "stages_0" where timm has "stages.0"
+
+
+def _fit(key: str, own: Tensor, source: Mapping[str, Tensor], path: str) -> Tensor:
+    if key.endswith("num_batches_tracked"):
+        return own
+    found = source.get(_plain(key))
+    if found is None:
+        raise CheckpointError(
+            f"{path}: weight '{key}' is missing; the file is of another encoder or partial",
+            "use the encoder that the file was made for (encoder.name)",
+        )
+    return fit_shape(key, own, found, path)
+
+
+def fit_shape(key: str, own: Tensor, found: Tensor, path: str) -> Tensor:
+    """Return ``found`` in the shape of ``own``; first convolutions are adapted to the bands.
+
+    Raises:
+        CheckpointError: Another shape.
+    """
+    first = own.ndim == 4 and found.ndim == 4 and found.shape[1] == 3 and own.shape[1] != 3
+    if first and found.shape[0] == own.shape[0] and found.shape[2:] == own.shape[2:]:
+        adapted: Tensor = adapt_input_conv(own.shape[1], found)
+        return adapted
+    if found.shape != own.shape:
+        raise CheckpointError(
+            f"{path}: weight '{key}' has shape {tuple(found.shape)}, not {tuple(own.shape)}; "
+            "the file is of another size",
+            "use the encoder that the file was made for (encoder.name)",
+        )
+    return found

@@ -1,0 +1,352 @@
+"""Encoders: images in, four maps at strides 4, 8, 16, 32 out; asked, never guessed.
+
+Three kinds behind one interface: any timm backbone through ``features_only``, the MiT encoders of
+SegFormer (segmentation_models_pytorch), and SAM2's Hiera (timm) with adapters on a frozen trunk.
+Shapes: B batch, C channels, H W pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import timm
+import torch
+from segmentation_models_pytorch.encoders import get_encoder
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from terradapt.config import EncoderConfig
+from terradapt.errors import ConfigError
+from terradapt.models import backbone_weights, sam2_weights
+from terradapt.models.adapters import Adapter
+
+SAM2_TRUNKS = ("sam2_hiera_tiny", "sam2_hiera_small", "sam2_hiera_base_plus", "sam2_hiera_large")
+MIT_ENCODERS = ("mit_b0", "mit_b1", "mit_b2", "mit_b3", "mit_b4", "mit_b5")
+STUDENTS = (
+    "efficientnet_b0",
+    "efficientnet_b1",
+    "mobilenetv3_large_100",
+    "mobilenetv3_small_100",
+    "resnet18",
+    "resnet50",
+    "mit_b0",
+    "mit_b1",
+    "ghostnetv3_100",
+)
+"""The nine student backbones of KD-ARAFNet (ARAFNet Table 4)."""
+STRIDES = (4, 8, 16, 32)
+IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+HUB = "hub"
+
+Normalization = tuple[tuple[float, ...], tuple[float, ...]]
+
+
+class Encoder(nn.Module):
+    """Base of the encoders: ``forward(x_BCHW) -> (F1, F2, F3, F4)``, finest first.
+
+    Attributes:
+        channels: C1..C4.
+        strides: 4, 8, 16, 32.
+        size_multiple: The input's sides must be multiples of this, px.
+    """
+
+    channels: tuple[int, ...]
+    strides: tuple[int, ...] = STRIDES
+    size_multiple: int = 32
+    frozen: bool = False
+
+    def freeze(self) -> None:
+        """Stop training of every weight; normalisation layers stay in evaluation mode."""
+        self.frozen = True
+        self.requires_grad_(False)
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> Encoder:
+        """Switch the mode; a frozen encoder stays in evaluation mode."""
+        super().train(mode and not self.frozen)
+        return self
+
+
+class TimmEncoder(Encoder):
+    """A timm backbone's last four stages.
+
+    Raises:
+        ConfigError: No such backbone, unknown arguments, or no maps at strides 4, 8, 16, 32.
+    """
+
+    def __init__(
+        self, name: str, in_channels: int, *, pretrained: bool, checkpointing: bool, args: Any
+    ) -> None:
+        super().__init__()
+        self.body = _create(
+            name, in_chans=in_channels, pretrained=pretrained, features_only=True, args=args
+        )
+        info = self.body.feature_info
+        self.channels = tuple(info.channels())
+        if tuple(info.reduction()) != STRIDES:
+            raise ConfigError(
+                f"encoder '{name}' has maps at strides {tuple(info.reduction())}, not {STRIDES}",
+                f"use a hierarchical backbone, for example: {', '.join(STUDENTS)}",
+            )
+        if checkpointing:
+            self.body.set_grad_checkpointing(True)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Return F1..F4 for normalised pixels (B, C, H, W)."""
+        return tuple(self.body(x))
+
+
+class MitEncoder(Encoder):
+    """SegFormer's MiT encoder of segmentation_models_pytorch.
+
+    Its code is under NVIDIA's licence for SegFormer, which allows research use only.
+    """
+
+    def __init__(
+        self, name: str, in_channels: int, *, pretrained: bool, checkpointing: bool, args: Any
+    ) -> None:
+        super().__init__()
+        weights = "imagenet" if pretrained else None
+        self.body = get_encoder(name, in_channels=in_channels, depth=5, weights=weights, **args)
+        self.channels = tuple(self.body.out_channels[-4:])
+        self.checkpointing = checkpointing
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Return F1..F4 for normalised pixels (B, C, H, W)."""
+        features = []
+        for level in range(1, 5):
+            x = getattr(self.body, f"patch_embed{level}")(x)
+            for block in getattr(self.body, f"block{level}"):
+                x = self._call(block, x)
+            x = getattr(self.body, f"norm{level}")(x).contiguous()
+            features.append(x)
+        return tuple(features)
+
+    def _call(self, block: nn.Module, x: Tensor) -> Tensor:
+        if self.checkpointing and torch.is_grad_enabled():
+            return _recomputed(block, x)
+        out: Tensor = block(x)
+        return out
+
+
+class Sam2Encoder(Encoder):
+    """SAM2's Hiera trunk (timm), with an adapter before every block.
+
+    The trunk's names stay those of timm under ``trunk.``, the adapters' lie under ``adapters.``,
+    so that a checkpoint can hold one without the other.
+
+    Args:
+        name: One of :data:`SAM2_TRUNKS`, with timm's tag if wanted.
+        in_channels: Bands of the input.
+        adapters: Whether to put adapters before the blocks.
+        width: Hidden width of the adapters.
+        activation: ``"gelu"`` or ``"relu"``.
+        pretrained: Whether timm loads the trunk from its hub.
+        checkpointing: Whether blocks are recomputed in the backward pass.
+        args: Further arguments of ``timm.create_model``.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        in_channels: int = 3,
+        *,
+        adapters: bool = True,
+        width: int = 32,
+        activation: str = "gelu",
+        pretrained: bool = False,
+        checkpointing: bool = False,
+        args: Any = None,
+    ) -> None:
+        super().__init__()
+        self.trunk = _create(name, in_chans=in_channels, pretrained=pretrained, args=args or {})
+        self.trunk.head = nn.Identity()  # timm's classifier norm is no part of SAM2
+        self.channels = tuple(info["num_chs"] for info in self.trunk.feature_info)
+        self.adapters = nn.ModuleList(
+            Adapter(block.dim, width, activation) for block in self.trunk.blocks if adapters
+        )
+        self.checkpointing = checkpointing
+
+    def freeze(self) -> None:
+        """Stop training of the trunk; the adapters, if any, go on."""
+        self.trunk.requires_grad_(False)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Return F1..F4 for normalised pixels (B, C, H, W), H and W multiples of 32."""
+        tokens = self.trunk._pos_embed(self.trunk.patch_embed(x))
+        features = []
+        for index in range(len(self.trunk.blocks)):
+            if self.checkpointing and torch.is_grad_enabled():
+                tokens = _recomputed(self._block, index, tokens)
+            else:
+                tokens = self._block(index, tokens)
+            if index in self.trunk.stage_ends:
+                features.append(tokens.permute(0, 3, 1, 2))
+        return tuple(features)
+
+    def _block(self, index: int, tokens_BHWC: Tensor) -> Tensor:
+        if len(self.adapters):
+            tokens_BHWC = self.adapters[index](tokens_BHWC)
+        out: Tensor = self.trunk.blocks[index](tokens_BHWC)
+        return out
+
+
+def _recomputed(function: Callable[..., Tensor], *inputs: Any) -> Tensor:
+    out: Tensor = checkpoint(function, *inputs, use_reentrant=False)
+    return out
+
+
+def _create(name: str, *, args: dict[str, Any], features_only: bool = False, **kwargs: Any) -> Any:
+    if name.split(".", maxsplit=1)[0] not in timm.list_models():
+        raise ConfigError(
+            f"no encoder '{name}'",
+            f"use a timm backbone, for example: {', '.join(STUDENTS)}; or {', '.join(SAM2_TRUNKS)}",
+        )
+    form: dict[str, Any] = {"features_only": True, "out_indices": (-4, -3, -2, -1)}
+    try:
+        return timm.create_model(name, **(form if features_only else {}), **kwargs, **args)
+    except (TypeError, RuntimeError, ValueError, AssertionError, IndexError) as error:
+        raise ConfigError(
+            f"encoder '{name}' cannot be built: {error}",
+            "check encoder.args, or use a backbone with four stages",
+        ) from error
+
+
+def is_sam2(name: str) -> bool:
+    """Tell whether a name is one of SAM2's Hiera trunks (with or without timm's tag)."""
+    return name.split(".", maxsplit=1)[0] in SAM2_TRUNKS
+
+
+def build_encoder(
+    name: str,
+    weights: str | None = None,
+    adapters: bool = True,
+    *,
+    in_channels: int = 3,
+    adapter_width: int = 32,
+    adapter_activation: str = "gelu",
+    freeze: bool | None = None,
+    checkpointing: bool = False,
+    **args: Any,
+) -> Encoder:
+    """Build an encoder and load its weights.
+
+    Args:
+        name: A timm backbone, ``mit_b0`` .. ``mit_b5``, or one of :data:`SAM2_TRUNKS`.
+        weights: A local file (timm's or SAM2's official state dict), ``"hub"`` for the library's
+            hub, or None for random weights.
+        adapters: Adapters before every block; SAM2 trunks only.
+        in_channels: Bands; the first convolution is adapted to them when weights are loaded.
+        adapter_width: Hidden width of the adapters.
+        adapter_activation: ``"gelu"`` or ``"relu"``.
+        freeze: Whether the backbone's own weights train not. None: only a trunk with adapters.
+        checkpointing: Recompute activations in the backward pass.
+        args: Further arguments of ``timm.create_model``, for example ``pad_type="same"``.
+
+    Raises:
+        ConfigError: No such encoder, or it cannot be built.
+        CheckpointError: The weight file cannot be read or does not fit.
+    """
+    pretrained = weights == HUB
+    encoder: Encoder
+    if is_sam2(name):
+        encoder = Sam2Encoder(
+            name,
+            in_channels,
+            adapters=adapters,
+            width=adapter_width,
+            activation=adapter_activation,
+            pretrained=pretrained,
+            checkpointing=checkpointing,
+            args=args,
+        )
+        frozen = adapters if freeze is None else freeze
+    else:
+        kind = MitEncoder if name in MIT_ENCODERS else TimmEncoder
+        encoder = kind(
+            name, in_channels, pretrained=pretrained, checkpointing=checkpointing, args=args
+        )
+        frozen = bool(freeze)
+    if weights is not None and not pretrained:
+        load_weights(encoder, weights)
+    if frozen:
+        encoder.freeze()
+    return encoder
+
+
+def load_weights(encoder: Encoder, path: str) -> None:
+    """Load a local weight file into an encoder; nothing is loaded when it does not fit.
+
+    Raises:
+        CheckpointError: The file cannot be read or does not fit; names the first missing key.
+    """
+    if isinstance(encoder, Sam2Encoder):
+        sam2_weights.load_trunk(encoder.trunk, path)
+    else:
+        backbone_weights.load_backbone(encoder.get_submodule("body"), path)
+
+
+def resolve(config: EncoderConfig) -> EncoderConfig:
+    """Complete a config with what its weight file says of itself (``pad_type``).
+
+    A run stores the resolved config, so that its checkpoint needs the file no more.
+
+    Raises:
+        CheckpointError: The weight file cannot be read.
+    """
+    if config.weights in (None, HUB):
+        return config
+    said = backbone_weights.read_metadata(str(config.weights))
+    if "pad_type" in said and not is_sam2(config.name):
+        return config.model_copy(update={"args": {"pad_type": said["pad_type"], **config.args}})
+    return config
+
+
+def from_config(config: EncoderConfig, in_channels: int = 3) -> Encoder:
+    """Build the encoder of a config, resolved first; see :func:`build_encoder`."""
+    config = resolve(config)
+    return build_encoder(
+        config.name,
+        config.weights,
+        config.adapters,
+        in_channels=in_channels,
+        adapter_width=config.adapter_width,
+        adapter_activation=config.adapter_activation,
+        freeze=config.freeze,
+        checkpointing=config.checkpointing,
+        **config.args,
+    )
+
+
+def encoder_normalization(config: EncoderConfig, in_channels: int = 3) -> Normalization:
+    """Return the (mean, std) of pixels in 0..1 that an encoder's weights were trained with.
+
+    A weight file's own metadata goes first (``mean``, ``std``, comma-separated), then timm's entry
+    for the backbone, then ImageNet's. Bands beyond the third repeat the mean of the first three.
+
+    Raises:
+        CheckpointError: The weight file cannot be read.
+    """
+    mean: Iterable[float]
+    std: Iterable[float]
+    mean, std = IMAGENET
+    if config.weights is not None:
+        cfg = timm.get_pretrained_cfg(config.name, allow_unregistered=True)
+        mean, std = (cfg.mean, cfg.std) if cfg is not None else IMAGENET
+        if config.weights != HUB:
+            said = backbone_weights.read_metadata(config.weights)
+            mean, std = _floats(said.get("mean"), mean), _floats(said.get("std"), std)
+    return _for_bands(mean, in_channels), _for_bands(std, in_channels)
+
+
+def _floats(text: str | None, default: Iterable[float]) -> Iterable[float]:
+    return [float(v) for v in text.split(",")] if text else default
+
+
+def _for_bands(values: Iterable[float], count: int) -> tuple[float, ...]:
+    known = [float(v) for v in values]
+    if count == 1:
+        return (sum(known) / len(known),)
+    more = [sum(known) / len(known)] * max(0, count - len(known))
+    return tuple((known + more)[:count])
