@@ -1,1 +1,55 @@
-"""Datasets, splits, crops and augmentation."""
+"""Datasets, splits, crops and augmentation.
+
+All datasets come to one form: ``dataset.json`` (items, class map, label form) beside
+``splits.json``; a bare folder of images and labels is read without either.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from terradapt.config import DataConfig
+from terradapt.data.dataset import INDEX_NAME, Dataset, Item, load_index
+from terradapt.data.labels import LabelForm
+from terradapt.data.specs import input_spec
+from terradapt.data.splits import open_splits
+from terradapt.errors import DataError
+
+__all__ = ["DATASETS", "Dataset", "Item", "LabelForm", "input_spec", "open_dataset"]
+
+DATASETS: dict[str, str] = {
+    "folder": "terradapt.data.prepare_folder:prepare",
+}
+"""Dataset name to its preparer, ``module:function``, imported when it is used."""
+
+
+def open_dataset(
+    root: Path | str,
+    config: DataConfig | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> Dataset:
+    """Open a prepared dataset (``dataset.json``) or a bare folder, with its splits.
+
+    The splits are read from ``splits.json``; where there is none, they are drawn and written.
+
+    Args:
+        root: Folder of the dataset.
+        config: Fractions and seed of new splits, and how vector labels are read.
+        progress: Called with 1 for each label scanned.
+
+    Raises:
+        DataError: No such folder, no images, no labels, or files that do not fit each other.
+    """
+    root, config = Path(root), config or DataConfig()
+    if not root.is_dir():
+        raise DataError(f"{root}: no such folder", "give the folder of a dataset")
+    if (root / INDEX_NAME).is_file():
+        dataset, given = load_index(root), None
+    else:
+        from terradapt.data.folder import open_folder
+
+        dataset, given = open_folder(root, config, progress)
+    splits, protocol = open_splits(root, dataset.items, config, given)
+    return replace(dataset, splits=splits, protocol=protocol)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,6 +25,7 @@ CACHE_BYTES = 64 << 20
 """GDAL's block cache: fixed, so that memory does not grow with the machine or the scene."""
 _REMOTE = re.compile(r"^(/vsi|[a-z][a-z0-9+.-]*://)", re.IGNORECASE)
 _VRT_SOURCE = re.compile(r"<SourceFilename([^>]*)>([^<]*)</SourceFilename>", re.IGNORECASE)
+_FILTERS = threading.RLock()  # warning filters are global: one thread at a time changes them
 _VRT_REFUSED = re.compile(
     r"<!DOCTYPE|<!ENTITY|VRTDerivedRasterBand|VRTRawRasterBand|<SourceDataset", re.IGNORECASE
 )
@@ -65,7 +67,7 @@ def open_raster(path: str | Path, *, allow_remote: bool = False) -> Any:
 @contextmanager
 def quiet() -> Iterator[None]:
     """Open files without rasterio's warning on images that have no georeference."""
-    with warnings.catch_warnings():
+    with _FILTERS, warnings.catch_warnings():
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
         yield
 

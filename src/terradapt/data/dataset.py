@@ -1,0 +1,228 @@
+"""Dataset: items, class map, label form and splits; ``dataset.json`` is its form on disk."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from terradapt.classes import ClassMap
+from terradapt.config import InputSpec
+from terradapt.data.labels import LabelForm
+from terradapt.errors import DataError
+from terradapt.grid import Window
+
+INDEX_NAME = "dataset.json"
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Item:
+    """One image with its label.
+
+    Args:
+        id: Name within the dataset, by which splits list it.
+        image: Raster file.
+        label: Label raster, or the vector file that labels all items; None without a label.
+        group: Items of one group stay in one split.
+        extra: A raster on the same grid read as one more band (a DSM).
+        height: Rows, px.
+        width: Columns, px.
+        resolution: Metres per pixel, or None when the file does not say.
+    """
+
+    id: str
+    image: Path
+    label: Path | None
+    group: str
+    extra: Path | None = None
+    height: int = 0
+    width: int = 0
+    resolution: float | None = None
+
+    @property
+    def window(self) -> Window:
+        """The window of the whole image."""
+        return Window(0, 0, self.height, self.width)
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """Labelled images in the one form that training and evaluation read.
+
+    Args:
+        name: Name of the dataset, for reports.
+        root: Folder of the dataset; ``dataset.json`` and ``splits.json`` live there.
+        items: All items.
+        classes: The class map.
+        label: How label files are read.
+        splits: Item ids by split name.
+        protocol: How the splits were made.
+    """
+
+    name: str
+    root: Path
+    items: tuple[Item, ...]
+    classes: ClassMap
+    label: LabelForm
+    splits: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    protocol: str = "by_image"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_by_id", {item.id: item for item in self.items})
+        object.__setattr__(self, "_caches", {})
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_caches": {}}
+
+    def item(self, name: str) -> Item:
+        """Return an item by id.
+
+        Raises:
+            DataError: No item has this id.
+        """
+        by_id: dict[str, Item] = self.__dict__["_by_id"]
+        if name not in by_id:
+            known = ", ".join(sorted(by_id)[:4])
+            raise DataError(f"{self.root}: no item '{name}'", f"use ids such as {known}")
+        return by_id[name]
+
+    def split(self, name: str) -> tuple[Item, ...]:
+        """Return the items of a split (``train``, ``val``, ``test``, or ``all``).
+
+        Raises:
+            DataError: No such split, or it is empty.
+        """
+        if name == "all":
+            return self.items
+        if name not in self.splits:
+            known = ", ".join((*self.splits, "all"))
+            raise DataError(f"{self.root}: no split '{name}'", f"use one of: {known}")
+        if not self.splits[name]:
+            raise DataError(
+                f"{self.root}: the split '{name}' is empty",
+                f"list item ids under '{name}' in {self.root / 'splits.json'}",
+            )
+        return tuple(self.item(i) for i in self.splits[name])
+
+    def read_image(
+        self, item: Item, window: Window | None = None, spec: InputSpec | None = None
+    ) -> NDArray[np.uint8]:
+        """Read the pixels of a window: (C, H, W), 0 outside the image.
+
+        With ``spec`` its bands and stretch are applied (uint8); without it, the file's own.
+        """
+        from terradapt.data.reading import opened
+
+        return opened(self, item, spec).read(window or item.window)[0]
+
+    def read_mask(self, item: Item, window: Window | None = None) -> NDArray[np.uint8]:
+        """Read the class ids of a window: (H, W), 255 where ignored, not valid or outside."""
+        from terradapt.data.reading import opened
+
+        return opened(self, item, None).mask(window or item.window)
+
+    def read_sample(
+        self, item: Item, window: Window | None = None, spec: InputSpec | None = None
+    ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        """Read pixels (C, H, W) and class ids (H, W) of a window."""
+        from terradapt.data.reading import opened
+
+        return opened(self, item, spec).sample(window or item.window)
+
+    def save(self, folder: Path | None = None) -> Path:
+        """Write ``dataset.json`` (paths relative where the files lie below the folder)."""
+        folder = folder or self.root
+        values = {
+            "format": FORMAT,
+            "name": self.name,
+            "classes": self.classes.to_dict(),
+            "label": self.label.to_dict(),
+            "items": [_item_to_dict(item, folder) for item in self.items],
+        }
+        return write_json(folder / INDEX_NAME, values)
+
+
+def load_index(root: Path) -> Dataset:
+    """Read ``root/dataset.json``; the splits are read by :func:`terradapt.data.open_dataset`.
+
+    Raises:
+        DataError: No valid JSON, or a key is missing.
+    """
+    path = root / INDEX_NAME
+    values = read_json(path)
+    try:
+        items = tuple(_item_from_dict(v, root) for v in values["items"])
+        return Dataset(
+            str(values["name"]),
+            root,
+            items,
+            ClassMap.from_dict(values["classes"]),
+            LabelForm.from_dict(values["label"]),
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise DataError(
+            f"{path}: no dataset index ({type(error).__name__}: {error})",
+            "prepare the dataset again with: terradapt data NAME SRC -o DIR",
+        ) from error
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object from a file.
+
+    Raises:
+        DataError: No valid JSON object.
+    """
+    try:
+        values = json.loads(path.read_text("utf-8"))
+    except (ValueError, OSError) as error:
+        raise DataError(f"{path}: no valid JSON ({error})", "mend or remove this file") from error
+    if not isinstance(values, dict):
+        raise DataError(f"{path}: no JSON object", "mend or remove this file")
+    return values
+
+
+def write_json(path: Path, values: Mapping[str, Any]) -> Path:
+    """Write JSON beside ``path``, then rename it: a reader sees the old file or the new one."""
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        part.write_text(json.dumps(values, indent=1) + "\n", "utf-8")
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+    return path
+
+
+def _item_to_dict(item: Item, folder: Path) -> dict[str, Any]:
+    paths = {
+        k: _relative(v, folder) for k in ("image", "label", "extra") if (v := getattr(item, k))
+    }
+    plain = {k: getattr(item, k) for k in ("id", "group", "height", "width", "resolution")}
+    return {**plain, **paths}
+
+
+def _item_from_dict(values: Mapping[str, Any], root: Path) -> Item:
+    def path(key: str) -> Path | None:
+        return root / values[key] if values.get(key) else None
+
+    return Item(
+        str(values["id"]),
+        root / values["image"],
+        path("label"),
+        str(values.get("group") or values["id"]),
+        path("extra"),
+        int(values["height"]),
+        int(values["width"]),
+        values.get("resolution"),
+    )
+
+
+def _relative(path: Path, folder: Path) -> str:
+    path, folder = path.absolute(), folder.absolute()
+    return path.relative_to(folder).as_posix() if path.is_relative_to(folder) else str(path)

@@ -1,0 +1,348 @@
+"""ItemReader: pixels and class ids of one item by window; a bounded cache of them per process."""
+
+from __future__ import annotations
+
+import os
+from collections import OrderedDict
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from terradapt.classes import IGNORE
+from terradapt.config import InputSpec
+from terradapt.data.dataset import Dataset, Item
+from terradapt.errors import DataError, SceneError
+from terradapt.grid import Window
+from terradapt.raster import SceneReader
+
+CACHE_BYTES = 1 << 30  # of decoded images, per process
+MAX_OPEN = 32  # files, per process
+_WHOLE = {".png", ".jpg", ".jpeg", ".jp2"}  # no window of these is read without decoding the rest
+
+
+class ItemReader:
+    """Reads one item like a scene, with its label; a context manager.
+
+    Args:
+        dataset: The item's dataset.
+        item: What to read.
+        spec: Bands and stretch; None: all bands in the file's own type. A band index one above
+            the image's count is the item's ``extra`` raster.
+
+    Attributes:
+        window: The window of the whole image.
+        crs: CRS of the image, or None.
+        transform: Pixel to CRS.
+
+    Raises:
+        DataError: Image and label differ in size, CRS or place.
+        SceneError: A file cannot be read or lacks a band.
+    """
+
+    def __init__(self, dataset: Dataset, item: Item, spec: InputSpec | None = None) -> None:
+        self.dataset = dataset
+        self.item = item
+        self._files: list[SceneReader] = []
+        self._whole: tuple[NDArray[Any], NDArray[np.bool_] | None] | None = None
+        self._whole_mask: NDArray[np.uint8] | None = None
+        self._label: SceneReader | None = None
+        try:
+            self._open(spec)
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the files; what was loaded stays readable."""
+        for file in (*self._files, *([self._label] if self._label else [])):
+            file.close()
+
+    def load(self) -> int:
+        """Decode the whole item into memory, close its files, and return the bytes held."""
+        pixels, valid = self.read(self.window)
+        mask = self.mask(self.window) if self.item.label else None
+        self._whole = (pixels, None if valid.all() else valid)
+        self._whole_mask = mask
+        self.close()
+        return pixels.nbytes + self.window.height * self.window.width * 2
+
+    def read(self, window: Window) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+        """Read (C, H, W) pixels and (H, W) valid; outside the image 0 and False."""
+        if self._whole is not None:
+            pixels, valid = self._whole
+            known = (
+                _inside(window, self.window) if valid is None else _cut(valid, window, self.window)
+            )
+            return _cut(pixels, window, self.window), known
+        parts = [file.read(window) for file in self._files]
+        if len(parts) == 1:
+            return parts[0]
+        valid = np.logical_and.reduce([p[1] for p in parts])
+        return np.concatenate([p[0] for p in parts]), valid
+
+    def mask(self, window: Window, valid: NDArray[np.bool_] | None = None) -> NDArray[np.uint8]:
+        """Read (H, W) class ids, 255 where ignored, outside, or the image is not valid.
+
+        Args:
+            window: The part to read.
+            valid: Validity of the image there, when it is already known.
+
+        Raises:
+            DataError: The item has no label, or the label has a value that is no class.
+        """
+        if self._whole_mask is not None:
+            return _cut(self._whole_mask, window, self.window, IGNORE)
+        ids = self._ids(window)
+        valid = self._files[0].read(window)[1] if valid is None else valid
+        ids[~valid] = IGNORE
+        return ids
+
+    def sample(self, window: Window) -> tuple[NDArray[Any], NDArray[np.uint8]]:
+        """Read (C, H, W) pixels and (H, W) class ids of a window."""
+        pixels, valid = self.read(window)
+        return pixels, self.mask(window, valid)
+
+    def _ids(self, window: Window) -> NDArray[np.uint8]:
+        ids = np.full((window.height, window.width), IGNORE, np.uint8)
+        inside = window.intersect(self.window)
+        if inside is None:
+            return ids
+        rows, cols = inside.shift(-window.row, -window.col).slices
+        ids[rows, cols] = self._ids_inside(inside)
+        return ids
+
+    def _ids_inside(self, window: Window) -> NDArray[np.uint8]:
+        dataset, item = self.dataset, self.item
+        if item.label is None:
+            raise DataError(f"{item.image}: has no label", "label it, or leave it out of the split")
+        if dataset.label.kind == "vector":
+            from terradapt.data.vector_labels import vector_source
+
+            assert dataset.label.vector is not None
+            source = vector_source(item.label, dataset.label.vector)
+            return source.burn(window, self.crs, self.transform, str(item.image))
+        if self._label is None:
+            self._label = open_label(item.label)
+            check_pair(self._files[0], self._label)
+        return dataset.label.decode(self._label.read(window)[0], dataset.classes, str(item.label))
+
+    def _open(self, spec: InputSpec | None) -> None:
+        first = SceneReader(self.item.image)
+        self._files.append(first)
+        self.window = Window(0, 0, first.height, first.width)
+        self.crs, self.transform = first.crs, first.transform
+        self.resolution = first.resolution
+        if spec is not None:
+            own = [i for i, b in enumerate(spec.bands) if b <= first.count or not self.item.extra]
+            self._files[0] = SceneReader(self.item.image, _part(spec, own, spec.bands, None))
+            first.close()
+            added = [i for i in range(len(spec.bands)) if i not in own]
+            if added:
+                self._files.append(self._open_extra(spec, added, first.count))
+        elif self.item.extra:
+            self._files.append(SceneReader(self.item.extra))
+        self._check_extra()
+
+    def _open_extra(self, spec: InputSpec, places: list[int], count: int) -> SceneReader:
+        assert self.item.extra is not None
+        with SceneReader(self.item.extra) as probe:
+            dtype = probe.dtype
+        bands = tuple(b - count for b in spec.bands)
+        return SceneReader(self.item.extra, _part(spec, places, bands, dtype))
+
+    def _check_extra(self) -> None:
+        for file in self._files[1:]:
+            if (file.height, file.width) != (self.window.height, self.window.width):
+                raise DataError(
+                    f"{file.path}: {file.width} x {file.height} px, its image has "
+                    f"{self.window.width} x {self.window.height}",
+                    "resample it to the image's grid",
+                )
+
+
+def _part(
+    spec: InputSpec, places: list[int], bands: tuple[int, ...], dtype: str | None
+) -> InputSpec:
+    """The part of a spec that one file answers for."""
+    stretch: Any = spec.stretch
+    if stretch is not None and isinstance(stretch[0], tuple):
+        stretch = tuple(stretch[i] for i in places)
+    changes: dict[str, Any] = {
+        "bands": tuple(bands[i] for i in places),
+        "band_names": tuple(spec.band_names[i] for i in places) if spec.band_names else (),
+        "stretch": stretch,
+        "dtype": dtype or spec.dtype,
+    }
+    return spec.model_copy(update=changes)
+
+
+def open_label(path: Path) -> SceneReader:
+    """Open a label raster.
+
+    Raises:
+        DataError: It cannot be read.
+    """
+    try:
+        return SceneReader(path)
+    except SceneError as error:
+        raise DataError(error.message, error.fix) from error
+
+
+def check_pair(image: SceneReader, label: SceneReader) -> None:
+    """Refuse a label that does not lie on its image's pixels.
+
+    Raises:
+        DataError: Another size, another CRS, or a grid more than half a pixel off.
+    """
+    if (image.height, image.width) != (label.height, label.width):
+        raise DataError(
+            f"{label.path}: {label.width} x {label.height} px, its image {Path(image.path).name} "
+            f"has {image.width} x {image.height}",
+            "resample the label to the image's grid (nearest neighbour)",
+        )
+    if image.crs is None or label.crs is None:
+        return
+    if image.crs != label.crs:
+        raise DataError(
+            f"{label.path}: its CRS is {_name(label.crs)}, its image's is {_name(image.crs)}",
+            f"reproject the label: gdalwarp -r near -t_srs {_name(image.crs)}, on the image's grid",
+        )
+    rows, cols = grid_offset(image, label)
+    if max(abs(rows), abs(cols)) > 0.5:
+        raise DataError(
+            f"{label.path}: its georeference lies {rows:.1f} rows and {cols:.1f} columns off its "
+            "image's",
+            "warp the label to the image's grid, or correct its georeference",
+        )
+
+
+def grid_offset(image: SceneReader, label: SceneReader) -> tuple[float, float]:
+    """Return the largest (rows, columns) by which the corners of two georeferences differ, px."""
+    inverse = ~image.transform
+    corners = [(0, 0), (0, image.height), (image.width, 0), (image.width, image.height)]
+    moved = [inverse * (label.transform * c) for c in corners]
+    shifts = [(m[1] - c[1], m[0] - c[0]) for m, c in zip(moved, corners, strict=True)]
+    rows, cols = (max((s[i] for s in shifts), key=abs) for i in (0, 1))
+    return rows, cols
+
+
+def _name(crs: Any) -> str:
+    code = crs.to_epsg()
+    return f"EPSG:{code}" if code else str(crs.to_wkt())[:60]
+
+
+def _cut(array: NDArray[Any], window: Window, whole: Window, fill: int = 0) -> NDArray[Any]:
+    """Copy a window of (..., H, W), ``fill`` outside."""
+    inside = window.intersect(whole)
+    if inside == window:
+        rows, cols = window.slices
+        return np.ascontiguousarray(array[..., rows, cols])
+    out = np.full((*array.shape[:-2], window.height, window.width), fill, array.dtype)
+    if inside is not None:
+        rows, cols = inside.shift(-window.row, -window.col).slices
+        out[..., rows, cols] = array[(..., *inside.slices)]
+    return out
+
+
+def _inside(window: Window, whole: Window) -> NDArray[np.bool_]:
+    known = np.zeros((window.height, window.width), bool)
+    inside = window.intersect(whole)
+    if inside is not None:
+        known[inside.shift(-window.row, -window.col).slices] = True
+    return known
+
+
+class ReaderCache:
+    """Open readers of one dataset in one process, bounded in files and in bytes.
+
+    Images that cannot be read by window (PNG, JPEG) are decoded once and kept; so are all images
+    when they fit together, since decoding tiles for every crop is slow.
+
+    Args:
+        dataset: What is read.
+        spec: Bands and stretch, or None.
+        memory: Bytes of decoded images to keep.
+        items: The items that will be read; all when None.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        spec: InputSpec | None = None,
+        memory: int = CACHE_BYTES,
+        items: tuple[Item, ...] | None = None,
+    ) -> None:
+        self._dataset, self._spec, self._memory = dataset, spec, memory
+        self._bands = len(spec.bands) if spec else 4
+        total = sum(self._bytes(i) for i in (dataset.items if items is None else items))
+        self._fits = total <= memory
+        self._reset()
+
+    def _bytes(self, item: Item) -> int:
+        return item.height * item.width * (self._bands + 2)
+
+    def _reset(self) -> None:
+        self._pid = os.getpid()
+        self._open: OrderedDict[str, ItemReader] = OrderedDict()
+        self._kept: OrderedDict[str, tuple[ItemReader, int]] = OrderedDict()
+        self._held = 0
+
+    def __getstate__(self) -> dict[str, Any]:
+        names = ("_dataset", "_spec", "_memory", "_bands", "_fits")
+        return {name: self.__dict__[name] for name in names}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._reset()
+
+    def get(self, item: Item) -> ItemReader:
+        """Return the item's reader, opened in this process."""
+        if self._pid != os.getpid():  # GDAL's handles do not survive a fork
+            self._reset()
+        if item.id in self._kept:
+            self._kept.move_to_end(item.id)
+            return self._kept[item.id][0]
+        if item.id in self._open:
+            self._open.move_to_end(item.id)
+            return self._open[item.id]
+        reader = ItemReader(self._dataset, item, self._spec)
+        if self._keeps(item):
+            self._keep(item.id, reader)
+        else:
+            self._open[item.id] = reader
+            while len(self._open) > MAX_OPEN:
+                self._open.popitem(last=False)[1].close()
+        return reader
+
+    def _keeps(self, item: Item) -> bool:
+        whole = item.image.suffix.lower() in _WHOLE
+        return self._fits or (whole and self._bytes(item) <= self._memory // 2)
+
+    def _keep(self, name: str, reader: ItemReader) -> None:
+        size = reader.load()
+        self._held += size
+        self._kept[name] = (reader, size)
+        while self._held > self._memory and len(self._kept) > 1:
+            self._held -= self._kept.popitem(last=False)[1][1]
+
+
+def opened(dataset: Dataset, item: Item, spec: InputSpec | None) -> ItemReader:
+    """Return a reader from the dataset's own small cache."""
+    caches: dict[InputSpec | None, ReaderCache] = dataset.__dict__["_caches"]
+    if spec not in caches:
+        caches[spec] = ReaderCache(dataset, spec, CACHE_BYTES // 4)
+    return caches[spec].get(item)

@@ -1,0 +1,287 @@
+"""Scan label files once: pixels per value and some places of each, cached in the dataset."""
+
+from __future__ import annotations
+
+import os
+import zlib
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from terradapt.data.dataset import Dataset, Item, read_json, write_json
+from terradapt.data.reading import ItemReader, open_label
+from terradapt.errors import DataError
+from terradapt.grid import Window
+
+CACHE_NAME = "label-index.json"
+PLACES = 16  # kept for each value and file
+MAX_VALUES = 4096  # distinct values kept for each file
+_STRIP = 1 << 25  # pixels read at a time
+_FORMAT = 1
+
+Place = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class LabelScan:
+    """What one label file holds.
+
+    Args:
+        bands: Bands of the file.
+        height: Rows, px.
+        width: Columns, px.
+        nodata: The file's nodata value, or None.
+        counts: Pixels by value; colours are packed as 0xRRGGBB.
+        places: Up to 16 (row, column) of each value, drawn uniformly from its pixels.
+    """
+
+    bands: int
+    height: int
+    width: int
+    nodata: float | None
+    counts: dict[int, int]
+    places: dict[int, tuple[Place, ...]]
+
+
+def scan_labels(
+    paths: Sequence[Path],
+    cache: Path | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> dict[Path, LabelScan]:
+    """Scan label rasters, each only when it changed since the last scan.
+
+    Args:
+        paths: Label rasters.
+        cache: File that keeps the scans; not written where its folder is read-only.
+        progress: Called with 1 after each file.
+
+    Raises:
+        DataError: A file cannot be read, or its values are no integers.
+    """
+    known = _read_cache(cache)
+    stamps = {p: _stamp(p) for p in paths}
+    found = {p: s for p in paths if (s := known.get(_key(p, stamps[p]))) is not None}
+    todo = [p for p in paths if p not in found]
+
+    def scan(path: Path) -> LabelScan:
+        result = scan_label(path)
+        if progress:
+            progress(1)
+        return result
+
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        found.update(zip(todo, pool.map(scan, todo), strict=True))
+    if todo and cache is not None:
+        _write_cache(cache, {_key(p, stamps[p]): s for p, s in found.items()})
+    return found
+
+
+def scan_label(path: Path) -> LabelScan:
+    """Scan one label raster.
+
+    Raises:
+        DataError: It cannot be read, or its values are no integers.
+    """
+    with open_label(path) as file:
+        colours = file.count >= 3 and file.dtype == "uint8"
+        tally = Tally(zlib.crc32(path.name.encode()))
+        rows = max(1, _STRIP // file.width)
+        for row in range(0, file.height, rows):
+            window = Window(row, 0, min(rows, file.height - row), file.width)
+            raw = file.read(window)[0]
+            tally.add(_packed(raw) if colours else _integers(raw[0], path), row)
+        counts, places = tally.result()
+        return LabelScan(file.count, file.height, file.width, file.nodata, counts, places)
+
+
+class Tally:
+    """Counts values strip by strip and keeps uniformly drawn places of each.
+
+    Args:
+        seed: Of the places.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self._rng = np.random.default_rng([seed, 0x7A11])
+        self._counts: dict[int, int] = {}
+        self._keys: dict[int, list[tuple[float, int, int]]] = {}
+
+    def add(self, values: NDArray[Any], row: int) -> None:
+        """Add an (H, W) strip that begins at ``row``."""
+        flat = values.ravel()
+        if values.dtype == np.uint8:
+            numbers = np.bincount(flat, minlength=256)
+            found = np.flatnonzero(numbers)
+            numbers = numbers[found]
+        else:
+            found, numbers = np.unique(flat, return_counts=True)
+        for value, number in zip(found.tolist(), numbers.tolist(), strict=True):
+            self._counts[value] = self._counts.get(value, 0) + number
+            if len(self._keys) < 256 or value in self._keys:
+                self._draw(flat, value, number, row, values.shape[1])
+
+    def _draw(self, flat: NDArray[Any], value: int, number: int, row: int, width: int) -> None:
+        """Merge draws: the k smallest of n uniform keys are k draws without replacement."""
+        count = min(PLACES, number)
+        hits = np.flatnonzero(flat == value)
+        chosen = hits[self._rng.choice(number, count, replace=False)]
+        gaps = self._rng.exponential(size=count) / np.arange(number, number - count, -1)
+        keys = 1 - np.exp(-np.cumsum(gaps))
+        drawn = zip(keys.tolist(), (chosen // width + row).tolist(), (chosen % width).tolist())  # noqa: B905
+        self._keys[value] = sorted([*self._keys.get(value, []), *drawn])[:PLACES]
+
+    def result(self) -> tuple[dict[int, int], dict[int, tuple[Place, ...]]]:
+        """Return counts and places by value; of very many values the most frequent."""
+        top = sorted(self._counts, key=self._counts.__getitem__, reverse=True)[:MAX_VALUES]
+        counts = {v: self._counts[v] for v in sorted(top)}
+        places = {v: tuple((r, c) for _, r, c in self._keys[v]) for v in counts if v in self._keys}
+        return counts, places
+
+
+@dataclass(frozen=True)
+class ClassIndex:
+    """Pixels and places by class of every item of a dataset.
+
+    Args:
+        counts: Item id to (K,) int64 pixels.
+        ignored: Item id to pixels that are ignored.
+        places: Item id to class id to (row, column) places.
+    """
+
+    counts: dict[str, NDArray[np.int64]]
+    ignored: dict[str, int]
+    places: dict[str, dict[int, tuple[Place, ...]]]
+
+    def total(self, items: Iterable[Item]) -> NDArray[np.int64]:
+        """Return (K,) pixels by class over items."""
+        return np.sum([self.counts[i.id] for i in items], axis=0, dtype=np.int64)
+
+
+def class_index(dataset: Dataset, progress: Callable[[int], None] | None = None) -> ClassIndex:
+    """Return pixels and places by class; labels are scanned unless the cache knows them.
+
+    Raises:
+        DataError: A label cannot be read, or has a value that is no class.
+    """
+    labelled = [i for i in dataset.items if i.label is not None]
+    if dataset.label.kind == "vector":
+        scans = {i.id: _scan_burnt(dataset, i) for i in labelled}
+        return _by_class(scans, {i.id: i for i in labelled}, dataset, burnt=True)
+    paths = [i.label for i in labelled if i.label is not None]
+    by_path = scan_labels(paths, dataset.root / CACHE_NAME, progress)
+    scans = {i.id: by_path[i.label] for i in labelled if i.label is not None}
+    return _by_class(scans, {i.id: i for i in labelled}, dataset, burnt=False)
+
+
+def _by_class(
+    scans: dict[str, LabelScan], items: dict[str, Item], dataset: Dataset, *, burnt: bool
+) -> ClassIndex:
+    size = len(dataset.classes)
+    counts: dict[str, NDArray[np.int64]] = {}
+    ignored: dict[str, int] = {}
+    places: dict[str, dict[int, tuple[Place, ...]]] = {}
+    for name, scan in scans.items():
+        row, skipped = np.zeros(size, np.int64), 0
+        spots: dict[int, tuple[Place, ...]] = {}
+        for value, number in scan.counts.items():
+            raw = (
+                value
+                if dataset.label.kind != "colour" and scan.bands < 3
+                else _unpack(value, dataset.label.kind)
+            )
+            class_id = value if burnt else dataset.label.class_of(raw, dataset.classes)
+            if class_id < 0:
+                raise _unknown(items[name], value, number, dataset.label.kind)
+            if class_id >= size:
+                skipped += number
+                continue
+            row[class_id] += number
+            spots[class_id] = spots.get(class_id, ()) + scan.places.get(value, ())
+        counts[name], ignored[name], places[name] = row, skipped, spots
+    return ClassIndex(counts, ignored, places)
+
+
+def _unpack(value: int, kind: str) -> int:
+    """The first band of a packed colour, for labels of three equal bands."""
+    return value if kind == "colour" else value >> 16
+
+
+def _unknown(item: Item, value: int, number: int, kind: str) -> DataError:
+    shown = f"{value >> 16},{(value >> 8) & 255},{value & 255}" if kind == "colour" else value
+    what = "colour" if kind == "colour" else "label value"
+    return DataError(
+        f"{item.label}: {what} {shown} is no class ({number} pixels)",
+        "mend the label, or add it to classes.yaml under the classes or 'ignore'",
+    )
+
+
+def _scan_burnt(dataset: Dataset, item: Item) -> LabelScan:
+    with ItemReader(dataset, item) as reader:
+        tally = Tally(zlib.crc32(item.id.encode()))
+        rows = max(1, _STRIP // item.width)
+        for row in range(0, item.height, rows):
+            window = Window(row, 0, min(rows, item.height - row), item.width)
+            valid = np.ones((window.height, window.width), bool)
+            tally.add(reader.mask(window, valid), row)
+        counts, places = tally.result()
+    return LabelScan(1, item.height, item.width, None, counts, places)
+
+
+def _packed(raw: NDArray[Any]) -> NDArray[np.uint32]:
+    wide = raw[:3].astype(np.uint32)
+    packed: NDArray[np.uint32] = (wide[0] << 16) | (wide[1] << 8) | wide[2]
+    return packed
+
+
+def _integers(band: NDArray[Any], path: Path) -> NDArray[Any]:
+    if band.dtype.kind == "f":
+        if not np.isfinite(band).all() or (band != np.floor(band)).any():
+            raise DataError(
+                f"{path}: has label values that are no integers ({band.dtype})",
+                "save the label as 8 bit class values",
+            )
+        return band.astype(np.int64)
+    return band
+
+
+def _stamp(path: Path) -> tuple[int, int]:
+    try:
+        stat = path.stat()
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror})", "check the path") from error
+    return stat.st_size, stat.st_mtime_ns
+
+
+def _key(path: Path, stamp: tuple[int, int]) -> str:
+    return f"{path.absolute()}|{stamp[0]}|{stamp[1]}"
+
+
+def _read_cache(cache: Path | None) -> dict[str, LabelScan]:
+    if cache is None or not cache.is_file():
+        return {}
+    try:
+        values = read_json(cache)
+        if values.get("format") != _FORMAT:
+            return {}
+        return {k: _scan_from(v) for k, v in values["labels"].items()}
+    except (DataError, KeyError, TypeError, ValueError):
+        return {}  # a damaged cache is made anew
+
+
+def _write_cache(cache: Path, scans: dict[str, LabelScan]) -> None:
+    labels = {k: {**s.__dict__} for k, s in scans.items()}
+    with suppress(OSError):  # a read-only folder is scanned each time
+        write_json(cache, {"format": _FORMAT, "labels": labels})
+
+
+def _scan_from(values: dict[str, Any]) -> LabelScan:
+    places = {int(k): tuple((int(r), int(c)) for r, c in v) for k, v in values["places"].items()}
+    counts = {int(k): int(v) for k, v in values["counts"].items()}
+    sizes = (int(values[k]) for k in ("bands", "height", "width"))
+    return LabelScan(*sizes, values["nodata"], counts, places)
