@@ -11,6 +11,7 @@ import json
 import os
 import subprocess
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from torch import Tensor
 from terradapt import __version__
 from terradapt.classes import ClassMap
 from terradapt.config import InputSpec, RunConfig
-from terradapt.errors import CheckpointError, OutputError, TerradaptError
+from terradapt.errors import CheckpointError, ConfigError, OutputError, TerradaptError
 from terradapt.models import build
 from terradapt.models.contract import SegmentationModel
 
@@ -195,7 +196,7 @@ def load(
     )
     try:
         model = build(config, len(meta.classes))
-    except (TypeError, ValueError, RuntimeError) as error:
+    except (ConfigError, TypeError, ValueError, RuntimeError) as error:
         raise CheckpointError(
             f"{path}: its model cannot be built ({error})", "use the terradapt that wrote it"
         ) from error
@@ -273,7 +274,8 @@ def _write(path: Path, tensors: Mapping[str, Tensor], meta: Meta) -> None:
             os.fsync(file.fileno())
         part.replace(path)
     except (OSError, SafetensorError) as error:
-        part.unlink(missing_ok=True)
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
         raise OutputError(
             f"{path}: cannot be written ({error})", "check the folder's permissions and free space"
         ) from error
@@ -290,13 +292,13 @@ def _read(path: Path) -> dict[str, Tensor]:
 def _refuse_pickle(path: Path) -> None:
     try:
         with path.open("rb") as file:
-            start = file.read(4)
+            start = file.read(9)
     except OSError as error:
         raise CheckpointError(
             f"{path}: cannot be read ({error.strerror})",
             "give a checkpoint.safetensors",
         ) from error
-    if start.startswith(PICKLE_STARTS):
+    if start.startswith(PICKLE_STARTS) and start[8:] != b"{":
         raise CheckpointError(
             f"{path}: is a pickle, which can run code when it is loaded; it was not opened",
             "use a checkpoint.safetensors that terradapt wrote",
