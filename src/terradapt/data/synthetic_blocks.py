@@ -59,8 +59,8 @@ class Block:
         return self.v1 - self.v0
 
     def uniform(self, low: float, high: float) -> float:
-        """Draw a number."""
-        return float(self.rng.uniform(low, high))
+        """Draw a number; ``low`` where the range is empty."""
+        return float(self.rng.uniform(low, max(low, high)))
 
     def often(self, share: float) -> bool:
         """Draw a yes or no."""
@@ -108,11 +108,11 @@ class Block:
 
     def roof_colour(self, flat: bool) -> RGB:
         """Draw a roof's colour from the city's materials."""
-        table, weights = (
-            (FLAT_ROOFS, self.style.flat_roofs) if flat else (ROOFS, self.style.roofs)
-        )
+        table, weights = (FLAT_ROOFS, self.style.flat_roofs) if flat else (ROOFS, self.style.roofs)
         base = np.array(list(table.values())[int(self.rng.choice(len(table), p=weights))])
-        r, g, b = np.clip(base * self.uniform(0.82, 1.15) + self.rng.normal(0, 0.015, 3), 0.05, 0.95)
+        r, g, b = np.clip(
+            base * self.uniform(0.82, 1.15) + self.rng.normal(0, 0.015, 3), 0.05, 0.95
+        )
         return float(r), float(g), float(b)
 
     def pitched(self) -> str:
@@ -133,7 +133,9 @@ class Block:
             )
         )
 
-    def scatter(self, count: float, box: tuple[float, float, float, float], big: float = 4.0) -> None:
+    def scatter(
+        self, count: float, box: tuple[float, float, float, float], big: float = 4.0
+    ) -> None:
         """Plant trees in clumps over the lattice rectangle (u0, v0, u1, v1)."""
         u0, v0, u1, v1 = box
         for _ in range(int(self.rng.poisson(max(count, 0) * self.style.trees))):
@@ -175,9 +177,7 @@ def make_car(rng: np.random.Generator, x: float, y: float, angle: float) -> Car:
     width = float(rng.uniform(2.0, 2.2) if van else rng.uniform(1.75, 1.95))
     colour = CAR_COLOURS[0 if van else int(rng.choice(len(CAR_COLOURS), p=CAR_WEIGHTS))]
     r, g, b = np.clip(np.array(colour) * rng.uniform(0.85, 1.12), 0.05, 0.97)
-    return Car(
-        x, y, angle, length, width, 2.4 if van else 1.5, (float(r), float(g), float(b))
-    )
+    return Car(x, y, angle, length, width, 2.4 if van else 1.5, (float(r), float(g), float(b)))
 
 
 def things_of_block(city: City, i: int, j: int) -> Things:
@@ -215,22 +215,45 @@ def _house(block: Block, u: float, street: float, inward: int, plot: float, dept
     roof = "flat" if block.often(0.08) else block.pitched()
     if roof == "flat":
         colour = block.roof_colour(True)
-    built = block.building(u + shift, v, dims[0], dims[1], block.uniform(3, 6.2), roof, colour, turn)
+    built = block.building(
+        u + shift, v, dims[0], dims[1], block.uniform(3, 6.2), roof, colour, turn
+    )
     if not built:
-        block.scatter(1.5, (u - plot / 2, min(street, street + inward * depth), u + plot / 2,
-                            max(street, street + inward * depth)), 3.0)
+        block.scatter(
+            1.5,
+            (
+                u - plot / 2,
+                min(street, street + inward * depth),
+                u + plot / 2,
+                max(street, street + inward * depth),
+            ),
+            3.0,
+        )
         return
     if block.often(0.35):  # a wing makes it an L
         block.building(
-            u + shift + length * 0.22, v + inward * width * 0.55, width * 0.85, length * 0.45,
-            2.8, roof, colour, np.pi / 2,
+            u + shift + length * 0.22,
+            v + inward * width * 0.55,
+            width * 0.85,
+            length * 0.45,
+            2.8,
+            roof,
+            colour,
+            np.pi / 2,
         )
     _plot(block, u, street, inward, plot, depth, setback, width, shift)
 
 
 def _plot(
-    block: Block, u: float, street: float, inward: int, plot: float, depth: float,
-    setback: float, width: float, shift: float,
+    block: Block,
+    u: float,
+    street: float,
+    inward: int,
+    plot: float,
+    depth: float,
+    setback: float,
+    width: float,
+    shift: float,
 ) -> None:
     edge = u + (plot / 2 - 2.0) * (-1 if shift > 0 else 1)
     reach = setback + block.uniform(1.5, width)
@@ -244,19 +267,28 @@ def _plot(
     if block.often(0.55):
         block.patch(u + shift, street + inward * (back + 1.8), block.uniform(4, 8), 3.6, "paving")
     if depth - back > 9 and block.often(0.14):
-        block.patch(u + block.uniform(-3, 3), street + inward * (back + 6.5),
-                    block.uniform(6, 9), block.uniform(3, 4.2), "pool")
+        block.patch(
+            u + block.uniform(-3, 3),
+            street + inward * (back + 6.5),
+            block.uniform(6, 9),
+            block.uniform(3, 4.2),
+            "pool",
+        )
     elif depth - back > 8 and block.often(0.45):
         block.building(
-            u - np.sign(shift) * (plot / 2 - 2.6), street + inward * (depth - 2.8),
-            block.uniform(2.6, 4.5), block.uniform(2.4, 3.4), 2.3, "mono",
+            u - np.sign(shift) * (plot / 2 - 2.6),
+            street + inward * (depth - 2.8),
+            block.uniform(2.6, 4.5),
+            block.uniform(2.4, 3.4),
+            2.3,
+            "mono",
         )
     low, high = sorted((street + inward * (back + 1), street + inward * depth))
     block.scatter(1.3, (u - plot / 2 + 0.5, low, u + plot / 2 - 0.5, high), 3.6)
     low, high = sorted((street, street + inward * setback))
     block.scatter(0.35, (u - plot / 2, low, u + plot / 2, high), 2.4)
     if block.often(0.3):  # a hedge towards the neighbour
-        for step in np.arange(1.0, depth - 1, 1.5):
+        for step in np.arange(1.0, depth - 1, 1.5).tolist():
             block.tree(u + plot / 2, street + inward * step, block.uniform(0.8, 1.2))
 
 
@@ -275,11 +307,17 @@ def _perimeter(block: Block) -> None:
         return
     mid_u, mid_v = (inner[0] + inner[2]) / 2, (inner[1] + inner[3]) / 2
     if block.often(0.55):
-        block.patch(mid_u, mid_v, (inner[2] - inner[0]) * 0.6, (inner[3] - inner[1]) * 0.9, "paving")
+        block.patch(
+            mid_u, mid_v, (inner[2] - inner[0]) * 0.6, (inner[3] - inner[1]) * 0.9, "paving"
+        )
         for _ in range(int(block.rng.integers(0, 4))):
             block.building(
-                block.uniform(inner[0] + 4, inner[2] - 4), block.uniform(inner[1] + 3, inner[3] - 3),
-                block.uniform(5, 9), block.uniform(3, 5), 3.0, "flat",
+                block.uniform(inner[0] + 4, inner[2] - 4),
+                block.uniform(inner[1] + 3, inner[3] - 3),
+                block.uniform(5, 9),
+                block.uniform(3, 5),
+                3.0,
+                "flat",
             )
     block.scatter((inner[2] - inner[0]) * (inner[3] - inner[1]) / 110, inner, 4.2)
 
@@ -324,15 +362,25 @@ def _slabs(block: Block) -> None:
                 block.lot(block.u0 + beside, block.v0 + block.depth / 2, 17, size[0], 0.6)
         path = (2.0, run) if upright else (run, 2.0)
         off = at + 9.5
-        block.patch(block.u0 + (off if upright else run / 2), block.v0 + (run / 2 if upright else off),
-                    path[0], path[1], "path")
+        block.patch(
+            block.u0 + (off if upright else run / 2),
+            block.v0 + (run / 2 if upright else off),
+            path[0],
+            path[1],
+            "path",
+        )
     block.scatter(block.width * block.depth / 260, _box(block), 4.6)
 
 
 def _commercial(block: Block) -> None:
     """Halls, yards, car parks, containers."""
-    block.patch((block.u0 + block.u1) / 2, (block.v0 + block.v1) / 2,
-                block.width - 2, block.depth - 2, "yard")
+    block.patch(
+        (block.u0 + block.u1) / 2,
+        (block.v0 + block.v1) / 2,
+        block.width - 2,
+        block.depth - 2,
+        "yard",
+    )
     hall_u = block.width * block.uniform(0.42, 0.6)
     hall_v = block.depth * block.uniform(0.5, 0.78)
     u = block.u0 + 3 + hall_u / 2
@@ -343,7 +391,9 @@ def _commercial(block: Block) -> None:
     strip = block.v1 - (v + hall_v / 2)
     if strip > 8:
         for k in range(int(block.rng.integers(1, 7))):
-            _container(block, block.u0 + 8 + k * 7.2, block.v1 - strip / 2 + block.rng.normal(0, 0.6))
+            _container(
+                block, block.u0 + 8 + k * 7.2, block.v1 - strip / 2 + block.rng.normal(0, 0.6)
+            )
     for _ in range(int(block.rng.integers(2, 8))):
         block.tree(block.uniform(block.u0, block.u1), block.v1 - 1.5)
 
@@ -364,10 +414,17 @@ def _park(block: Block) -> None:
     box = _box(block)
     mid_u, mid_v = (block.u0 + block.u1) / 2, (block.v0 + block.v1) / 2
     block.patch(mid_u, mid_v, block.width, 2.4, "path")
-    block.patch(block.uniform(*sorted((block.u0 + 10, block.u1 - 10))), mid_v, 2.4, block.depth, "path")
+    block.patch(
+        block.uniform(*sorted((block.u0 + 10, block.u1 - 10))), mid_v, 2.4, block.depth, "path"
+    )
     if block.often(0.6):
-        block.patch(mid_u + block.uniform(-12, 12), mid_v + block.uniform(6, 14),
-                    block.uniform(16, 30), block.uniform(10, 17), "pond")
+        block.patch(
+            mid_u + block.uniform(-12, 12),
+            mid_v + block.uniform(6, 14),
+            block.uniform(16, 30),
+            block.uniform(10, 17),
+            "pond",
+        )
     if block.often(0.4):
         block.patch(mid_u - 16, mid_v - 12, 9, 7, "sand")
     block.scatter(block.width * block.depth / 105, box, 5.4)
@@ -375,7 +432,7 @@ def _park(block: Block) -> None:
 
 def _field(block: Block) -> None:
     """A crop or bare ground with a line of trees."""
-    for step in np.arange(block.u0, block.u1, 6.0):
+    for step in np.arange(block.u0, block.u1, 6.0).tolist():
         if block.often(0.4 * block.style.trees):
             block.tree(step, block.v1 - 1.5, block.uniform(2, 4.2))
     if block.often(0.4):
@@ -390,7 +447,9 @@ def _site(block: Block) -> None:
         u, v = block.uniform(block.u0, block.u1), block.uniform(block.v0, block.v1)
         _container(block, u, v)
     if block.often(0.6):
-        block.building(mid_u, mid_v, block.width * 0.4, block.depth * 0.35, 4.0, "flat", (0.62,) * 3)
+        block.building(
+            mid_u, mid_v, block.width * 0.4, block.depth * 0.35, 4.0, "flat", (0.62,) * 3
+        )
     block.scatter(6, _box(block), 3.0)
 
 
@@ -422,7 +481,7 @@ def _street_life(block: Block, axis: int, index: int, part: int) -> None:
     def at(offset: float, run: float) -> tuple[float, float]:
         return (line + offset, run) if axis == 0 else (run, line + offset)
 
-    for run in np.arange(low, high, 7.0):
+    for run in np.arange(low, high, 7.0).tolist():
         for side in (-1, 1):
             if block.often((0.16 if main else 0.07) * style.cars):
                 u, v = at(side * half * 0.5, run + block.uniform(-2, 2))
@@ -433,7 +492,7 @@ def _street_life(block: Block, axis: int, index: int, part: int) -> None:
                 if not _near_ring(city, u, v):
                     block.car(u, v, along + block.rng.normal(0, 0.02))
     lined = block.often(0.55 if main else 0.35)
-    for run in np.arange(low, high, block.uniform(8, 13)):
+    for run in np.arange(low, high, block.uniform(8, 13)).tolist():
         for side in (-1, 1):
             if lined and block.often(0.75 * min(style.trees, 1.1)):
                 u, v = at(side * (half + 1.3), run + block.uniform(-1, 1))

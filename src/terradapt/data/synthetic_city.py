@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -122,7 +123,8 @@ class Style:
             kinds=(w := np.array((5, 3, 2.5, 2, 1.4, 1.0, 0.7)) * rng.uniform(0.5, 1.5, 7))
             / w.sum(),
             roofs=(w := rng.uniform(0.1, 1, len(ROOFS)) ** 2) / w.sum(),
-            flat_roofs=(w := rng.uniform(0.2, 1, len(FLAT_ROOFS)) * (1, 1, 0.8, 0.8, 0.3)) / w.sum(),
+            flat_roofs=(w := rng.uniform(0.2, 1, len(FLAT_ROOFS)) * (1, 1, 0.8, 0.8, 0.3))
+            / w.sum(),
             hipped=u(0.15, 0.5),
             trees=u(0.6, 1.3),
             cars=u(0.7, 1.3),
@@ -262,6 +264,12 @@ class City:
         self.style = Style.of(seed)
         c, s = np.cos(self.style.theta), np.sin(self.style.theta)
         self._rotation = np.array(((c, -s), (s, c)))
+        # What the hashes say is asked for again and again.
+        self.street = cache(self._street)
+        self.half_width = cache(self._half_width)
+        self.present = cache(self._present)
+        self._existing = cache(self._existing_parts)
+        self._streets = cache(self._street_lines)
 
     def position(self, u: Floats, v: Floats) -> tuple[Floats, Floats]:
         """Carry lattice coordinates to city metres (x, y), shapes kept."""
@@ -291,7 +299,7 @@ class City:
         x, y = self.position(np.array((u - 1.0, u + 1.0)), np.array((v, v)))
         return float(np.arctan2(y[1] - y[0], x[1] - x[0]))
 
-    def street(self, axis: int, index: int) -> float:
+    def _street(self, axis: int, index: int) -> float:
         """Return the lattice coordinate of a street of family 0 (u) or 1 (v)."""
         size = self.style.block[axis]
         return size * (index + 0.36 * (chance(self.seed, 1, axis, index) - 0.5))
@@ -300,13 +308,13 @@ class City:
         """Tell whether a street is a main road."""
         return (index + self.style.main_offset[axis]) % self.style.main_every == 0
 
-    def half_width(self, axis: int, index: int) -> float:
+    def _half_width(self, axis: int, index: int) -> float:
         """Return half the carriageway of a street, m."""
         wobble = 0.88 + 0.24 * chance(self.seed, 2, axis, index)
         width = self.style.main_width if self.is_main(axis, index) else self.style.side_width
         return width * wobble / 2
 
-    def present(self, axis: int, index: int, part: int) -> bool:
+    def _present(self, axis: int, index: int, part: int) -> bool:
         """Tell whether a street exists between crossings ``part`` and ``part + 1``."""
         if self.is_main(axis, index):
             return True
@@ -335,7 +343,9 @@ class City:
         """Half the width of the curved main road, m."""
         return self.style.main_width / 2
 
-    def roads_at(self, u: Floats, v: Floats, grow: tuple[Floats, Floats] | None = None) -> RoadField:
+    def roads_at(
+        self, u: Floats, v: Floats, grow: tuple[Floats, Floats] | None = None
+    ) -> RoadField:
         """Measure the streets from points of the lattice.
 
         Args:
@@ -346,7 +356,7 @@ class City:
         gu, gv = grow if grow is not None else (np.ones_like(u), np.ones_like(v))
         us = self.span(0, float(u.min()), float(u.max()))
         vs = self.span(1, float(v.min()), float(v.max()))
-        lines = [np.array([self.street(0, i) for i in us]), np.array([self.street(1, j) for j in vs])]
+        lines = [self._streets(0, us), self._streets(1, vs)]
         across_u, inside_u, half_u = self._family(0, us, vs, lines, u, v, gu)
         across_v, inside_v, half_v = self._family(1, vs, us, lines[::-1], v, u, gv)
         edge = smooth_min(inside_u, inside_v, CORNER)
@@ -376,19 +386,27 @@ class City:
         """Signed distances to the centre and the kerb of a family's nearest street."""
         nearest = np.searchsorted((lines[0][1:] + lines[0][:-1]) / 2, along)
         part = np.clip(np.searchsorted(lines[1], beside) - 1, 0, len(other) - 1)
-        exists = np.array([[self.present(axis, i, j) for j in other] for i in own])
-        halves = np.array([self.half_width(axis, i) for i in own])
+        exists, halves = self._existing(axis, own, other)
         across = (along - lines[0][nearest]) / grow
         half = halves[nearest]
         inside = np.where(exists[nearest, part], np.abs(across) - half, FAR)
         return across, inside, half
+
+    def _street_lines(self, axis: int, own: range) -> Floats:
+        return np.array([self.street(axis, i) for i in own])
+
+    def _existing_parts(
+        self, axis: int, own: range, other: range
+    ) -> tuple[NDArray[np.bool_], Floats]:
+        exists = np.array([[self.present(axis, i, j) for j in other] for i in own])
+        return exists, np.array([self.half_width(axis, i) for i in own])
 
     def centrelines(self, bounds: tuple[float, float, float, float]) -> list[Road]:
         """Return the streets near the lattice rectangle (u0, v0, u1, v1)."""
         u0, v0, u1, v1 = bounds
         us, vs = self.span(0, u0, u1), self.span(1, v0, v1)
         roads = [*self._lines(0, us, vs), *self._lines(1, vs, us)]
-        along = np.arange(self.street(0, us[0]), self.street(0, us[-1]), 4.0)
+        along = 4.0 * np.arange(self.street(0, us[0]) // 4, self.street(0, us[-1]) // 4)
         x, y = self.position(along, self.arterial(along))
         roads.append(Road(np.stack((x, y), 1), 2 * self.arterial_half, "arterial"))
         turn = np.linspace(0, 2 * np.pi, 49)
@@ -397,7 +415,8 @@ class City:
             for j in vs:
                 if self.roundabout(i, j):
                     x, y = self.position(
-                        self.street(0, i) + mid * np.cos(turn), self.street(1, j) + mid * np.sin(turn)
+                        self.street(0, i) + mid * np.cos(turn),
+                        self.street(1, j) + mid * np.sin(turn),
                     )
                     roads.append(Road(np.stack((x, y), 1), RING - ISLAND, "roundabout"))
         return roads

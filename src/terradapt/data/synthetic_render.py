@@ -1,8 +1,9 @@
-"""Procedural aerial photographs: a canvas of covers and heights, lit by the sun, seen by a camera."""
+"""Procedural aerial photographs: covers and heights on a canvas, lit by the sun."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,7 +11,7 @@ from scipy import ndimage
 
 from terradapt.data.synthetic_city import BLOCK_KINDS, Building, Car, City, Patch, RoadField, Tree
 
-Plane = NDArray[np.float32]
+Plane = NDArray[np.floating[Any]]
 Mask = NDArray[np.bool_]
 
 IMPERVIOUS, BUILDING, LOW, TREE, CAR, CLUTTER = range(6)
@@ -76,7 +77,7 @@ class Canvas:
         )
 
     def clouds(self, metres: float, key: int) -> Plane:
-        """Smooth noise (H, W) of about unit variance, grain ``metres``, the same in every window."""
+        """Smooth noise (H, W), about unit variance, grain ``metres``, the same in every window."""
         xs = (self.x0 + (np.arange(self.width) + 0.5) * self.step) / metres
         ys = (self.y0 + (np.arange(self.height) + 0.5) * self.step) / metres
         x, y = np.floor(xs).astype(np.int64), np.floor(ys).astype(np.int64)
@@ -291,7 +292,9 @@ def paint_patch(canvas: Canvas, patch: Patch, ground: Ground) -> None:
 
 def paint_building(canvas: Canvas, house: Building) -> None:
     """A box with its roof: colour, slope towards the sun, height."""
-    found = canvas.local(house.x, house.y, np.hypot(house.length, house.width) / 2 + 0.5, house.angle)
+    found = canvas.local(
+        house.x, house.y, np.hypot(house.length, house.width) / 2 + 0.5, house.angle
+    )
     if found is None:
         return
     at, a, b = found
@@ -343,7 +346,11 @@ def _roof(
 
 
 def _roof_texture(
-    canvas: Canvas, house: Building, at: tuple[slice, slice], to_side: Plane, a: Plane,
+    canvas: Canvas,
+    house: Building,
+    at: tuple[slice, slice],
+    to_side: Plane,
+    a: Plane,
     rng: np.random.Generator,
 ) -> Plane:
     stain = 0.05 * canvas.mid[at] + 0.03 * canvas.fine[at]
@@ -363,12 +370,19 @@ def _parapet(colour: Plane, top: Plane, to_end: Plane, to_side: Plane) -> None:
 
 
 def _rooftop(
-    canvas: Canvas, house: Building, at: tuple[slice, slice], a: Plane, b: Plane, inside: Mask,
+    canvas: Canvas,
+    house: Building,
+    at: tuple[slice, slice],
+    a: Plane,
+    b: Plane,
+    inside: Mask,
     rng: np.random.Generator,
 ) -> None:
     """Chimneys, roof lights, solar panels, air conditioning."""
     flat = house.roof == "flat"
-    count = int(rng.integers(1, 3) + (house.length * house.width / 130 if flat else house.length / 9))
+    count = int(
+        rng.integers(1, 3) + (house.length * house.width / 130 if flat else house.length / 9)
+    )
     for _ in range(min(count, 14)):
         u = rng.uniform(-0.42, 0.42) * house.length
         v = rng.uniform(-0.38, 0.38) * house.width
@@ -454,7 +468,8 @@ def photograph(canvas: Canvas, margin: int) -> NDArray[np.uint8]:
     grain = rng.standard_normal(scene.shape, np.float32) * np.float32(style.noise)
     scene += grain * (0.6 + scene)
     inner = scene[margin : canvas.height - margin, margin : canvas.width - margin]
-    return np.rint(np.clip(inner, 0, 1) * 255).astype(np.uint8)
+    image: NDArray[np.uint8] = np.rint(np.clip(inner, 0, 1) * 255).astype(np.uint8)
+    return image
 
 
 def _shadow(canvas: Canvas) -> Plane:
