@@ -71,6 +71,16 @@ class ItemReader:
         for file in (*self._files, *([self._label] if self._label else [])):
             file.close()
 
+    @property
+    def height(self) -> int:
+        """Rows, px."""
+        return self.window.height
+
+    @property
+    def width(self) -> int:
+        """Columns, px."""
+        return self.window.width
+
     def load(self) -> int:
         """Decode the whole item into memory, close its files, and return the bytes held."""
         pixels, valid = self.read(self.window)
