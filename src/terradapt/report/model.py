@@ -1,0 +1,151 @@
+"""Report: what was measured, on which data, by which checkpoint, and how to show it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from terradapt import __version__
+from terradapt.classes import ClassMap
+from terradapt.errors import DataError
+from terradapt.report.output import write_together
+
+FORMAT = "terradapt-report-1"
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One place side by side: image, label, prediction and errors are drawn from it.
+
+    Args:
+        name: Heading, for example the image's id.
+        image: (H, W, 3) uint8.
+        label: (H, W) ids, 255 not evaluated.
+        prediction: (H, W) ids.
+        caption: One line below the panels.
+    """
+
+    name: str
+    image: NDArray[np.uint8]
+    label: NDArray[np.uint8]
+    prediction: NDArray[np.uint8]
+    caption: str = ""
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A printed result that stands beside ours; never measured here.
+
+    Args:
+        name: Method and data.
+        values: Metric name -> fraction.
+        source: Paper and table.
+    """
+
+    name: str
+    values: Mapping[str, float]
+    source: str
+
+
+@dataclass
+class Report:
+    """Figures of one evaluation and what explains them.
+
+    Args:
+        metrics: Figures, fractions 0..1, with ``per_class``: name -> figures.
+        classes: The class map of label and prediction.
+        protocol: How the figures were made: split, labels, threshold, definitions.
+        data: What was evaluated: ``name``, ``split``, ``images``, ``resolution`` and so on.
+        checkpoint: Path of the checkpoint, or "".
+        commit: Commit of the code that evaluated, or "".
+        title: Heading of the page.
+        model: The run's model, as in its config.
+        confusion: (K, K) counts, rows are targets.
+        images: One row per image: ``id`` and figures.
+        facts: Run facts in the order of the page: time, command, hardware and so on.
+        notes: Sentences that a reader must know, for example classes without a pixel.
+        events: Lines of the run's ``log.jsonl``, for the curves.
+        pictures: Places side by side.
+        references: Printed results, shown apart.
+        figures: Further drawings, title -> SVG text.
+    """
+
+    metrics: dict[str, Any]
+    classes: ClassMap
+    protocol: dict[str, Any] = field(default_factory=dict)
+    data: dict[str, Any] = field(default_factory=dict)
+    checkpoint: str = ""
+    commit: str = ""
+    title: str = "Evaluation"
+    model: dict[str, Any] = field(default_factory=dict)
+    confusion: NDArray[np.int64] | None = None
+    images: Sequence[Mapping[str, Any]] = ()
+    facts: Mapping[str, str] = field(default_factory=dict)
+    notes: Sequence[str] = ()
+    events: Sequence[Mapping[str, Any]] = ()
+    pictures: Sequence[Picture] = ()
+    references: Sequence[Reference] = ()
+    figures: Mapping[str, str] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what goes into ``report.json``."""
+        return {
+            "format": FORMAT,
+            "title": self.title,
+            "metrics": self.metrics,
+            "protocol": self.protocol,
+            "data": self.data,
+            "checkpoint": self.checkpoint,
+            "commit": self.commit,
+            "model": self.model,
+            "classes": self.classes.to_dict(),
+            "confusion": None if self.confusion is None else self.confusion.tolist(),
+            "images": [dict(row) for row in self.images],
+            "facts": dict(self.facts),
+            "notes": list(self.notes),
+            "references": [vars(r) | {"values": dict(r.values)} for r in self.references],
+            "version": __version__,
+        }
+
+    def write(self, path: str | Path) -> list[Path]:
+        """Write JSON, Markdown and HTML beside each other; all of them or none.
+
+        Args:
+            path: The JSON file, or any of the three; the others differ in their suffix.
+
+        Returns:
+            The three paths: JSON, Markdown, HTML.
+
+        Raises:
+            OutputError: The folder cannot be written.
+            MissingExtraError: jinja2, matplotlib or Pillow is not installed.
+        """
+        from terradapt.report.html import render_html
+        from terradapt.report.markdown import render_markdown
+
+        path = Path(path)
+        text = json.dumps(self.to_dict(), indent=1, allow_nan=False) + "\n"
+        texts = {".json": text, ".md": render_markdown(self), ".html": render_html(self)}
+        return write_together({path.with_suffix(s): t for s, t in texts.items()})
+
+
+def read_report(path: str | Path) -> dict[str, Any]:
+    """Read a ``report.json``.
+
+    Raises:
+        DataError: No JSON, or not a report.
+    """
+    path = Path(path)
+    try:
+        values = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: cannot be read as JSON ({error})", "evaluate again") from error
+    if not isinstance(values, dict) or not isinstance(values.get("metrics"), dict):
+        raise DataError(f"{path}: is no report", "give a report.json that terradapt eval wrote")
+    return values

@@ -1,0 +1,87 @@
+"""Names and number formats of the figures, the same on every surface."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+TITLES = {
+    "miou": "mIoU",
+    "mf1": "mF1",
+    "oa": "OA",
+    "oa_evaluated": "OA, evaluated classes",
+    "precision": "precision",
+    "recall": "recall",
+    "iou": "IoU",
+    "f1": "F1",
+    "kappa": "kappa",
+    "pixels": "pixels",
+    "mdice": "mDice",
+    "miou_image": "mIoU per image",
+    "mdice_dynamic": "mDice, dynamic",
+    "miou_dynamic": "mIoU per image, dynamic",
+    "mae": "MAE",
+    "mae_x100": "MAE x 100",
+    "rlod": "RLOD",
+    "boundary_f1": "boundary F1",
+    "boundary_precision": "boundary precision",
+    "boundary_recall": "boundary recall",
+    "boundary_tolerance_m": "boundary tolerance, m",
+    "images": "images",
+    "images_without_road": "images without road",
+    "id": "image",
+}
+MEANINGS = {
+    "miou": "mean IoU of the evaluated classes",
+    "mf1": "mean of the evaluated classes' F1",
+    "oa": "share of all labelled pixels that are right",
+    "oa_evaluated": "share of the evaluated classes' pixels that are right",
+    "mdice": "mean over images of Dice, road, fixed threshold",
+    "miou_image": "mean over images of IoU, road, fixed threshold",
+    "mdice_dynamic": "mean over images and 256 thresholds of Dice",
+    "miou_dynamic": "mean over images and 256 thresholds of IoU",
+    "mae_x100": "mean absolute error of the road probability, times 100",
+    "rlod": "mean over images of found road pixels / road pixels",
+    "boundary_f1": "class borders within the tolerance",
+    "kappa": "Cohen's kappa",
+    "road F1": "over all pixels of the split",
+    "road IoU": "over all pixels of the split",
+}
+_PLAIN = {"mae_x100", "boundary_tolerance_m"}
+_HIDDEN = {"per_class", "absent"}
+_LEADING = ("miou", "mf1", "oa", "mdice", "miou_image", "rlod", "mae_x100", "boundary_f1")
+
+
+def title_of(key: str) -> str:
+    """Return the figure's name as it is written."""
+    return TITLES.get(key, key.replace("_", " "))
+
+
+def shown(key: str, value: Any) -> str:
+    """Return a value as text: fractions in per cent with two digits, counts in full."""
+    if value is None or value == "":
+        return ""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}".replace(",", "\u202f")
+    if isinstance(value, float):
+        return f"{value:.2f}" if key in _PLAIN else f"{100 * value:.2f} %"
+    return str(value)
+
+
+def headline(
+    metrics: Mapping[str, Any], *, everything: bool = False
+) -> list[tuple[str, float | int]]:
+    """Return the figures to lead with; with ``everything``, all single figures."""
+    keys = [k for k in _LEADING if k in metrics]
+    if everything:
+        keys += [k for k in metrics if k not in keys and k not in _HIDDEN]
+    return [(k, metrics[k]) for k in keys if isinstance(metrics[k], int | float)]
+
+
+def per_class_columns(per_class: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Return the figures that the classes have, in a fixed order."""
+    found = {k for row in per_class.values() for k in row}
+    order = ["iou", "f1", "precision", "recall", "boundary_f1", "pixels"]
+    return [k for k in order if k in found]
