@@ -1,0 +1,155 @@
+"""CropDataset: random crops straight from the files, each a function of (seed, epoch, index)."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset as TorchDataset
+
+from terradapt.classes import IGNORE
+from terradapt.config import InputSpec, RunConfig
+from terradapt.data.dataset import Dataset, Item
+from terradapt.data.reading import CACHE_BYTES, ReaderCache
+from terradapt.data.scan import Place, class_index
+from terradapt.data.transforms import Draw, augment, draw
+from terradapt.grid import Window
+
+_TRIES = 4  # draws of a place until a crop has a labelled pixel
+_SPAN = 0.25  # how far a class's pixel may lie from the centre of a balanced crop, in sides
+
+
+class CropDataset(TorchDataset[dict[str, Any]]):
+    """Random, augmented crops of a split; map-style, safe in any number of workers.
+
+    Sample ``i`` of epoch ``e`` depends on the seed, ``e`` and ``i`` alone. Every image is drawn
+    as often as crops cover it; a share ``data.balance`` of the crops is centred on a pixel of a
+    class drawn uniformly. Crops larger than the image are filled with 255 in the mask.
+
+    Args:
+        dataset: What is read.
+        split: Name of the split.
+        config: Crop, resolution, balance, augmentation, seed.
+        spec: Bands and stretch.
+        length: Samples of an epoch; None: ``train.steps_per_epoch`` batches, or crops that cover
+            the images once.
+        augmented: Whether to augment; if not, crops are only placed at random.
+
+    Raises:
+        DataError: The split is empty, or an item has no label.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        split: str,
+        config: RunConfig,
+        spec: InputSpec,
+        *,
+        length: int | None = None,
+        augmented: bool = True,
+    ) -> None:
+        self.items = dataset.split(split)
+        self.config, self.spec, self.augmented = config, spec, augmented
+        self._dataset = dataset
+        self._crop = config.data.crop
+        self._zoom = np.array([self._factor(i) for i in self.items])
+        covering = np.array(
+            [self._crops(i, z) for i, z in zip(self.items, self._zoom, strict=True)]
+        )
+        self._slots = np.repeat(np.arange(len(self.items)), covering)
+        self._length = length or self._default_length()
+        memory = CACHE_BYTES // max(1, config.data.workers)
+        self._cache = ReaderCache(dataset, spec, memory, self.items)
+        self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
+        self._order: tuple[tuple[int, int], np.ndarray[Any, Any]] | None = None
+        self._places = self._class_places() if config.data.balance else []
+
+    def __len__(self) -> int:
+        return self._length
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch, also in workers that are already running."""
+        self._epoch.fill_(epoch)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        """Return ``image`` (C, H, W) uint8, ``mask`` (H, W) int64 and ``index``."""
+        if not 0 <= index < self._length:
+            raise IndexError(index)
+        epoch = int(self._epoch)
+        rng = generator(self.config.train.seed, epoch, index)
+        chosen = draw(self.config.augment, rng) if self.augmented else Draw()
+        for _ in range(_TRIES):
+            image, mask = self._read(self._place(index, epoch, chosen, rng))
+            if bool((mask != IGNORE).any()):
+                break
+        image, mask = augment(image, mask, chosen, self._crop)
+        return {"image": image, "mask": mask.long(), "index": index}
+
+    def _read(self, place: tuple[Item, Window]) -> tuple[Tensor, Tensor]:
+        item, window = place
+        pixels, ids = self._cache.get(item).sample(window)
+        return torch.from_numpy(pixels), torch.from_numpy(ids)
+
+    def _place(
+        self, index: int, epoch: int, chosen: Draw, rng: np.random.Generator
+    ) -> tuple[Item, Window]:
+        if self._places and rng.random() < self.config.data.balance:
+            spots = self._places[int(rng.integers(len(self._places)))]
+            number, place = spots[int(rng.integers(len(spots)))]
+        else:
+            number, place = self._drawn(index, epoch), None
+        item = self.items[number]
+        side = max(1, round(self._crop * chosen.reach / chosen.scale * self._zoom[number]))
+        row = _start(item.height, side, None if place is None else place[0], rng)
+        col = _start(item.width, side, None if place is None else place[1], rng)
+        return item, Window(row, col, side, side)
+
+    def _drawn(self, index: int, epoch: int) -> int:
+        """The item of a slot: each pass over all slots is a new permutation of them."""
+        turn, slot = divmod(index, len(self._slots))
+        if self._order is None or self._order[0] != (epoch, turn):
+            rng = generator(self.config.train.seed, epoch, turn, 0x0DE5)
+            self._order = ((epoch, turn), rng.permutation(self._slots))
+        return int(self._order[1][slot])
+
+    def _class_places(self) -> list[list[tuple[int, Place]]]:
+        """Places of every class that occurs: (item number, (row, column))."""
+        places = class_index(self._dataset).places
+        found: list[list[tuple[int, Place]]] = [[] for _ in range(len(self._dataset.classes))]
+        for number, item in enumerate(self.items):
+            for class_id, spots in places.get(item.id, {}).items():
+                found[class_id].extend((number, spot) for spot in spots)
+        return [spots for spots in found if spots]
+
+    def _factor(self, item: Item) -> float:
+        """Native pixels per pixel of the model."""
+        wanted = self.config.data.resolution
+        return wanted / item.resolution if wanted and item.resolution else 1.0
+
+    def _crops(self, item: Item, zoom: float) -> int:
+        side = self._crop * zoom
+        return math.ceil(item.height / side) * math.ceil(item.width / side)
+
+    def _default_length(self) -> int:
+        train = self.config.train
+        if train.steps_per_epoch is None:
+            return len(self._slots)
+        return train.steps_per_epoch * train.batch * train.accumulate
+
+
+def generator(*key: int) -> np.random.Generator:
+    """Return a generator that depends on its key alone."""
+    return np.random.Generator(np.random.Philox(np.random.SeedSequence(key)))
+
+
+def _start(length: int, side: int, centre: int | None, rng: np.random.Generator) -> int:
+    """First pixel of a crop along one axis: uniform, or around ``centre``; inside if it fits."""
+    slack = length - side
+    if centre is None:
+        return int(rng.integers(min(slack, 0), max(slack, 0) + 1))
+    start = centre - side / 2 + (2 * rng.random() - 1) * _SPAN * side
+    return int(np.clip(round(start), min(slack, 0), max(slack, 0)))
