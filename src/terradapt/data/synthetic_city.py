@@ -406,7 +406,8 @@ class City:
         u0, v0, u1, v1 = bounds
         us, vs = self.span(0, u0, u1), self.span(1, v0, v1)
         roads = [*self._lines(0, us, vs), *self._lines(1, vs, us)]
-        along = 4.0 * np.arange(self.street(0, us[0]) // 4, self.street(0, us[-1]) // 4)
+        first, last = self.street(0, us[0]), self.street(0, us[-1])
+        along = np.linspace(first, last, int((last - first) / 4))
         x, y = self.position(along, self.arterial(along))
         roads.append(Road(np.stack((x, y), 1), 2 * self.arterial_half, "arterial"))
         turn = np.linspace(0, 2 * np.pi, 49)
