@@ -8,6 +8,7 @@ Shapes: B batch, C channels, H W pixels.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 import timm
@@ -18,8 +19,9 @@ from torch.utils.checkpoint import checkpoint
 
 from terradapt.config import EncoderConfig
 from terradapt.errors import ConfigError
-from terradapt.models import backbone_weights, sam2_weights
+from terradapt.models import sam2_weights
 from terradapt.models.adapters import Adapter
+from terradapt.weights import from_hub, load_backbone, read_metadata
 
 SAM2_TRUNKS = ("sam2_hiera_tiny", "sam2_hiera_small", "sam2_hiera_base_plus", "sam2_hiera_large")
 MIT_ENCODERS = ("mit_b0", "mit_b1", "mit_b2", "mit_b3", "mit_b4", "mit_b5")
@@ -107,8 +109,8 @@ class MitEncoder(Encoder):
         self, name: str, in_channels: int, *, pretrained: bool, checkpointing: bool, args: Any
     ) -> None:
         super().__init__()
-        weights = "imagenet" if pretrained else None
-        self.body = get_encoder(name, in_channels=in_channels, depth=5, weights=weights, **args)
+        make = partial(get_encoder, name, in_channels=in_channels, depth=5, **args)
+        self.body = from_hub(partial(make, weights="imagenet"), name) if pretrained else make()
         self.channels = tuple(self.body.out_channels[-4:])
         self.checkpointing = checkpointing
 
@@ -197,20 +199,25 @@ def _recomputed(function: Callable[..., Tensor], *inputs: Any) -> Tensor:
     return out
 
 
-def _create(name: str, *, args: dict[str, Any], features_only: bool = False, **kwargs: Any) -> Any:
+def _create(
+    name: str, *, pretrained: bool, args: dict[str, Any], features_only: bool = False, **kwargs: Any
+) -> Any:
     if name.split(".", maxsplit=1)[0] not in timm.list_models():
         raise ConfigError(
             f"no encoder '{name}'",
             f"use a timm backbone, for example: {', '.join(STUDENTS)}; or {', '.join(SAM2_TRUNKS)}",
         )
-    form: dict[str, Any] = {"features_only": True, "out_indices": (-4, -3, -2, -1)}
+    if features_only:
+        kwargs |= {"features_only": True, "out_indices": (-4, -3, -2, -1)}
     try:
-        return timm.create_model(name, **(form if features_only else {}), **kwargs, **args)
+        made = timm.create_model(name, **kwargs, **args)
     except (TypeError, RuntimeError, ValueError, AssertionError, IndexError) as error:
         raise ConfigError(
             f"encoder '{name}' cannot be built: {error}",
             "check encoder.args, or use a backbone with four stages",
         ) from error
+    make = partial(timm.create_model, name, pretrained=True, **kwargs, **args)
+    return from_hub(make, name) if pretrained else made
 
 
 def is_sam2(name: str) -> bool:
@@ -284,7 +291,7 @@ def load_weights(encoder: Encoder, path: str) -> None:
     if isinstance(encoder, Sam2Encoder):
         sam2_weights.load_trunk(encoder.trunk, path)
     else:
-        backbone_weights.load_backbone(encoder.get_submodule("body"), path)
+        load_backbone(encoder.get_submodule("body"), path)
 
 
 def resolve(config: EncoderConfig) -> EncoderConfig:
@@ -297,7 +304,7 @@ def resolve(config: EncoderConfig) -> EncoderConfig:
     """
     if config.weights in (None, HUB):
         return config
-    said = backbone_weights.read_metadata(str(config.weights))
+    said = read_metadata(str(config.weights))
     if "pad_type" in said and not is_sam2(config.name):
         return config.model_copy(update={"args": {"pad_type": said["pad_type"], **config.args}})
     return config
@@ -335,7 +342,7 @@ def encoder_normalization(config: EncoderConfig, in_channels: int = 3) -> Normal
         cfg = timm.get_pretrained_cfg(config.name, allow_unregistered=True)
         mean, std = (cfg.mean, cfg.std) if cfg is not None else IMAGENET
         if config.weights != HUB:
-            said = backbone_weights.read_metadata(config.weights)
+            said = read_metadata(config.weights)
             mean, std = _floats(said.get("mean"), mean), _floats(said.get("std"), std)
     return _for_bands(mean, in_channels), _for_bands(std, in_channels)
 

@@ -1,7 +1,8 @@
 """SAM2's official checkpoints and timm's files, checked whole before anything is loaded.
 
-Official files (``sam2_hiera_*.pt``, ``sam2.1_hiera_*.pt``) hold ``{"model": state_dict}``, the trunk
-under ``image_encoder.trunk.`` and its MLPs as ``mlp.layers.{0,1}`` where timm has ``fc1``, ``fc2``.
+Official files (``sam2_hiera_*.pt``, ``sam2.1_hiera_*.pt``) hold ``{"model": state_dict}``,
+the trunk under ``image_encoder.trunk.`` and its MLPs as ``mlp.layers.{0,1}``; timm has ``fc1``,
+``fc2``.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from torch import Tensor, nn
 
 from terradapt.errors import CheckpointError
-from terradapt.models.backbone_weights import State, fit_shape, read_state
+from terradapt.weights import State, fit_shape, read_state
 
 PREFIX = "image_encoder.trunk."
 OWN_PREFIXES = (PREFIX, "trunk.")

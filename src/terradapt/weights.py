@@ -1,11 +1,12 @@
-"""Read weight files without running their code, and fit them to a timm or MiT backbone."""
+"""Read weight files without running their code, and fit them to a backbone."""
 
 from __future__ import annotations
 
 import pickle
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -15,7 +16,23 @@ from torch import Tensor, nn
 from terradapt.errors import CheckpointError
 
 State = dict[str, Tensor]
-FRESH = "download the file again, or leave encoder.weights empty for random weights"
+Made = TypeVar("Made")
+FRESH = "download the file again, or give another one"
+
+
+def from_hub(make: Callable[[], Made], name: str) -> Made:
+    """Call ``make``, which fetches the weights of ``name`` from its hub.
+
+    Raises:
+        CheckpointError: They cannot be fetched.
+    """
+    try:
+        return make()
+    except Exception as error:  # any of the hub client's, the network's and the disk's
+        raise CheckpointError(
+            f"{name}: no weights from the hub: {error}",
+            "check the network, or give a local file in place of 'hub'",
+        ) from error
 
 
 def read_state(path: str) -> State:
@@ -27,7 +44,7 @@ def read_state(path: str) -> State:
         CheckpointError: No such file, truncated, or a pickle that holds more than tensors.
     """
     if not Path(path).is_file():
-        raise CheckpointError(f"{path}: no such weight file", "check the path in encoder.weights")
+        raise CheckpointError(f"{path}: no such weight file", "check the path of the weights")
     values = _read_safetensors(path) if path.endswith(".safetensors") else _read_torch(path)
     for key in ("model", "state_dict"):
         if isinstance(values.get(key), Mapping):
@@ -68,7 +85,7 @@ def read_metadata(path: str) -> dict[str, str]:
         CheckpointError: No such file, or no readable safetensors file.
     """
     if not Path(path).is_file():
-        raise CheckpointError(f"{path}: no such weight file", "check the path in encoder.weights")
+        raise CheckpointError(f"{path}: no such weight file", "check the path of the weights")
     if not path.endswith(".safetensors"):
         return {}
     try:

@@ -1,0 +1,62 @@
+"""DIST: a student learns the teacher's relations, not its exact scores (ARAFNet Eqs 6-8).
+
+Huang et al. 2022, "Knowledge distillation from a stronger teacher". Shapes: N valid pixels,
+K classes.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from terradapt.classes import IGNORE
+
+EPS = 1e-8
+
+
+def dist(
+    student: Tensor,
+    teacher: Tensor,
+    target: Tensor | None = None,
+    *,
+    temperature: float = 0.5,
+    beta: float = 1.0,
+    gamma: float = 1.0,
+    t_squared: bool = False,
+) -> Tensor:
+    """Return beta * inter + gamma * intra, 0 for a student that orders all as its teacher.
+
+    p = softmax(z / T). inter = 1 - mean over pixels of Pearson(p_s, p_t) over the classes; intra =
+    the same of the transpose: each class over all pixels of the batch. T = 0.5 sharpens, whatever
+    the paper's text says. With K = 2, inter is 1 - the sign of agreement and has no gradient: a
+    road student learns from intra alone.
+
+    Args:
+        student: Logits (B, K, H, W).
+        teacher: Logits (B, K, H, W), taken as constant.
+        target: (B, H, W); pixels of 255 take no part. None: all take part.
+        temperature: T.
+        beta: Weight of inter.
+        gamma: Weight of intra.
+        t_squared: Multiply by T^2, as usual in distillation; the paper does not.
+    """
+    valid = None if target is None else target != IGNORE
+    p_NK = _probabilities(student, temperature, valid)
+    q_NK = _probabilities(teacher.detach(), temperature, valid)
+    if len(p_NK) == 0:
+        return student.sum() * 0.0
+    inter = 1 - pearson(p_NK, q_NK).mean()
+    intra = 1 - pearson(p_NK.T, q_NK.T).mean()
+    return (beta * inter + gamma * intra) * (temperature**2 if t_squared else 1.0)
+
+
+def pearson(x_RC: Tensor, y_RC: Tensor) -> Tensor:
+    """Return the correlation of each row of x with that row of y (R,); 0 for a constant row."""
+    x = x_RC - x_RC.mean(1, keepdim=True)
+    y = y_RC - y_RC.mean(1, keepdim=True)
+    return torch.cosine_similarity(x, y, dim=1, eps=EPS)
+
+
+def _probabilities(logits: Tensor, temperature: float, valid: Tensor | None) -> Tensor:
+    p_BHWK = (logits.float() / temperature).softmax(1).permute(0, 2, 3, 1)
+    return p_BHWK[valid] if valid is not None else p_BHWK.flatten(0, 2)
