@@ -79,7 +79,10 @@ class CropDataset(TorchDataset[dict[str, Any]]):
         """Return ``image`` (C, H, W) uint8, ``mask`` (H, W) int64 and ``index``."""
         if not 0 <= index < self._length:
             raise IndexError(index)
-        epoch = int(self._epoch)
+        return self.sample(int(self._epoch), index)
+
+    def sample(self, epoch: int, index: int) -> dict[str, Any]:
+        """Return the crop ``index`` of any epoch, whatever :meth:`set_epoch` said."""
         rng = generator(self.config.train.seed, epoch, index)
         chosen = draw(self.config.augment, rng) if self.augmented else Draw()
         for _ in range(_TRIES):
