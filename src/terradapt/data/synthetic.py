@@ -218,7 +218,12 @@ def _collection(features: Sequence[dict[str, object]]) -> dict[str, object]:
 def _write_classes(path: Path) -> None:
     import yaml
 
-    values = {k: v for k, v in ISPRS.to_dict().items() if k != "ignore"}
+    values = {
+        "names": list(ISPRS.names),
+        "colours": [list(c) for c in ISPRS.colours],
+        "values": list(range(len(ISPRS))),
+        "evaluated": [ISPRS.names[i] for i in ISPRS.evaluated],
+    }
     path.write_text(yaml.safe_dump(values, sort_keys=False), "utf-8")
 
 

@@ -187,6 +187,7 @@ def things_of_block(city: City, i: int, j: int) -> Things:
         _FILLERS[block.kind](block)
     _street_life(block, 0, i, j)
     _street_life(block, 1, j, i)
+    _arterial_cars(block)
     if city.roundabout(i, j):
         _roundabout(block)
     return block.things
@@ -497,6 +498,21 @@ def _street_life(block: Block, axis: int, index: int, part: int) -> None:
             if lined and block.often(0.75 * min(style.trees, 1.1)):
                 u, v = at(side * (half + 1.3), run + block.uniform(-1, 1))
                 block.tree(u, v, block.uniform(2.2, 4.4), overhang=True)
+
+
+def _arterial_cars(block: Block) -> None:
+    city = block.city
+    low, high = city.street(1, block.j), city.street(1, block.j + 1)
+    first, last = city.street(0, block.i) + 6, city.street(0, block.i + 1) - 6
+    along = np.linspace(first, last, max(1, int((last - first) / 8)))
+    ways = zip(along.tolist(), city.arterial(along), city.arterial(along + 0.5), strict=True)
+    for u, v, ahead in ways:
+        for side in (-1, 1):
+            if not block.often(0.2 * block.style.cars) or not low + 6 < v < high - 6:
+                continue
+            turn = np.arctan2(ahead - v, 0.5)
+            off = side * city.arterial_half * 0.5
+            block.car(u - off * np.sin(turn), v + off * np.cos(turn), turn)
 
 
 def _near_ring(city: City, u: float, v: float) -> bool:

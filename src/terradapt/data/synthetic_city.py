@@ -221,9 +221,9 @@ class RoadField:
     """The streets seen from N points; arrays (N,) or of the points' shape, metres."""
 
     edge: Floats  # signed distance to the kerb, below 0 on the carriageway
-    across: tuple[Floats, Floats]  # signed distance to the nearest street of each family
-    inside: tuple[Floats, Floats]  # signed distance to the kerb of each family's street
-    half: tuple[Floats, Floats]  # half widths of those streets
+    across: tuple[Floats, ...]  # to the nearest street along v, along u, to the curved main road
+    inside: tuple[Floats, ...]  # signed distances to their kerbs
+    half: tuple[Floats, ...]  # their half widths
     island: NDArray[np.bool_]
 
 
@@ -361,7 +361,8 @@ class City:
         across_v, inside_v, half_v = self._family(1, vs, us, lines[::-1], v, u, gv)
         edge = smooth_min(inside_u, inside_v, CORNER)
         slope = (self.arterial(u + 1) - self.arterial(u - 1)) / 2
-        bend = np.abs(v - self.arterial(u)) / (np.hypot(1, slope) * gv) - self.arterial_half
+        across = (v - self.arterial(u)) / (np.hypot(1, slope) * gv)
+        bend = np.abs(across) - self.arterial_half
         edge = smooth_min(edge, bend, CORNER)
         island = np.zeros(u.shape, bool)
         for i in us:
@@ -371,7 +372,14 @@ class City:
                     edge = smooth_min(edge, away - RING, CORNER)
                     edge = np.maximum(edge, ISLAND - away)
                     island |= away < ISLAND
-        return RoadField(edge, (across_u, across_v), (inside_u, inside_v), (half_u, half_v), island)
+        half = np.full_like(u, self.arterial_half)
+        return RoadField(
+            edge,
+            (across_u, across_v, across),
+            (inside_u, inside_v, bend),
+            (half_u, half_v, half),
+            island,
+        )
 
     def _family(
         self,

@@ -128,9 +128,9 @@ class Ground:
     u: Plane
     v: Plane
     edge: Plane  # m to the kerb, below 0 on the carriageway
-    across: tuple[Plane, Plane]
-    inside: tuple[Plane, Plane]
-    half: tuple[Plane, Plane]
+    across: tuple[Plane, ...]  # as in RoadField
+    inside: tuple[Plane, ...]
+    half: tuple[Plane, ...]
     island: Mask
 
     @property
@@ -157,9 +157,9 @@ def survey(canvas: Canvas) -> Ground:
         plane(full[0]),
         plane(full[1]),
         plane(field.edge),
-        (plane(field.across[0]), plane(field.across[1])),
-        (plane(field.inside[0]), plane(field.inside[1])),
-        (plane(field.half[0]), plane(field.half[1])),
+        tuple(plane(p) for p in field.across),
+        tuple(plane(p) for p in field.inside),
+        tuple(plane(p) for p in field.half),
         field.island,
     )
 
@@ -227,8 +227,8 @@ def _streets(canvas: Canvas, ground: Ground, paved: Mask) -> None:
     canvas.albedo[hard] = stone * slabs[hard][:, None]
     canvas.label[hard] = IMPERVIOUS
     road = ground.road
-    nearest = np.where(ground.inside[0] < ground.inside[1], *ground.across)
-    half = np.where(ground.inside[0] < ground.inside[1], *ground.half)
+    nearest = np.where(ground.inside[0] < ground.inside[1], *ground.across[:2])
+    half = np.where(ground.inside[0] < ground.inside[1], *ground.half[:2])
     wear = 0.04 * np.cos(np.clip(nearest / np.maximum(half, 1), -1, 1) * 4 * np.pi)
     patched = 0.10 * (canvas.mid > 1.25) + 0.07 * canvas.wide * 0.5
     tone = 1 + 0.035 * canvas.fine + wear - patched
@@ -241,15 +241,15 @@ def _streets(canvas: Canvas, ground: Ground, paved: Mask) -> None:
 
 def _markings(canvas: Canvas, ground: Ground) -> None:
     """Dashed middle lines, edge lines of wide roads, zebra crossings."""
-    for axis in (0, 1):
+    for axis in range(3):
         across, inside, half = ground.across[axis], ground.inside[axis], ground.half[axis]
-        crossing = ground.inside[1 - axis]
+        crossing = np.minimum(ground.inside[axis - 1], ground.inside[axis - 2])
         along = ground.v if axis == 0 else ground.u
         open_road = ground.road & (inside < 0) & (crossing > 2.0)
         dash = (along % 9.0) < 4.0
         middle = _stroke(across) * (open_road & dash & (half > 2.9))
         borders = _stroke(np.abs(across) - (half - 0.5)) * (open_road & (half > 4.6))
-        zebra = (inside < -0.3) & (crossing > 1.6) & (crossing < 4.4) & (half > 3.2)
+        zebra = (inside < -0.3) & (crossing > 1.6) & (crossing < 4.4) & (half > 3.2) & (axis < 2)
         stripes = 0.8 * (zebra & ((across % 1.2) < 0.6) & ground.road)
         paint = np.maximum(np.maximum(middle, borders), stripes)
         worn = paint * np.clip(0.75 + 0.18 * canvas.mid, 0.2, 1)
