@@ -70,7 +70,7 @@ class TorchPredictor:
         training = self.model.training
         self.model.eval()
         try:
-            with torch.inference_mode(), self._autocast():
+            with torch.no_grad(), self._autocast():
                 x = normalize(torch.from_numpy(images).to(self.device), self.spec)
                 logits = self._run(x.contiguous(memory_format=torch.channels_last)).logits
                 return logits.float().softmax(1)

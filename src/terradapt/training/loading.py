@@ -18,9 +18,7 @@ class RunCrops(Dataset[dict[str, Tensor]]):
         self.length = length
 
     def __getitem__(self, key: int) -> dict[str, Tensor]:
-        epoch, index = divmod(key, self.length)
-        self.crops.set_epoch(epoch)
-        return self.crops[index]
+        return self.crops.sample(*divmod(key, self.length))
 
 
 class RunSampler(Sampler[int]):

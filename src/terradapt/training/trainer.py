@@ -26,13 +26,13 @@ from terradapt import checkpoint
 from terradapt import data as datasets
 from terradapt.checkpoint import Meta
 from terradapt.config import InputSpec, RunConfig
+from terradapt.data.reading import ItemReader
 from terradapt.data.sampling import CropDataset
 from terradapt.errors import CheckpointError, ConfigError, DataError
 from terradapt.metrics.confusion import Confusion
 from terradapt.models import build
 from terradapt.models.encoder import encoder_normalization
 from terradapt.predictors.torch import TorchPredictor, normalize
-from terradapt.raster import SceneReader
 from terradapt.scene import predict_blocks
 from terradapt.training.loading import RunCrops, RunSampler
 from terradapt.training.objectives import build_objective
@@ -80,6 +80,7 @@ class Trainer:
             mixed_precision="no" if config.train.precision == "fp32" else config.train.precision,
             cpu=not torch.cuda.is_available(),
         )
+        _require_divisible(config.train.batch, self.accelerator.num_processes)
         self.spec = _input_spec(dataset, config)
         self.crops = CropDataset(dataset, "train", config, self.spec)
         self.steps_per_epoch = math.ceil(len(self.crops) / self.crops_per_step)
@@ -143,8 +144,9 @@ class Trainer:
         confusion = Confusion(len(self.dataset.classes))
         mine = items[self.accelerator.process_index :: self.accelerator.num_processes]
         for item in mine:
-            with self.dataset.open_image(item, self.spec) as reader:
-                _score_image(predictor, reader, self.dataset, item, confusion)
+            with ItemReader(self.dataset, item, self.spec) as reader:
+                for block in predict_blocks(reader, predictor):
+                    confusion.update(reader.mask(block.window), block.classes)
         matrix = torch.from_numpy(confusion.matrix).to(self.accelerator.device)
         total: Tensor = self.accelerator.reduce(matrix, "sum")  # type: ignore[assignment]
         return Confusion(len(self.dataset.classes), total.cpu().numpy())
@@ -194,7 +196,7 @@ class Trainer:
             self._save_last()
 
     def _validate(self, epoch: int) -> None:
-        split = "val" if self.dataset.split("val") else "train"
+        split = "val" if self.dataset.splits.get("val") else "train"
         started = time.monotonic()
         metrics = self.evaluate(split)
         if not self.accelerator.is_main_process:
@@ -307,17 +309,6 @@ class Trainer:
         )
 
 
-def _score_image(
-    predictor: TorchPredictor,
-    reader: SceneReader,
-    dataset: datasets.Dataset,
-    item: datasets.Item,
-    confusion: Confusion,
-) -> None:
-    for block in predict_blocks(reader, predictor):
-        confusion.update(dataset.read_mask(item, block.window), block.classes)
-
-
 def _input_spec(dataset: datasets.Dataset, config: RunConfig) -> InputSpec:
     mean, std = encoder_normalization(config.model.encoder, config.model.in_channels)
     spec = datasets.input_spec(dataset, config.data)
@@ -330,10 +321,18 @@ def _input_spec(dataset: datasets.Dataset, config: RunConfig) -> InputSpec:
 
 
 def _require_items(dataset: datasets.Dataset, split: str) -> None:
-    if not dataset.split(split):
+    if not dataset.splits.get(split):
         raise DataError(
             f"{dataset.root}: no image in the split '{split}'",
             "add images, or mend splits.json",
+        )
+
+
+def _require_divisible(batch: int, processes: int) -> None:
+    if batch % processes:
+        raise ConfigError(
+            f"a batch of {batch} cannot be shared by {processes} processes",
+            f"set train.batch to a multiple of {processes}",
         )
 
 
