@@ -61,7 +61,7 @@ def _dataset(
     items = measure(pairs)
     stated = read_class_file(root)
     if vector is not None:
-        from terradapt.data.vector_labels import vector_classes
+        from terradapt.data.vector_files import vector_classes
 
         classes, label = vector_classes(vector, config, stated)
     else:

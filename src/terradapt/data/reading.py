@@ -17,6 +17,7 @@ from terradapt.data.dataset import Dataset, Item
 from terradapt.errors import DataError, SceneError
 from terradapt.grid import Window
 from terradapt.raster import SceneReader
+from terradapt.raster.crs import locate_points
 
 CACHE_BYTES = 1 << 30  # of decoded images, per process
 MAX_OPEN = 32  # files, per process
@@ -144,7 +145,8 @@ class ItemReader:
 
             assert dataset.label.vector is not None
             source = vector_source(item.label, dataset.label.vector)
-            return source.burn(window, self.crs, self.transform, str(item.image))
+            ids: NDArray[np.uint8] = source.burn(window, self.crs, self.transform, str(item.image))
+            return ids
         if self._label is None:
             self._label = open_label(item.label)
             check_pair(self._files[0], self._label)
@@ -242,12 +244,11 @@ def check_pair(image: SceneReader, label: SceneReader) -> None:
 
 def grid_offset(image: SceneReader, label: SceneReader) -> tuple[float, float]:
     """Return the largest (rows, columns) by which the corners of two georeferences differ, px."""
-    inverse = ~image.transform
     corners = [(0, 0), (0, image.height), (image.width, 0), (image.width, image.height)]
-    moved = [inverse * (label.transform * c) for c in corners]
-    shifts = [(m[1] - c[1], m[0] - c[0]) for m, c in zip(moved, corners, strict=True)]
-    rows, cols = (max((s[i] for s in shifts), key=abs) for i in (0, 1))
-    return rows, cols
+    placed = locate_points(label.transform, corners)
+    shifts = locate_points(~image.transform, [(x, y) for x, y in placed]) - corners
+    cols, rows = shifts[np.abs(shifts).argmax(0), (0, 1)]
+    return float(rows), float(cols)
 
 
 def _name(crs: Any) -> str:

@@ -160,7 +160,9 @@ class ClassIndex:
 
     def total(self, items: Iterable[Item]) -> NDArray[np.int64]:
         """Return (K,) pixels by class over items."""
-        return np.sum([self.counts[i.id] for i in items], axis=0, dtype=np.int64)
+        rows = [self.counts[i.id] for i in items]
+        total: NDArray[np.int64] = np.sum(rows, axis=0, dtype=np.int64)
+        return total
 
 
 def class_index(dataset: Dataset, progress: Callable[[int], None] | None = None) -> ClassIndex:
@@ -283,5 +285,5 @@ def _write_cache(cache: Path, scans: dict[str, LabelScan]) -> None:
 def _scan_from(values: dict[str, Any]) -> LabelScan:
     places = {int(k): tuple((int(r), int(c)) for r, c in v) for k, v in values["places"].items()}
     counts = {int(k): int(v) for k, v in values["counts"].items()}
-    sizes = (int(values[k]) for k in ("bands", "height", "width"))
-    return LabelScan(*sizes, values["nodata"], counts, places)
+    bands, height, width = (int(values[k]) for k in ("bands", "height", "width"))
+    return LabelScan(bands, height, width, values["nodata"], counts, places)

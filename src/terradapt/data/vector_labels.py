@@ -1,0 +1,211 @@
+"""Vector labels: polygons and lines of any CRS, rasterized onto each image's grid by window."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import shapely
+from numpy.typing import NDArray
+
+from terradapt.classes import IGNORE
+from terradapt.data.labels import VectorForm
+from terradapt.data.vector_files import Features, read_features
+from terradapt.errors import DataError
+from terradapt.grid import Window
+from terradapt.raster import rasterize
+from terradapt.raster.crs import locate_points, metric_crs, move_origin, move_points, parse_crs
+
+_ARC_SEGMENTS = 16  # of a quarter circle, round line ends
+_LONGEST = 500.0  # m, edges are divided before they are bent into another CRS
+_IMAGES = 64  # whose features are kept ready
+_SOURCES = 64  # files kept open
+
+
+@dataclass(frozen=True)
+class Census:
+    """What was found among the features of a vector label file.
+
+    Args:
+        features: All features.
+        used: Features that can label pixels.
+        empty: Features without a geometry.
+        invalid: Geometries that were mended (self-crossing rings and the like).
+        points: Point features; they label nothing.
+        unclassed: Features without a class.
+    """
+
+    features: int
+    used: int
+    empty: int
+    invalid: int
+    points: int
+    unclassed: int
+
+
+class VectorSource:
+    """The features of one file, ready to be burnt onto any image.
+
+    Args:
+        path: GeoPackage, GeoJSON, Shapefile or FlatGeobuf.
+        form: How features become classes.
+
+    Raises:
+        DataError: The file cannot be read, or a feature has a class that ``form`` does not know.
+    """
+
+    def __init__(self, path: Path, form: VectorForm) -> None:
+        self.path, self.form = path, form
+        features = read_features(path, form.layer)
+        self.crs = parse_crs(features.crs, str(path)) if features.crs else None
+        ids = _class_ids(features, form, path)
+        self.geometries, self.ids, self.census = _usable(features, ids)
+        self._tree = shapely.STRtree(self.geometries)
+        self._ready: OrderedDict[str, tuple[Any, Any, NDArray[np.uint8]]] = OrderedDict()
+
+    def burn(self, window: Window, crs: Any, transform: Any, image: str) -> NDArray[np.uint8]:
+        """Rasterize a window of an image: (H, W) class ids; a pixel takes what its centre lies in.
+
+        Later features cover earlier ones; ``form.background`` lies elsewhere.
+
+        Args:
+            window: Pixels of the image.
+            crs: The image's CRS.
+            transform: The image's pixel to CRS.
+            image: The image's path, for errors and as its key.
+
+        Raises:
+            DataError: The image has no CRS although the labels have one.
+        """
+        tree, shapes, ids = self._near(window, crs, transform, image)
+        here = move_origin(transform, window.row, window.col)
+        hits = np.sort(tree.query(_outline(window, transform)))
+        pairs = [(shapes[i], int(ids[i])) for i in hits]
+        return rasterize(
+            pairs,
+            height=window.height,
+            width=window.width,
+            transform=here,
+            fill=self.form.background,
+        )
+
+    def covers(self, window: Window, crs: Any, transform: Any, image: str) -> NDArray[np.int64]:
+        """Return the indexes of the features that touch an image."""
+        self._check_crs(crs, image)
+        outline = _outline(window, transform)
+        if self.crs is not None and crs is not None:
+            edges = np.array([shapely.segmentize(outline, outline.length / 64)])
+            outline = moved(edges, crs, self.crs, divide=False)[0]
+        return np.asarray(self._tree.query(outline, predicate="intersects"), np.int64)
+
+    def _near(
+        self, window: Window, crs: Any, transform: Any, image: str
+    ) -> tuple[Any, Any, NDArray[np.uint8]]:
+        """The features of an image's surroundings in its CRS, lines as polygons."""
+        key = f"{image}|{transform}"
+        if key not in self._ready:
+            self._check_crs(crs, image)
+            self._ready[key] = self._prepare(crs, transform)
+            while len(self._ready) > _IMAGES:
+                self._ready.popitem(last=False)
+        self._ready.move_to_end(key)
+        return self._ready[key]
+
+    def _check_crs(self, crs: Any, image: str) -> None:
+        if crs is None and self.crs is not None:
+            raise DataError(
+                f"{image}: has no CRS, so the labels of {self.path.name} cannot be placed on it",
+                "georeference the image, or give label rasters",
+            )
+
+    def _prepare(self, crs: Any, transform: Any) -> tuple[Any, Any, NDArray[np.uint8]]:
+        source = self.crs or crs
+        shapes = self.geometries
+        lines = shapely.get_dimensions(shapes) == 1
+        shapes = shapes.copy()
+        if lines.any():
+            shapes[lines] = self._widened(shapes[lines], source, crs, transform)
+        if (~lines).any():
+            shapes[~lines] = moved(shapes[~lines], source, crs)
+        keep = ~shapely.is_empty(shapes)
+        shapes, ids = shapes[keep], self.ids[keep]
+        return shapely.STRtree(shapes), shapes, ids
+
+    def _widened(self, lines: Any, source: Any, crs: Any, transform: Any) -> Any:
+        """Buffer lines by half their width in metres, in the UTM zone of the image's origin."""
+        half = self.form.line_width / 2
+        if crs is None:
+            raise DataError(
+                f"{self.path}: line labels have a width in metres, and there is no CRS",
+                "give the lines and the images a CRS, or give polygons",
+            )
+        metric = metric_crs(crs, *locate_points(transform, [(0, 0)])[0])
+        wide = shapely.buffer(moved(lines, source, metric), half, quad_segs=_ARC_SEGMENTS)
+        return moved(wide, metric, crs, divide=False)
+
+
+def _outline(window: Window, transform: Any) -> Any:
+    top, left, bottom, right = window.row, window.col, window.bottom, window.right
+    corners = [(left, top), (right, top), (right, bottom), (left, bottom)]
+    return shapely.Polygon(locate_points(transform, corners))
+
+
+def moved(shapes: Any, source: Any, target: Any, divide: bool = True) -> Any:
+    """Return geometries of ``source`` in ``target``; long edges are divided to bend with it."""
+    if source is None or target is None or source == target:
+        return shapes
+    if divide:
+        unit = 1 / 111_000 if source.is_geographic else 1.0
+        shapes = shapely.segmentize(shapes, _LONGEST * unit)
+    return shapely.transform(shapes, lambda points: move_points(points, source, target))
+
+
+def vector_source(path: Path, form: VectorForm) -> VectorSource:
+    """Return the features of a file, kept in memory while the file does not change."""
+    stat = path.stat()
+    key = (str(path), stat.st_mtime_ns, stat.st_size, repr(form))
+    if key not in _OPEN:
+        _OPEN[key] = VectorSource(path, form)
+        while len(_OPEN) > _SOURCES:
+            _OPEN.popitem(last=False)
+    _OPEN.move_to_end(key)
+    return _OPEN[key]
+
+
+_OPEN: OrderedDict[tuple[str, int, int, str], VectorSource] = OrderedDict()
+
+
+def _class_ids(features: Features, form: VectorForm, path: Path) -> NDArray[np.int64]:
+    """(N,) class ids, -1 where a feature has no class."""
+    count = len(features.geometries)
+    if form.column is None:
+        return np.full(count, form.single, np.int64)
+    keys = features.column(form.column, path)
+    unknown = sorted({k for k in keys if k is not None and k not in form.classes})
+    if unknown:
+        number = sum(k == unknown[0] for k in keys)
+        raise DataError(
+            f"{path}: '{unknown[0]}' in column '{form.column}' is no class ({number} features; "
+            f"{len(unknown)} unknown values)",
+            f"known: {', '.join(list(form.classes)[:8])}; mend it, or add it to classes.yaml",
+        )
+    return np.array([-1 if k is None else form.classes[k] for k in keys], np.int64).reshape(count)
+
+
+def _usable(features: Features, ids: NDArray[np.int64]) -> tuple[Any, NDArray[np.uint8], Census]:
+    shapes = features.geometries
+    empty = shapely.is_missing(shapes) | shapely.is_empty(shapes)
+    invalid = ~empty & ~shapely.is_valid(shapes)
+    shapes = shapes.copy()
+    shapes[invalid] = shapely.make_valid(shapes[invalid])
+    points = ~empty & (shapely.get_dimensions(shapes) == 0)
+    unclassed = ~empty & ~points & (ids < 0)
+    used = ~(empty | points | unclassed)
+    numbers = (len(shapes), *(int(m.sum()) for m in (used, empty, invalid, points, unclassed)))
+    parts, owner = shapely.get_parts(shapes[used], return_index=True)
+    flat = shapely.get_dimensions(parts) > 0
+    kept_ids = np.where(ids < 0, IGNORE, ids)[used].astype(np.uint8)
+    return parts[flat], kept_ids[owner[flat]], Census(*numbers)
