@@ -57,6 +57,26 @@ MODELS: dict[str, ModelEntry] = {
         "efficientnet_b0",
         "KD-ARAFNet: land cover, the same decoder on a small backbone, the student",
     ),
+    "sam2ms": ModelEntry(
+        "sam2ms",
+        "SAM2MS",
+        "sam2_hiera_large",
+        "SAM2MS: roads, multi-scale subtraction on a frozen SAM2 trunk with adapters",
+        binary=True,
+    ),
+    "sam2-unet": ModelEntry(
+        "sam2unet",
+        "SAM2UNet",
+        "sam2_hiera_large",
+        "SAM2-UNet: binary masks, the base of both papers",
+        binary=True,
+    ),
+    "smp-unet": ModelEntry(
+        "baselines.unet",
+        "SmpUnet",
+        "resnet18",
+        "U-Net of segmentation_models_pytorch: the baseline",
+    ),
 }
 
 
@@ -91,7 +111,7 @@ def build(config: ModelConfig, num_classes: int) -> SegmentationModel:
         ConfigError: No such model, encoder or option, or a number of classes it cannot have.
         CheckpointError: The encoder's weight file cannot be read or does not fit.
     """
-    from terradapt.models.encoder import from_config, resolve
+    from terradapt.models.encoder import resolve
 
     line = entry(config.name)
     if num_classes < 2 or (line.binary and num_classes != 2):
@@ -100,12 +120,9 @@ def build(config: ModelConfig, num_classes: int) -> SegmentationModel:
             f"{config.name} cannot have {num_classes} classes",
             f"give {wanted} classes, background among them",
         )
-    kind = line.load()
     options = parse_options(config)
     config = config.model_copy(update={"encoder": resolve(config.encoder)})
-    model: SegmentationModel = kind(
-        from_config(config.encoder, config.in_channels), num_classes, options
-    )
+    model: SegmentationModel = line.load().from_config(config, num_classes, options)
     model.config = config
     return model
 

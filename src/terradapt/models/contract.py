@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 from terradapt.config import ModelConfig
@@ -37,6 +38,17 @@ class SegmentationModel(nn.Module):
     config: ModelConfig
     size_multiple: int = 32
 
+    @classmethod
+    def from_config(cls, config: ModelConfig, num_classes: int, options: Any) -> SegmentationModel:
+        """Build the model on its config's encoder; ``options`` are the class's own."""
+        from terradapt.models.encoder import from_config
+
+        make: Any = cls
+        model: SegmentationModel = make(
+            from_config(config.encoder, config.in_channels), num_classes, options
+        )
+        return model
+
     def forward(self, x: Tensor) -> Prediction:
         """Return the prediction for normalised pixels (B, C, H, W) float."""
         raise NotImplementedError
@@ -47,3 +59,8 @@ class SegmentationModel(nn.Module):
         inside = {id(p) for p in self.encoder.parameters()}
         decoder = [p for p in self.parameters() if p.requires_grad and id(p) not in inside]
         return {"backbone": backbone, "decoder": decoder}
+
+
+def two_classes(z_B1HW: Tensor) -> Tensor:
+    """Return (0, z): two logits whose softmax is the sigmoid of z and whose CE is its BCE."""
+    return torch.cat([torch.zeros_like(z_B1HW), z_B1HW], 1)
