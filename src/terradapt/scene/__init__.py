@@ -1,1 +1,7 @@
-"""Whole scenes through a predictor, block by block."""
+"""Scenes of any size: windows in, blended blocks out. Imports no model library."""
+
+from terradapt.scene.options import PredictOptions
+from terradapt.scene.predictor import Predictor
+from terradapt.scene.stream import Block, predict_blocks
+
+__all__ = ["Block", "PredictOptions", "Predictor", "predict_blocks"]

@@ -1,0 +1,68 @@
+"""Predictor: pixels in, class scores out. The waist between models and scenes."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from terradapt.classes import ClassMap
+from terradapt.config import InputSpec
+
+
+class Predictor(Protocol):
+    """What a scene is predicted with: torch, ONNX Runtime, OpenVINO, an ensemble, a test double.
+
+    An array may live anywhere as long as it can be sliced, multiplied, added in place and asked
+    for ``argmax(0)`` and ``max(0)``; NumPy's and torch's can.
+
+    Attributes:
+        classes: Names and colours of the K classes.
+        spec: The bands and stretch that the model was trained on.
+        window: Preferred side of a window, px.
+        multiple: Sides of a window must be multiples of this.
+    """
+
+    classes: ClassMap
+    spec: InputSpec
+    window: int
+    multiple: int
+
+    def predict(self, images: NDArray[np.uint8]) -> Any:
+        """Return scores (B, K, H, W), softmaxed, for pixels (B, C, H, W).
+
+        The caller may change the scores in place.
+
+        Raises:
+            MemoryError: The batch does not fit; the caller tries half of it.
+        """
+
+    def asarray(self, array: NDArray[np.float32]) -> Any:
+        """Bring blending weights to where the scores are."""
+
+    def numpy(self, array: Any) -> NDArray[Any]:
+        """Bring a result back."""
+
+
+def device_of(predictor: Predictor) -> str:
+    """Return the device that a predictor, or the one that it wraps, says it runs on."""
+    inner: Any = predictor
+    while not hasattr(inner, "device") and hasattr(inner, "predictor"):
+        inner = inner.predictor
+    return str(getattr(inner, "device", "cpu"))
+
+
+def on_host(predictor: Predictor) -> bool:
+    """Tell whether scores lie in this machine's main memory, where NumPy sees them for free."""
+    return device_of(predictor).startswith("cpu")
+
+
+def default_batch(predictor: Predictor, window: int) -> int:
+    """Return the windows per batch to begin with: by pixels, more on an accelerator.
+
+    It depends on the window and the kind of device alone, so that a run can be repeated bit for
+    bit.
+    """
+    pixels = (1 << 20) if on_host(predictor) else (1 << 23)
+    return max(1, min(64, pixels // (window * window)))

@@ -1,0 +1,102 @@
+"""Let the model see its own metres per pixel while windows stay on the scene's grid."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from terradapt.scene.options import PredictOptions
+from terradapt.scene.predictor import Predictor, on_host
+
+TOLERANCE = 0.05
+"""Resolutions closer than this share are taken as equal."""
+_LIMITS = (1 / 16, 16.0)
+
+
+class Resampled:
+    """A predictor that shrinks or stretches each window to the wrapped one's window, and back.
+
+    Both ways are matrices whose rows sum to 1, so the partition of unity holds as before.
+
+    Args:
+        predictor: Takes windows of ``inner`` px.
+        outer: Side of a window on the scene's grid, px.
+        inner: Side of a window that the model sees, px.
+    """
+
+    def __init__(self, predictor: Predictor, outer: int, inner: int) -> None:
+        self.predictor, self.inner = predictor, inner
+        self.classes, self.spec = predictor.classes, predictor.spec
+        self.window, self.multiple = outer, 1
+
+    def predict(self, images: NDArray[np.uint8]) -> Any:
+        """Return scores at the size of the images."""
+        size = images.shape[-1]
+        inner = self._inner(size)
+        shrink, grow = resize_matrix(size, inner), resize_matrix(inner, size)
+        x = shrink @ images.astype(np.float32) @ shrink.T
+        small = np.clip(np.rint(x), 0, 255).astype(np.uint8)
+        scores = self.predictor.predict(small)
+        if on_host(self.predictor):
+            scores = self.predictor.numpy(scores)
+            return grow @ scores @ grow.T
+        put = self.predictor.asarray
+        return put(grow) @ scores @ put(np.ascontiguousarray(grow.T))
+
+    def asarray(self, array: NDArray[np.float32]) -> Any:
+        """Put an array where the scores live."""
+        return array if on_host(self.predictor) else self.predictor.asarray(array)
+
+    def numpy(self, array: Any) -> NDArray[Any]:
+        """Bring an array back."""
+        return np.asarray(array) if on_host(self.predictor) else self.predictor.numpy(array)
+
+    def _inner(self, size: int) -> int:
+        """The model's size of a window that was cut down to a small scene."""
+        if size == self.window:
+            return self.inner
+        multiple = max(1, self.predictor.multiple)
+        wished = size * self.inner / self.window
+        return int(max(1, -(-wished // multiple)) * multiple)
+
+
+@lru_cache(maxsize=8)
+def resize_matrix(source: int, target: int) -> NDArray[np.float32]:
+    """Return the (target, source) matrix of an antialiased linear resize; its rows sum to 1.
+
+    A triangle of the larger of both pixel sizes, as Pillow's and torch's antialiased bilinear.
+    """
+    scale = source / target
+    reach = max(scale, 1.0)
+    centres = (np.arange(target) + 0.5) * scale - 0.5
+    distance = np.abs(np.arange(source)[None] - centres[:, None]) / reach
+    weights = np.maximum(0.0, 1.0 - distance)
+    weights /= weights.sum(1, keepdims=True)
+    matrix: NDArray[np.float32] = weights.astype(np.float32)
+    return matrix
+
+
+def fitted(predictor: Predictor, options: PredictOptions, have: float | None) -> Predictor:
+    """Wrap a predictor for a scene whose resolution is not the model's.
+
+    Args:
+        predictor: The model.
+        options: ``resolution`` says what the model should see.
+        have: Metres per pixel of the scene, or None.
+
+    Returns:
+        The predictor itself where nothing is to be done.
+    """
+    wish = options.resolution
+    want = predictor.spec.resolution if wish == "auto" else None if wish == "native" else wish
+    if want is None or have is None or not isinstance(want, (int, float)):
+        return predictor
+    factor = min(max(want / have, _LIMITS[0]), _LIMITS[1])
+    inner = options.window or predictor.window
+    outer = max(1, round(inner * factor))
+    if abs(factor - 1) <= TOLERANCE or outer == inner:
+        return predictor
+    return Resampled(predictor, outer, inner)

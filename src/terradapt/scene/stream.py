@@ -1,0 +1,298 @@
+"""predict_blocks: the scene's finished blocks from top to bottom, in memory of its width."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from terradapt.classes import IGNORE
+from terradapt.grid import Grid, Window
+from terradapt.raster import SceneReader
+from terradapt.scene.blend import Blender, Piece, Plan, Source, read_chunks
+from terradapt.scene.options import PredictOptions
+from terradapt.scene.pipeline import ahead
+from terradapt.scene.predictor import Predictor, on_host
+from terradapt.scene.resample import fitted
+
+Advance = Callable[[int], None]
+_AHEAD = 2
+
+
+@dataclass(frozen=True)
+class Block:
+    """A finished rectangle of the output.
+
+    Attributes:
+        window: Where it lies in the scene.
+        classes: (h, w) uint8 ids, 255 where the scene has no data.
+        scores: (K, h, w) float32, NaN without data; when the options ask for scores.
+        confidence: (h, w) float32, NaN without data; when the options ask for it.
+    """
+
+    window: Window
+    classes: NDArray[np.uint8]
+    scores: NDArray[np.float32] | None = None
+    confidence: NDArray[np.float32] | None = None
+
+
+class Runner:
+    """Calls the model on chunks; halves the batch for good when memory runs out."""
+
+    def __init__(self, predictor: Predictor, batch: int) -> None:
+        self.predictor, self.batch, self.host = predictor, batch, on_host(predictor)
+
+    def __call__(self, images: NDArray[np.uint8]) -> list[Any]:
+        """Return one (K, window, window) array of scores for each image.
+
+        Raises:
+            MemoryError: Even a single window does not fit.
+        """
+        results: list[Any] = []
+        while len(results) < len(images):
+            part = images[len(results) : len(results) + self.batch]
+            try:
+                scores = self.predictor.predict(part)
+            except MemoryError:
+                if self.batch == 1:
+                    raise
+                self.batch = max(1, min(self.batch, len(part)) // 2)
+                continue
+            results.extend(self.predictor.numpy(scores) if self.host else scores)
+        return results
+
+
+def region_pieces(
+    source: Source,
+    predictor: Predictor,
+    grid: Grid,
+    region: Window,
+    *,
+    batch: int,
+    subset: Sequence[int] = (),
+    block_height: int = 1,
+    advance: Advance | None = None,
+) -> Iterator[Piece]:
+    """Yield a region's finished pieces, from top to bottom.
+
+    The pieces may reach beyond the region, where they are unfinished.
+
+    Args:
+        source: Where windows come from.
+        predictor: The model.
+        grid: The scene's lattice.
+        region: The pixels wanted.
+        batch: Windows per model call.
+        subset: Class ids to choose among.
+        block_height: Rows of the file's blocks.
+        advance: Called with the number of lattice windows done.
+    """
+    plan = Plan(grid, region, batch)
+    blender, run = Blender(plan, predictor, subset), Runner(predictor, batch)
+    chunks = ahead(read_chunks(source, plan, block_height), _AHEAD, "read")
+    try:
+        for chunk in chunks:
+            yield from blender.feed(chunk, run(chunk.images) if chunk.live else [])
+            if advance is not None:
+                advance(chunk.stop - chunk.first)
+    finally:
+        chunks.close()
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What is kept of the scores.
+
+    Args:
+        subset: Class ids that the first axis of the scores stands for; all when empty.
+        scores: Keep the scores themselves.
+        confidence: Keep the highest score.
+    """
+
+    subset: tuple[int, ...] = ()
+    scores: bool = False
+    confidence: bool = False
+
+
+def predict_region(
+    source: Source,
+    predictor: Predictor,
+    grid: Grid,
+    region: Window,
+    *,
+    batch: int,
+    wanted: Wanted = Wanted(),
+    block_height: int = 1,
+    advance: Advance | None = None,
+) -> Iterator[Block]:
+    """Yield a region as blocks of its full width and of the grid's block height.
+
+    The blocks lie on the grid's block rows; the first and the last may be cut by the region.
+    """
+    work = region_pieces(
+        source, predictor, grid, region, batch=batch, subset=wanted.subset,
+        block_height=block_height, advance=advance,
+    )  # fmt: skip
+    pieces = ahead(work, _AHEAD * batch, "model")
+    canvas = _Canvas(region, grid.block, len(wanted.subset) or len(predictor.classes), wanted)
+    try:
+        for area, result in _results(pieces, predictor, region, wanted):
+            canvas.add(area, result)
+            yield from canvas.take(min(area.row, region.bottom))
+        yield from canvas.take(region.bottom)
+    finally:
+        pieces.close()
+
+
+Result = tuple[NDArray[np.uint8], NDArray[np.float32] | None, NDArray[np.float32] | None]
+
+
+def _results(
+    pieces: Iterator[Piece], predictor: Predictor, region: Window, wanted: Wanted
+) -> Iterator[tuple[Window, Result | None]]:
+    """Label each piece within the region."""
+    table = np.arange(256, dtype=np.uint8)
+    if wanted.subset:
+        table[: len(wanted.subset)] = wanted.subset
+    for piece in pieces:
+        area = piece.window.intersect(region)
+        if area is None:
+            continue
+        rows, cols = area.shift(-piece.window.row, -piece.window.col).slices
+        valid = piece.valid[rows, cols]
+        if piece.scores is None or not valid.any():
+            yield area, None
+            continue
+        yield area, _label(piece.scores[:, rows, cols], valid, predictor, wanted, table)
+
+
+def _label(
+    scores: Any,
+    valid: NDArray[np.bool_],
+    predictor: Predictor,
+    wanted: Wanted,
+    table: NDArray[np.uint8],
+) -> Result:
+    host = isinstance(scores, np.ndarray)
+    values = best = None
+    if host or wanted.scores or wanted.confidence:
+        values = scores if host else predictor.numpy(scores)
+        classes, best = argmax(values)
+    else:
+        classes = predictor.numpy(scores.argmax(0)).astype(np.uint8)
+    if wanted.subset:
+        classes = table[classes]
+    if not valid.all():
+        classes[~valid] = IGNORE
+    nan = np.float32("nan")
+    kept = np.where(valid, values, nan) if wanted.scores and values is not None else None
+    sure = np.where(valid, best, nan) if wanted.confidence and best is not None else None
+    return classes, kept, sure
+
+
+def argmax(scores: NDArray[np.float32]) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+    """Return (H, W) ids and values of the highest of (K, H, W) scores; the first of equal ones.
+
+    One pass per class over contiguous planes: an order of magnitude faster than NumPy's along the
+    first axis.
+    """
+    best = scores[0].copy()
+    classes = np.zeros(best.shape, np.uint8)
+    for k in range(1, len(scores)):
+        better = (scores[k] > best).view(np.uint8)
+        np.multiply(better, np.uint8(k), out=better)
+        np.maximum(classes, better, out=classes)
+        np.maximum(best, scores[k], out=best)
+    return classes, best
+
+
+class _Canvas:
+    """The rows of a region that are not given out yet."""
+
+    def __init__(self, region: Window, block: int, count: int, wanted: Wanted) -> None:
+        self.region, self.block, self.wanted, self.count = region, block, wanted, count
+        self.top = self.bottom = region.row
+        self.layers: list[NDArray[Any] | None] = [None, None, None]
+
+    def add(self, area: Window, result: Result | None) -> None:
+        """Put a piece in its place; None leaves it without data."""
+        self._reach(area.bottom)
+        if result is None:
+            return
+        rows, cols = area.shift(-self.top, -self.region.col).slices
+        for layer, values in zip(self.layers, result, strict=True):
+            if layer is not None and values is not None:
+                layer[..., rows, cols] = values
+
+    def take(self, done: int) -> Iterator[Block]:
+        """Give out the blocks that end at or above row ``done``."""
+        while self.top < self.region.bottom:
+            stop = min((self.top // self.block + 1) * self.block, self.region.bottom)
+            if stop > done:
+                return
+            self._reach(stop)
+            window = Window(self.top, self.region.col, stop - self.top, self.region.width)
+            cut = [None if x is None else x[..., : window.height, :] for x in self.layers]
+            self.layers = [
+                None if x is None else x[..., window.height :, :].copy() for x in self.layers
+            ]
+            self.top = stop
+            assert cut[0] is not None
+            yield Block(window, cut[0], cut[1], cut[2])
+
+    def _reach(self, bottom: int) -> None:
+        """Have rows down to ``bottom``, without data at first."""
+        extra = bottom - self.bottom
+        if extra <= 0 and self.layers[0] is not None:
+            return
+        self.bottom = max(bottom, self.bottom)
+        width, nan = self.region.width, np.float32("nan")
+        fresh: list[NDArray[Any] | None] = [np.full((max(extra, 0), width), IGNORE, np.uint8)]
+        scores, sure = self.wanted.scores, self.wanted.confidence
+        fresh.append(np.full((self.count, max(extra, 0), width), nan) if scores else None)
+        fresh.append(np.full((max(extra, 0), width), nan) if sure else None)
+        self.layers = [
+            new if old is None or new is None else np.concatenate([old, new], -2)
+            for old, new in zip(self.layers, fresh, strict=True)
+        ]
+
+
+def predict_blocks(
+    reader: SceneReader | Source,
+    predictor: Predictor,
+    options: PredictOptions | None = None,
+    progress: Advance | None = None,
+    *,
+    region: Window | None = None,
+) -> Iterator[Block]:
+    """Predict a scene, or a region of it, as blocks of full width from top to bottom.
+
+    Args:
+        reader: The scene, read with the predictor's spec.
+        predictor: The model.
+        options: Windows, classes, scores.
+        progress: Called with the number of windows done.
+        region: The pixels wanted; the whole scene when None. Its pixels are those of the whole
+            scene's prediction, bit for bit.
+
+    Raises:
+        ConfigError: Options that do not fit the model.
+        SceneError: A part of the scene that cannot be read.
+    """
+    source: Any = reader
+    options = options or PredictOptions()
+    predictor = fitted(predictor, options, getattr(source, "resolution", None))
+    grid = options.grid(predictor, source.height, source.width)
+    wanted = Wanted(
+        tuple(predictor.classes.index(n) for n in options.classes),
+        options.scores is not None,
+        options.confidence,
+    )
+    yield from predict_region(
+        source, predictor, grid, region or Window(0, 0, source.height, source.width),
+        batch=options.batch_for(predictor, grid), wanted=wanted,
+        block_height=getattr(source, "block_height", 1), advance=progress,
+    )  # fmt: skip
