@@ -7,9 +7,9 @@ cities differ in layout, materials, sun, season and camera.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from affine import Affine
@@ -19,128 +19,21 @@ from terradapt.classes import ISPRS, ROADS
 from terradapt.data.dataset import Dataset, Item, write_json
 from terradapt.data.labels import LabelForm
 from terradapt.data.splits import SPLITS_NAME, write_splits
-from terradapt.data.synthetic_blocks import things_of_block
-from terradapt.data.synthetic_city import City, Road, Things
-from terradapt.data.synthetic_render import (
-    Canvas,
-    paint_building,
-    paint_car,
-    paint_ground,
-    paint_patch,
-    paint_tree,
-    photograph,
-    survey,
-)
-from terradapt.raster import write_raster
+from terradapt.data.synthetic_city import Road
+from terradapt.data.synthetic_scene import RESOLUTION, Scene, make_scene
+from terradapt.raster import Layer, SceneWriter, write_raster
 
-RESOLUTION = 0.3  # m/px
-MARGIN = 64  # px drawn around a window, so that shadows and crowns enter it
+__all__ = [
+    "Scene",
+    "make_scene",
+    "transform_at",
+    "write_city",
+    "write_dataset",
+    "write_large_scene",
+]
+
 CRS = "EPSG:32633"
-REACH = 45.0  # m beyond a window from which things may reach into it
-
-
-@dataclass(frozen=True)
-class Scene:
-    """A window of a city.
-
-    Args:
-        image: (H, W, 3) uint8, RGB.
-        labels: (H, W) uint8, ISPRS ids 0..5; the topmost thing counts, as in the benchmark.
-        roads: (H, W) uint8, 1 on carriageways, also under trees and cars.
-        lines: Centrelines in pixels (x right, y down, N x 2), width in metres, and kind.
-    """
-
-    image: NDArray[np.uint8]
-    labels: NDArray[np.uint8]
-    roads: NDArray[np.uint8]
-    lines: tuple[Road, ...]
-
-
-def make_scene(seed: int, height: int, width: int, row: int = 0, col: int = 0) -> Scene:
-    """Draw the window of a city whose top left pixel is (row, col); adjacent windows fit.
-
-    Args:
-        seed: The city.
-        height: Rows, px of 0.3 m.
-        width: Columns.
-        row: First row in the city, any integer.
-        col: First column.
-    """
-    city = City(seed)
-    canvas = Canvas(
-        city,
-        (col - MARGIN) * RESOLUTION,
-        (row - MARGIN) * RESOLUTION,
-        RESOLUTION,
-        height + 2 * MARGIN,
-        width + 2 * MARGIN,
-    )
-    ground = survey(canvas)
-    bounds = (
-        float(ground.u.min()) - REACH,
-        float(ground.v.min()) - REACH,
-        float(ground.u.max()) + REACH,
-        float(ground.v.max()) + REACH,
-    )
-    paint_ground(canvas, ground)
-    things = _things(city, bounds, (row, col, height, width))
-    for patch in things.patches:
-        paint_patch(canvas, patch, ground)
-    for house in sorted(things.buildings, key=lambda b: (b.eave, b.x, b.y)):
-        paint_building(canvas, house)
-    for car in things.cars:
-        paint_car(canvas, car)
-    for tree in sorted(things.trees, key=lambda t: (t.height, t.x, t.y)):
-        paint_tree(canvas, tree)
-    inner = (slice(MARGIN, MARGIN + height), slice(MARGIN, MARGIN + width))
-    image = photograph(canvas, MARGIN)
-    labels = np.ascontiguousarray(canvas.label[inner])
-    roads = np.ascontiguousarray(ground.road[inner]).astype(np.uint8)
-    return Scene(image, labels, roads, _clipped(city, bounds, row, col, height, width))
-
-
-def _things(
-    city: City, bounds: tuple[float, float, float, float], window: tuple[int, int, int, int]
-) -> Things:
-    """What stands within reach of the window, block by block."""
-    u0, v0, u1, v1 = bounds
-    row, col, height, width = window
-    things = Things()
-    for i in city.span(0, u0, u1):
-        for j in city.span(1, v0, v1):
-            u = np.array((city.street(0, i), city.street(0, i + 1)))
-            v = np.array((city.street(1, j), city.street(1, j + 1)))
-            x, y = city.position(u[[0, 1, 0, 1]], v[[0, 0, 1, 1]])
-            near_x = (
-                x.max() > col * RESOLUTION - REACH and x.min() < (col + width) * RESOLUTION + REACH
-            )
-            near_y = (
-                y.max() > row * RESOLUTION - REACH and y.min() < (row + height) * RESOLUTION + REACH
-            )
-            if near_x and near_y:
-                things.extend(things_of_block(city, i, j))
-    return things
-
-
-def _clipped(
-    city: City,
-    bounds: tuple[float, float, float, float],
-    row: int,
-    col: int,
-    height: int,
-    width: int,
-) -> tuple[Road, ...]:
-    """Centrelines inside the window, in its pixels."""
-    from shapely import LineString, box, get_coordinates, get_parts
-
-    frame = box(0, 0, width, height)
-    found = []
-    for road in city.centrelines(bounds):
-        pixels = road.line / RESOLUTION - (col, row)
-        for part in get_parts(LineString(pixels).intersection(frame)):
-            if part.geom_type == "LineString" and part.length > 1:
-                found.append(Road(get_coordinates(part), road.width, road.kind))
-    return tuple(found)
+BLOCK = 512  # px, rows that a scene writer takes at once
 
 
 def origin(seed: int) -> tuple[float, float]:
@@ -164,7 +57,7 @@ def write_city(
     """Write scenes of one city side by side in the folder layout.
 
     ``images/cityS_N.tif`` (RGB), ``labels/`` (ISPRS ids), ``roads/`` (0 and 1, also under trees),
-    ``classes.yaml`` and ``roads_cityS.geojson`` (centrelines with width in metres and kind).
+    ``roads/cityS.geojson`` (centrelines with width in metres and kind), ``classes.yaml``.
 
     Args:
         folder: Made when missing; may hold other cities.
@@ -189,19 +82,20 @@ def write_city(
         features += [_feature(road, transform, name) for road in scene.lines]
         if advance is not None:
             advance(1)
-    write_json(folder / f"roads_city{seed}.geojson", _collection(features))
+    write_json(folder / "roads" / f"city{seed}.geojson", _collection(features))
     _write_classes(folder / "classes.yaml")
     return folder
 
 
 def _feature(road: Road, transform: Affine, scene: str) -> dict[str, object]:
-    points = [transform * (x, y) for x, y in road.line]
+    scale = (transform.a, transform.e)
+    points = np.round(road.line * scale + (transform.c, transform.f), 3).tolist()
     return {
         "type": "Feature",
         "properties": {"width": round(road.width, 2), "kind": road.kind, "scene": scene},
         "geometry": {
             "type": "LineString",
-            "coordinates": [[round(v, 3) for v in p] for p in points],
+            "coordinates": points,
         },
     }
 
@@ -229,7 +123,7 @@ def _write_classes(path: Path) -> None:
 
 def write_dataset(
     folder: Path,
-    cities: dict[str, Sequence[int]],
+    cities: Mapping[str, Sequence[int]],
     scenes: int = 1,
     size: int = 1024,
     roads: bool = False,
@@ -267,3 +161,56 @@ def _item(folder: Path, seed: int, number: int, size: int, roads: bool) -> Item:
     label = folder / ("roads" if roads else "labels") / f"{name}.tif"
     image = folder / "images" / f"{name}.tif"
     return Item(name, image, label, f"city{seed}", None, size, size, RESOLUTION)
+
+
+def write_large_scene(
+    path: Path,
+    seed: int,
+    height: int,
+    width: int,
+    collar: float = 0.0,
+    advance: Callable[[int], None] | None = None,
+    side: int = 2048,
+) -> Path:
+    """Write a scene of any size, in memory that its height does not change.
+
+    One square of the city is mirrored over the scene like tiles of a floor: for measuring speed
+    and memory, not for training.
+
+    Args:
+        path: The GeoTIFF, tiled, with overviews; nodata is 0 and no other pixel is 0.
+        seed: The city.
+        height: Rows, px.
+        width: Columns, px.
+        collar: Share of the width that a slanting border without data takes on either side.
+        advance: Called with the rows written.
+        side: Side of the square that is drawn, px.
+    """
+    square = np.maximum(make_scene(seed, side, side).image, 1)
+    cols = _mirrored(np.arange(width), side)
+    layer = {"image": Layer(path, 3, "uint8", 0)}
+    frame: dict[str, Any] = {"crs": CRS, "transform": transform_at(seed, 0, 0)}
+    with SceneWriter(layer, width=width, height=height, signature={}, **frame) as writer:
+        for top in range(0, height, BLOCK):
+            rows = np.arange(top, min(top + BLOCK, height))
+            pixels = square[_mirrored(rows, side)[:, None], cols]
+            if collar:
+                pixels[_collar(rows, height, width, collar)] = 0
+            writer.write_row({"image": np.moveaxis(pixels, -1, 0)})
+            if advance is not None:
+                advance(len(rows))
+        writer.commit()
+    return path
+
+
+def _mirrored(index: NDArray[np.int64], side: int) -> NDArray[np.int64]:
+    """Fold indexes into 0..side-1, back and forth."""
+    folded: NDArray[np.int64] = np.minimum(index % (2 * side), 2 * side - 1 - index % (2 * side))
+    return folded
+
+
+def _collar(rows: NDArray[np.int64], height: int, width: int, share: float) -> NDArray[np.bool_]:
+    left = (share * width * rows / max(height - 1, 1))[:, None]
+    across = np.arange(width)[None, :]
+    hidden: NDArray[np.bool_] = (across < left) | (across >= width - share * width + left)
+    return hidden

@@ -67,9 +67,9 @@ class Block:
         return bool(self.rng.random() < share)
 
     def clear(self, u: float, v: float, length: float, width: float, turn: float = 0) -> float:
-        """Return the distance in m from a rectangle's border to the nearest kerb."""
-        a = np.array((-1, 0, 1, 1, 1, 0, -1, -1, 0)) * length / 2
-        b = np.array((-1, -1, -1, 0, 1, 1, 1, 0, 0)) * width / 2
+        """Return the least distance in m from a rectangle to a kerb; below 0 on a road."""
+        side = np.linspace(-0.5, 0.5, 5 if length > 16 else 3)
+        a, b = (p.ravel() for p in np.meshgrid(side * length, side * width))
         c, s = np.cos(turn), np.sin(turn)
         return float(self.city.roads_at(u + a * c - b * s, v + a * s + b * c).edge.min())
 

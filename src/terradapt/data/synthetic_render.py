@@ -58,9 +58,9 @@ class Canvas:
         self.albedo = np.zeros((*shape, 3), np.float32)
         self.tall = np.zeros(shape, np.float32)  # m above the ground
         self.facing = np.full(shape, np.sin(self.city.style.sun_elevation), np.float32)
-        self.speckle = np.random.default_rng(
-            [self.city.seed, 23, round(self.x0 * 10) & 0x7FFFFFFF, round(self.y0 * 10) & 0x7FFFFFFF]
-        ).standard_normal(shape, np.float32)
+        rows = round(self.y0 / self.step) + np.arange(self.height)
+        cols = round(self.x0 / self.step) + np.arange(self.width)
+        self.speckle = _hashed(self.city.seed * 31 + 4, rows[:, None], cols[None, :])
         self.fine = self.clouds(1.1, 1) + 0.5 * self.speckle
         self.mid = self.clouds(4.5, 2)
         self.wide = self.clouds(23.0, 3)
