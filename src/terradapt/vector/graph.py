@@ -1,0 +1,159 @@
+"""A graph whose edges are chains of pixels: the form in which road networks are cleaned."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import coo_matrix
+from scipy.sparse.csgraph import connected_components
+
+from terradapt.vector.trace import COL_STEP, ROW_STEP, Codes, Ints
+
+Floats = NDArray[np.float64]
+Bools = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Chains:
+    """E chains of pixels as directions of steps, one after the other.
+
+    Attributes:
+        row: (E,) first pixels' rows.
+        col: (E,) first pixels' columns.
+        sizes: (E,) steps.
+        codes: All steps, directions counterclockwise from east.
+    """
+
+    row: Ints
+    col: Ints
+    sizes: Ints
+    codes: Codes
+
+    def __len__(self) -> int:
+        return len(self.sizes)
+
+    @property
+    def offsets(self) -> Ints:
+        """(E + 1,) where each chain's steps begin and the last one's end."""
+        return np.concatenate([[0], np.cumsum(self.sizes)])
+
+    def take(self, index: Ints) -> Chains:
+        """Return the chains of these indexes, in their order."""
+        sizes = self.sizes[index]
+        codes = self.codes[spans(self.offsets[:-1][index], sizes)]
+        return Chains(self.row[index], self.col[index], sizes, codes)
+
+    def turned(self, which: Bools) -> Chains:
+        """Return the chains with some of them reversed."""
+        row, col = self.stops()
+        offsets = self.offsets
+        at = np.arange(len(self.codes))
+        edge = np.repeat(np.arange(len(self)), self.sizes)
+        back = which[edge]
+        source = np.where(back, offsets[edge] + offsets[edge + 1] - 1 - at, at)
+        codes = self.codes[source] ^ (back * 4).astype(np.uint8)
+        first = np.where(which, row, self.row), np.where(which, col, self.col)
+        return Chains(*first, self.sizes, codes)
+
+    def stops(self) -> tuple[Ints, Ints]:
+        """Return the rows and columns of the last pixels."""
+        counts = self.counts()
+        return self.row + counts @ ROW_STEP, self.col + counts @ COL_STEP
+
+    def counts(self) -> Ints:
+        """(E, 8) steps of each chain by direction."""
+        edge = np.repeat(np.arange(len(self)), self.sizes)
+        return np.bincount(edge * 8 + self.codes, minlength=8 * len(self)).reshape(-1, 8)
+
+    def points(self) -> tuple[Floats, Ints]:
+        """Return the (rows, columns) of all pixels of all chains, and the pixels per chain."""
+        sizes = self.sizes + 1
+        begins = np.cumsum(sizes) - sizes
+        points = np.zeros((int(sizes.sum()), 2), np.int64)
+        inner = np.ones(len(points), bool)
+        inner[begins] = False
+        points[inner, 0], points[inner, 1] = ROW_STEP[self.codes], COL_STEP[self.codes]
+        points[begins] = np.stack([self.row, self.col], axis=1)
+        last_row, last_col = self.stops()
+        points[begins[1:], 0] -= last_row[:-1]
+        points[begins[1:], 1] -= last_col[:-1]
+        return np.cumsum(points, axis=0).astype(np.float64), sizes
+
+
+@dataclass(frozen=True)
+class Graph:
+    """N nodes and E edges in pixels; nodes and edges in an order that no cutting changes.
+
+    Attributes:
+        place: (N, 2) row and column of the nodes, px.
+        radius: (N,) half width of the road at the node, m.
+        fixed: (N,) where the scene's edge cuts the road.
+        ends: (E, 2) nodes that each edge joins.
+        chains: The edges' pixels, from the first node to the second.
+        sums: (E, 3) pixels, widths and scores summed, in fixed point; see ``measure.SCALE``.
+        bridged: (E,) edges that close a gap of the mask.
+    """
+
+    place: Floats
+    radius: Floats
+    fixed: Bools
+    ends: Ints
+    chains: Chains
+    sums: Ints
+    bridged: Bools
+
+    def __len__(self) -> int:
+        return len(self.ends)
+
+    @property
+    def degree(self) -> Ints:
+        """(N,) edge ends at each node; a loop counts twice."""
+        return np.bincount(self.ends.ravel(), minlength=len(self.place))
+
+    def take(self, index: Ints) -> Graph:
+        """Return the graph with these edges only; nodes stay as they are."""
+        return replace(
+            self, ends=self.ends[index], chains=self.chains.take(index), sums=self.sums[index],
+            bridged=self.bridged[index],
+        )  # fmt: skip
+
+    def without(self, edges: Bools) -> Graph:
+        """Return the graph without these edges."""
+        return self.take(np.flatnonzero(~edges)) if edges.any() else self
+
+    def compact(self) -> Graph:
+        """Drop nodes without an edge."""
+        used = self.degree > 0
+        number = np.cumsum(used) - 1
+        return replace(
+            self, place=self.place[used], radius=self.radius[used], fixed=self.fixed[used],
+            ends=number[self.ends],
+        )  # fmt: skip
+
+    def components(self) -> Ints:
+        """(N,) number of the connected component of each node."""
+        count = len(self.place)
+        ones = np.ones(len(self), np.int8)
+        matrix = coo_matrix((ones, (self.ends[:, 0], self.ends[:, 1])), shape=(count, count))
+        return connected_components(matrix, directed=False)[1].astype(np.int64)
+
+
+def spans(begins: Ints, sizes: Ints) -> Ints:
+    """Return the indexes of runs that begin at ``begins``, one after the other."""
+    ends = np.cumsum(sizes)
+    return np.repeat(begins - (ends - sizes), sizes) + np.arange(int(ends[-1]) if len(ends) else 0)
+
+
+def line_codes(row: int, col: int, to_row: int, to_col: int) -> Codes:
+    """Return the steps of a straight line of pixels (Bresenham 1965)."""
+    count = max(abs(to_row - row), abs(to_col - col))
+    at = np.arange(count + 1)
+    rows = np.rint(np.linspace(row, to_row, count + 1)).astype(int) if count else at
+    cols = np.rint(np.linspace(col, to_col, count + 1)).astype(int) if count else at
+    return _DIRECTION[np.diff(rows) + 1, np.diff(cols) + 1]
+
+
+_DIRECTION = np.zeros((3, 3), np.uint8)
+_DIRECTION[ROW_STEP + 1, COL_STEP + 1] = np.arange(8)

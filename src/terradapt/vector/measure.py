@@ -1,0 +1,212 @@
+"""Metres from pixels: the local metric of a raster, widths of roads, lengths on the ellipsoid."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from terradapt.raster.crs import move_points, parse_crs
+from terradapt.vector.trace import COL_STEP, ROW_STEP, Ints
+
+Floats = NDArray[np.float64]
+SCALE = 1 << 16
+"""Widths (m) and scores are summed as integers of this fraction, so that no order matters."""
+
+_A, _E2 = 6378137.0, 6.69437999014e-3  # WGS 84
+
+
+@dataclass(frozen=True)
+class Metric:
+    """How far one pixel reaches on the ground, at one place of a raster.
+
+    Args:
+        matrix: (2, 2) metres east and north for one pixel right (column 0) and down (column 1).
+    """
+
+    matrix: Floats
+
+    @cached_property
+    def steps(self) -> Floats:
+        """(8,) metres of one step in each direction of a chain."""
+        return self.length(ROW_STEP, COL_STEP)
+
+    @property
+    def pixel(self) -> float:
+        """Metres of a pixel's shorter side."""
+        return float(min(self.steps[0], self.steps[6]))
+
+    def length(self, rows: NDArray[Any], cols: NDArray[Any]) -> Floats:
+        """Return the metres of displacements in pixels."""
+        offset = np.stack([np.asarray(cols, float), np.asarray(rows, float)], axis=-1)
+        lengths: Floats = np.hypot(*np.moveaxis(offset @ self.matrix.T, -1, 0))
+        return lengths
+
+
+@dataclass(frozen=True)
+class Georef:
+    """Where the pixels of a raster lie.
+
+    Args:
+        transform: Pixel to CRS, six numbers (a, b, c, d, e, f) first.
+        crs: A CRS that ``str`` or ``to_wkt`` describes, or None: units of the transform are metres.
+        height: Rows, px.
+        width: Columns, px.
+    """
+
+    transform: Any
+    crs: Any
+    height: int
+    width: int
+
+    def xy(self, places: Floats) -> Floats:
+        """Return (M, 2) CRS coordinates of pixel centres given as (row, column)."""
+        t = self.transform
+        row, col = places[:, 0] + 0.5, places[:, 1] + 0.5
+        return np.stack([t.a * col + t.b * row + t.c, t.d * col + t.e * row + t.f], axis=1)
+
+    def pixels(self, xy: Floats) -> Floats:
+        """Return (M, 2) rows and columns of CRS coordinates; a pixel's centre is a whole number."""
+        t = ~self.transform
+        x, y = xy[:, 0], xy[:, 1]
+        return np.stack([t.d * x + t.e * y + t.f, t.a * x + t.b * y + t.c], axis=1) - 0.5
+
+    @cached_property
+    def metric(self) -> Metric:
+        """The metric at the raster's centre."""
+        row, col = (self.height - 1) / 2, (self.width - 1) / 2
+        points = self.xy(np.array([[row, col], [row, col + 1], [row + 1, col]]))
+        right, down = ground_vectors(points[[0, 0]], points[1:], self.crs)
+        return Metric(np.stack([right, down], axis=1))
+
+
+def ground_vectors(start: Floats, stop: Floats, crs: Any) -> Floats:
+    """Return (M, 2) metres east and north from ``start`` to ``stop``, (M, 2) CRS coordinates.
+
+    With a CRS the points go to longitude and latitude, and a short step there is measured with the
+    ellipsoid's two radii of curvature at its middle (WGS 84), across the antimeridian too. Without
+    one the coordinates are taken for metres.
+    """
+    if crs is None:
+        return stop - start
+    lonlat = _lonlat(np.concatenate([start, stop]), crs)
+    if lonlat is None:
+        return stop - start
+    one, two = lonlat[: len(start)], lonlat[len(start) :]
+    turn = two[:, 0] - one[:, 0]
+    lon = np.radians((turn + 180.0) % 360.0 - 180.0)
+    lat = np.radians(two[:, 1] - one[:, 1])
+    middle = np.radians((one[:, 1] + two[:, 1]) / 2)
+    bend = 1.0 - _E2 * np.sin(middle) ** 2
+    east = lon * np.cos(middle) * _A / np.sqrt(bend)
+    north = lat * _A * (1.0 - _E2) / bend**1.5
+    return np.stack([east, north], axis=1)
+
+
+def _lonlat(points: Floats, crs: Any) -> Floats | None:
+    """Return degrees of longitude and latitude; None where the CRS has no way to the globe."""
+    own = parse_crs(crs, "the network")
+    try:
+        lonlat = move_points(points, own, parse_crs("EPSG:4326", "WGS 84"))
+    except Exception:  # GDAL: a local or engineering CRS
+        return None
+    return lonlat if np.isfinite(lonlat).all() else None
+
+
+def line_lengths(points: Floats, sizes: Ints, crs: Any) -> Floats:
+    """Return the metres of lines given by all their vertices, one line after the other.
+
+    Args:
+        points: (M, 2) CRS coordinates.
+        sizes: (E,) vertices of each line.
+        crs: Their CRS, or None.
+    """
+    if not len(sizes):
+        return np.zeros(0)
+    line = np.repeat(np.arange(len(sizes)), sizes)
+    same = line[1:] == line[:-1]
+    steps = np.hypot(*ground_vectors(points[:-1][same], points[1:][same], crs).T)
+    return np.bincount(line[1:][same], steps, minlength=len(sizes))
+
+
+class Widths:
+    """Widths of a mask across lines in it.
+
+    At a pixel, the nearest background gives one half of the width and its direction; the other
+    half is what lies in the opposite direction.
+
+    Args:
+        metric: The raster's metric.
+        reach: Half widths are not looked for beyond this, m.
+    """
+
+    def __init__(self, metric: Metric, reach: float) -> None:
+        self.metric = metric
+        side = np.abs(np.linalg.inv(metric.matrix)).sum(axis=1).max() * reach
+        self.radius = int(np.ceil(side)) + 1
+        rows, cols = np.mgrid[-self.radius : self.radius + 1, -self.radius : self.radius + 1]
+        far = metric.length(rows, cols)
+        order = np.argsort(far, axis=None, kind="stable")
+        order = order[far.ravel()[order] <= reach][1:]
+        self._offsets = np.stack([rows.ravel()[order], cols.ravel()[order]], axis=1)
+        self._far = far.ravel()[order]
+        self._reach = reach
+
+    def measure(self, mask: NDArray[np.bool_], row: Ints, col: Ints) -> tuple[Floats, Floats]:
+        """Return the half widths and the widths at pixels of a mask, m.
+
+        Args:
+            mask: (H, W); pixels looked at lie ``radius`` + 2 px and more from its edges.
+            row: (M,) rows.
+            col: (M,) columns.
+        """
+        half, toward = self._nearest(mask, row, col)
+        return half, half + self._opposite(mask, row, col, toward, half)
+
+    def _nearest(self, mask: NDArray[np.bool_], row: Ints, col: Ints) -> tuple[Floats, Ints]:
+        flat, stride = mask.ravel(), mask.shape[1]
+        steps = self._offsets[:, 0] * stride + self._offsets[:, 1]
+        place = row * stride + col
+        found = np.full(len(place), len(steps))
+        left = np.arange(len(place))
+        for i, step in enumerate(steps):
+            inside = flat[place + step]
+            if not inside.all():
+                found[left[~inside]] = i
+                left, place = left[inside], place[inside]
+                if not len(left):
+                    break
+        unknown = found == len(steps)
+        toward = (
+            self._offsets[np.where(unknown, 0, found)]
+            if len(steps)
+            else np.zeros((len(row), 2), int)
+        )
+        far = self._far[np.where(unknown, 0, found)] if len(steps) else np.zeros(len(row))
+        along = far / np.maximum(np.hypot(*toward.T), 1)
+        return np.where(unknown, self._reach, far - along / 2), toward
+
+    def _opposite(
+        self, mask: NDArray[np.bool_], row: Ints, col: Ints, toward: Ints, half: Floats
+    ) -> Floats:
+        """March from the centre away from the nearest background, in steps of half a pixel."""
+        pixels = np.maximum(np.hypot(*toward.T), 1)
+        unit = toward / pixels[:, None]
+        per_pixel = self.metric.length(unit[:, 0], unit[:, 1])
+        gone = half / np.maximum(per_pixel, 1e-12)
+        left = np.arange(len(row))
+        for _ in range(8):
+            at = np.rint(gone[left, None] * -unit[left]).astype(int)
+            inside = mask[row[left] + at[:, 0], col[left] + at[:, 1]]
+            left = left[inside]
+            if not len(left):
+                break
+            gone[left] += 0.5
+        return np.minimum(gone * per_pixel, self._reach)
+
+
+Sampler = Callable[[Ints, Ints], Floats]

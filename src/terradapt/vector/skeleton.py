@@ -1,0 +1,172 @@
+"""From a mask to a graph of pixel chains, block by block.
+
+**Halo rule.** Thinning runs a fixed number of iterations, 1.5 times the greatest half width in
+pixels, and a value depends on the mask within two pixels per iteration; that is the halo. So a
+block's skeleton is the scene's skeleton by construction. What is wider than ``max_width`` is not
+thinned to a line: its core remains thick, and becomes one node where the roads around it meet.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from math import ceil
+
+import numpy as np
+from numpy.typing import NDArray
+
+from terradapt.grid import Window
+from terradapt.vector.graph import Graph
+from terradapt.vector.join import Part, join
+from terradapt.vector.measure import SCALE, Metric, Widths
+from terradapt.vector.source import Source, read_mirrored
+from terradapt.vector.thin import close_pinholes, thin
+from terradapt.vector.trace import COL_STEP, ROW_STEP, Codes, Ints, Lattice, trace
+
+_BEYOND = 2  # px traced outside the scene, where mirrored roads end
+Progress = Callable[[int], None]
+
+
+@dataclass(frozen=True)
+class Reach:
+    """How far the value of a pixel depends on others, px.
+
+    Args:
+        metric: The raster's metric.
+        max_width: Greatest width of a road, m.
+    """
+
+    metric: Metric
+    max_width: float
+
+    @property
+    def iterations(self) -> int:
+        """Iterations of thinning: a diagonal line loses 0.7 px per side in each."""
+        return ceil(1.5 * self.max_width / 2 / self.metric.pixel) + 2
+
+    @property
+    def halo(self) -> int:
+        """Pixels read around a block."""
+        search = ceil(self.max_width / 2 / self.metric.pixel * 1.5) + 4
+        return max(2 * self.iterations, search) + 4
+
+
+def skeleton_graph(
+    source: Source, max_width: float, *, block: int = 2048, progress: Progress | None = None
+) -> Graph:
+    """Return the graph of a mask's skeleton, the same for every block size.
+
+    Args:
+        source: The mask.
+        max_width: Greatest width of a road, m.
+        block: Side of a block, px.
+        progress: Called with the number of finished blocks after each.
+    """
+    georef = source.georef
+    reach = Reach(georef.metric, max_width)
+    widths = Widths(georef.metric, max_width / 2)
+    lattice = Lattice(georef.height, georef.width)
+    parts = []
+    for window in blocks(georef.height, georef.width, block):
+        part = block_part(source, window, reach, widths, lattice)
+        if part is not None:
+            parts.append(part)
+        if progress is not None:
+            progress(1)
+    return join(parts, lattice)
+
+
+def blocks(height: int, width: int, side: int) -> Iterator[Window]:
+    """Yield the blocks of a scene and of the two pixels around it."""
+    rows = _cuts(height, side)
+    cols = _cuts(width, side)
+    for top, bottom in zip(rows[:-1], rows[1:], strict=True):
+        for left, right in zip(cols[:-1], cols[1:], strict=True):
+            yield Window(top, left, bottom - top, right - left)
+
+
+def _cuts(length: int, side: int) -> list[int]:
+    inner = [*range(0, length, side), length]
+    inner[0], inner[-1] = -_BEYOND, length + _BEYOND
+    return inner
+
+
+def block_part(
+    source: Source, window: Window, reach: Reach, widths: Widths, lattice: Lattice
+) -> Part | None:
+    """Return one block's pieces with the widths and scores along them; None when it is empty."""
+    halo = reach.halo
+    area = Window(
+        window.row - halo, window.col - halo, window.height + 2 * halo, window.width + 2 * halo
+    )
+    mask, scores = read_mirrored(source, area)
+    if not mask.any():
+        return None
+    mask = close_pinholes(mask)
+    skeleton = thin(mask, reach.iterations)
+    near = slice(halo - 2, window.height + halo + 2), slice(halo - 2, window.width + halo + 2)
+    links = link_codes(skeleton[near])
+    pieces = trace(links, window.row, window.col, lattice)
+    return _measured(pieces, mask, scores, (area.row, area.col), widths, lattice)
+
+
+def link_codes(skeleton: NDArray[np.bool_]) -> Codes:
+    """Return the (H - 2, W - 2) link codes of the inner pixels of an (H, W) skeleton.
+
+    A pixel is linked to its four neighbours, and to a diagonal one where no pixel next to both is
+    set (m-adjacency), so that a corner is no triangle.
+    """
+    row, col = np.nonzero(skeleton[1:-1, 1:-1])
+    flat, stride = skeleton.ravel(), skeleton.shape[1]
+    place = (row + 1) * stride + col + 1
+    code = np.zeros(len(place), np.uint8)
+    for d in range(8):
+        code |= flat[place + ROW_STEP[d] * stride + COL_STEP[d]].astype(np.uint8) << np.uint8(d)
+    links = np.zeros((skeleton.shape[0] - 2, skeleton.shape[1] - 2), np.uint8)
+    links[row, col] = _LINKS[code]
+    return links
+
+
+def _link_table() -> Codes:
+    """(256,) neighbours to links: a diagonal counts where both its neighbours are empty."""
+    codes = np.arange(256)
+    table = codes & 0b01010101
+    for d in (1, 3, 5, 7):
+        alone = ((codes >> (d - 1)) & 1 == 0) & ((codes >> ((d + 1) % 8)) & 1 == 0)
+        table |= np.where(alone, codes & (1 << d), 0)
+    return table.astype(np.uint8)
+
+
+_LINKS = _link_table()
+
+
+def _measured(pieces, mask, scores, origin, widths: Widths, lattice: Lattice) -> Part:  # type: ignore[no-untyped-def]
+    """Sum widths and scores over the pixels of each piece; take the widest pixel of each node."""
+    pixels, piece = piece_pixels(pieces.first, pieces.sizes, pieces.codes, lattice)
+    row, col = lattice.place(pixels)
+    row, col = row - origin[0], col - origin[1]
+    half, width = widths.measure(mask, row, col)
+    values = [np.ones(len(row)), width]
+    values.append(np.ones(len(row)) if scores is None else scores[row, col])
+    sums = np.zeros((len(pieces.sizes), 3), np.int64)
+    for i, value in enumerate(values):
+        np.add.at(sums[:, i], piece, np.rint(value * SCALE).astype(np.int64))
+    radius = np.zeros(len(pieces.node_pixel))
+    last = np.cumsum(pieces.sizes + 1) - 1
+    for side, at in ((0, last - pieces.sizes), (1, last)):
+        node = pieces.ends[:, side]
+        np.maximum.at(radius, node[node >= 0], half[at[node >= 0]])
+    return Part(pieces, sums, radius)
+
+
+def piece_pixels(first: Ints, sizes: Ints, codes: Codes, lattice: Lattice) -> tuple[Ints, Ints]:
+    """Return the numbers of all pixels of all pieces, and the piece of each."""
+    counts = sizes + 1
+    begins = np.cumsum(counts) - counts
+    steps = np.zeros(int(counts.sum()), np.int64)
+    inner = np.ones(len(steps), bool)
+    inner[begins] = False
+    steps[inner] = (ROW_STEP * lattice.stride + COL_STEP)[codes]
+    piece = np.repeat(np.arange(len(sizes)), counts)
+    moved = np.cumsum(steps)
+    return first[piece] + moved - moved[begins][piece], piece
