@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import torch
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
@@ -11,14 +12,14 @@ from terradapt.data.sampling import CropDataset
 
 
 class RunCrops(Dataset[dict[str, Tensor]]):
-    """All crops of a run under one key: ``epoch * length + index``."""
+    """All crops of a run under one ``key``: ``epoch * length + index``."""
 
     def __init__(self, crops: CropDataset, length: int) -> None:
         self.crops = crops
         self.length = length
 
     def __getitem__(self, key: int) -> dict[str, Tensor]:
-        return self.crops.sample(*divmod(key, self.length))
+        return {**self.crops.sample(*divmod(key, self.length)), "key": torch.tensor(key)}
 
 
 class RunSampler(Sampler[int]):

@@ -174,7 +174,8 @@ class Trainer:
         if self.config.train.channels_last:
             image = image.contiguous(memory_format=torch.channels_last)
         with self.accelerator.autocast():
-            loss, logs = self.objective(self.wrapped, {**batch, "image": image})
+            pixels = {"pixels": batch["image"], "image": image}
+            loss, logs = self.objective(self.wrapped, {**batch, **pixels})
         self.accelerator.backward(loss / parts)
         return logs
 
