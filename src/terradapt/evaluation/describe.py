@@ -1,0 +1,99 @@
+"""What a checkpoint, a run's folder and this machine say of themselves, for the report."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from terradapt.classes import ClassMap
+from terradapt.report import Reference
+from terradapt.report.printed import load_tables
+
+LOG = "log.jsonl"
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a checkpoint comes from.
+
+    Attributes:
+        path: The checkpoint.
+        model: Its model's config, ``{}`` when the file does not say.
+        objective: Its training objective's config.
+        trained_on: Name of its dataset, or "".
+        commit: Commit of the code that trained it, or "".
+        resolution: Metres per pixel that its data was resampled to, or None.
+    """
+
+    path: str
+    model: Mapping[str, Any] = field(default_factory=dict)
+    objective: Mapping[str, Any] = field(default_factory=dict)
+    trained_on: str = ""
+    commit: str = ""
+    resolution: float | None = None
+
+
+def read_origin(path: str | Path) -> Origin:
+    """Read where a checkpoint comes from; an exported model says its path alone.
+
+    Raises:
+        CheckpointError: No whole checkpoint.
+    """
+    if Path(path).suffix != ".safetensors":
+        return Origin(str(path))
+    from terradapt.checkpoint import read_meta
+
+    meta = read_meta(path)
+    return Origin(
+        str(path),
+        meta.config.model.model_dump(mode="json"),
+        meta.config.objective.model_dump(mode="json"),
+        meta.data,
+        meta.commit,
+        meta.config.data.resolution,
+    )
+
+
+def read_log(folder: Path) -> list[dict[str, Any]]:
+    """Read the whole lines of a run's log; [] without one."""
+    events: list[dict[str, Any]] = []
+    path = folder / LOG
+    for line in path.read_text("utf-8").splitlines() if path.is_file() else ():
+        try:
+            events.append(json.loads(line))
+        except json.JSONDecodeError:
+            break
+    return events
+
+
+def hardware() -> str:
+    """Return the processor's model and the number of cores."""
+    model = platform.processor() or platform.machine()
+    info = Path("/proc/cpuinfo")
+    if info.is_file():
+        lines = [s for s in info.read_text("utf-8").splitlines() if s.startswith("model name")]
+        model = lines[0].partition(":")[2].strip() if lines else model
+    return f"{model}, {os.cpu_count()} cores"
+
+
+def references(classes: ClassMap) -> list[Reference]:
+    """Return the papers' own rows for land cover or roads, whichever the classes speak of."""
+    wanted = {"sam2ms-1", "sam2ms-2", "sam2ms-3"} if _roads(classes) else {"arafnet-2", "arafnet-3"}
+    if not _roads(classes):
+        wanted |= {"arafnet-5"}
+    return [
+        Reference(f"{row.names[0]}, {table.data.title()}", row.fractions(table), table.source)
+        for table in load_tables()
+        if table.id in wanted
+        for row in table.rows
+        if "ours" in row.names[0].casefold() or row.names[0].startswith("KD-")
+    ]
+
+
+def _roads(classes: ClassMap) -> bool:
+    return len(classes) == 2 and "road" in classes.names[1].casefold()

@@ -1,0 +1,53 @@
+"""The protocol of an evaluation: what is counted, and how."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+GEOSEG_PATCH = 1024  # px; GeoSeg's patch tool pads test images to multiples of this
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """What is counted, and how; the defaults count every labelled pixel as it is.
+
+    Args:
+        road: Class with per-image road figures (Dice, IoU, MAE, RLOD); None: the second class of
+            a checkpoint with two classes.
+        threshold: With two classes, the second one where its probability is above this, 0..1.
+        boundary: Tolerance of the boundary F1, metres; None: not measured.
+        erode: Label pixels within this many px of another class are not counted (ISPRS erodes its
+            labels by 3 px).
+        geoseg_compat: Count padding to multiples of 1024 px as class 0, as GeoSeg's patch tool
+            does; inflates the figures, for comparison only.
+        resolution: Metres per pixel at which images are predicted; None: the images' own.
+            Predictions are always counted on the label's own pixels.
+        match: Dataset's class name -> checkpoint's, for classes with two names.
+        stretch: See :func:`terradapt.metrics.per_image.image_scores`.
+    """
+
+    road: str | None = None
+    threshold: float = 0.5
+    boundary: float | None = None
+    erode: int = 0
+    geoseg_compat: bool = False
+    resolution: float | None = None
+    match: Mapping[str, str] = field(default_factory=dict)
+    stretch: bool = True
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what the report says of it; what is off is left out."""
+        values: dict[str, Any] = {
+            "labels": f"eroded by {self.erode} px" if self.erode else "full",
+            "padding": "counted as class 0 (geoseg_compat)" if self.geoseg_compat else "ignored",
+            "resolution": "native" if self.resolution is None else f"{self.resolution:g} m/px",
+        }
+        if self.threshold != 0.5:
+            values["threshold"] = self.threshold
+        if self.boundary is not None:
+            values["boundary_tolerance_m"] = self.boundary
+        if self.match:
+            values["match"] = [f"{a}={b}" for a, b in self.match.items()]
+        return values

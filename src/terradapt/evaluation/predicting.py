@@ -1,0 +1,158 @@
+"""One labelled image through a predictor, onto the label's own pixels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from terradapt.classes import IGNORE
+from terradapt.data.dataset import Dataset, Item
+from terradapt.data.reading import ItemReader
+from terradapt.errors import DataError
+from terradapt.evaluation.joining import JoinedClasses
+from terradapt.evaluation.options import GEOSEG_PATCH, Protocol
+from terradapt.evaluation.scoring import Scored, erode_labels
+from terradapt.grid import Window
+from terradapt.metrics.per_image import grey_map
+from terradapt.raster import SceneReader
+from terradapt.scene import PredictOptions, Predictor, predict_blocks
+
+Advance = Callable[[int], None]
+_SAME = 0.01  # resolutions closer than this share are alike
+
+
+@dataclass(frozen=True)
+class Road:
+    """The class with per-image figures: its id among the joined classes, and in the scores."""
+
+    joined: int
+    score: int
+
+
+def score_item(
+    dataset: Dataset,
+    item: Item,
+    predictor: Predictor,
+    joined: JoinedClasses,
+    protocol: Protocol,
+    road: Road | None = None,
+    advance: Advance | None = None,
+) -> Scored:
+    """Predict a whole image, blended as ``terradapt predict`` does, beside its label.
+
+    Args:
+        dataset: The item's dataset.
+        item: The image and its label.
+        predictor: The model.
+        joined: Classes of labels and predictions.
+        protocol: What is counted.
+        road: Class whose probability is kept.
+        advance: Called with the pixels predicted.
+
+    Raises:
+        DataError: No label, one of another size, or unknown values in it.
+        SceneError: The image cannot be read or does not fit the model.
+    """
+    with ExitStack() as files:
+        labelled = files.enter_context(ItemReader(dataset, item, predictor.spec))
+        target = joined.labels[labelled.mask(labelled.window)]
+        source: Any = labelled
+        if protocol.resolution is not None and _differs(labelled.resolution, protocol.resolution):
+            if item.extra is not None:
+                raise DataError(
+                    f"{item.image}: an image with an extra raster cannot be resampled",
+                    "evaluate with --resolution native",
+                )
+            source = files.enter_context(
+                SceneReader(item.image, predictor.spec, resolution=protocol.resolution)
+            )
+        target = erode_labels(target, protocol.erode)
+        if protocol.geoseg_compat:
+            source = PaddedReader(source, GEOSEG_PATCH)
+            target = _padded(target, GEOSEG_PATCH)
+        ids, grey = _predict(source, predictor, protocol, road, advance)
+        ids = _onto(joined.predictions[ids], target.shape)
+        grey = None if grey is None else _onto(grey, target.shape)
+        target = np.where(ids == IGNORE, np.uint8(IGNORE), target)
+        return Scored(item.id, target, ids, grey, labelled.resolution)
+
+
+class PaddedReader:
+    """A reader whose image is continued to the right and below by black, valid pixels.
+
+    Args:
+        reader: The image.
+        multiple: Both sides become multiples of this, px.
+    """
+
+    def __init__(self, reader: Any, multiple: int) -> None:
+        self.reader = reader
+        self.height, self.width = (-(-n // multiple) * multiple for n in _size(reader))
+
+    def read(self, window: Window) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+        """Read (C, H, W) pixels and (H, W) valid."""
+        pixels, valid = self.reader.read(window)
+        height, width = _size(self.reader)
+        rows = np.arange(window.row, window.bottom)[:, None]
+        cols = np.arange(window.col, window.right)[None]
+        outside = (rows >= height) | (cols >= width)
+        inside = (rows < self.height) & (cols < self.width)
+        return pixels, valid | (outside & inside)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.reader, name)
+
+
+def _predict(
+    source: Any,
+    predictor: Predictor,
+    protocol: Protocol,
+    road: Road | None,
+    advance: Advance | None,
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8] | None]:
+    height, width = _size(source)
+    ids = np.full((height, width), IGNORE, np.uint8)
+    grey = None if road is None else np.zeros((height, width), np.uint8)
+    options = PredictOptions(scores=None if road is None else "float16", resolution="native")
+    for block in predict_blocks(source, predictor, options):
+        ids[block.window.slices] = block.classes
+        if grey is not None and road is not None:
+            assert block.scores is not None
+            probability = np.nan_to_num(block.scores[road.score])
+            grey[block.window.slices] = grey_map(probability)
+            if protocol.threshold != 0.5 and len(predictor.classes) == 2:
+                chosen = (probability > protocol.threshold).astype(np.uint8)
+                known = block.classes != IGNORE
+                ids[block.window.slices] = np.where(known, chosen, np.uint8(IGNORE))
+        if advance is not None:
+            advance(block.window.height * block.window.width)
+    return ids, grey
+
+
+def _size(reader: Any) -> tuple[int, int]:
+    return int(reader.height), int(reader.width)
+
+
+def _differs(have: float | None, wanted: float) -> bool:
+    return have is not None and abs(have / wanted - 1) > _SAME
+
+
+def _padded(target: NDArray[np.uint8], multiple: int) -> NDArray[np.uint8]:
+    below, right = (-n % multiple for n in target.shape)
+    return np.pad(target, ((0, below), (0, right)))
+
+
+def _onto(values: NDArray[np.uint8], shape: tuple[int, ...]) -> NDArray[np.uint8]:
+    """Take the nearest pixel of another grid over the same ground."""
+    if values.shape == shape:
+        return values
+    picks = [
+        np.minimum(((np.arange(wanted) + 0.5) * have / wanted).astype(int), have - 1)
+        for have, wanted in zip(values.shape, shape, strict=True)
+    ]
+    return values[np.ix_(*picks)]

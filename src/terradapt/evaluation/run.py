@@ -1,0 +1,209 @@
+"""evaluate: a predictor over a split of a dataset, whole images, one report."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from terradapt.classes import ClassMap
+from terradapt.data import Dataset, Item
+from terradapt.data.reading import ItemReader
+from terradapt.errors import DataError
+from terradapt.evaluation.describe import Origin, hardware, read_log, references
+from terradapt.evaluation.joining import JoinedClasses, join_classes
+from terradapt.evaluation.options import Protocol
+from terradapt.evaluation.places import Place, choose_places, image_places
+from terradapt.evaluation.predicting import Road, score_item
+from terradapt.evaluation.scoring import Scorer
+from terradapt.grid import Window
+from terradapt.report import Picture, Report
+from terradapt.scene import Predictor
+
+PICTURES = 6
+PICTURE_SIDE = 512  # px
+_OFF = 0.1  # resolutions differing by more than this share are told
+
+
+def evaluate(
+    predictor: Predictor,
+    dataset: Dataset,
+    split: str = "test",
+    protocol: Protocol | None = None,
+    *,
+    origin: Origin | None = None,
+    pictures: int = PICTURES,
+    title: str = "",
+    commit: str = "",
+    facts: Mapping[str, str] | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> Report:
+    """Predict every image of a split whole and count it against its label.
+
+    Args:
+        predictor: The model.
+        dataset: Labelled images, on which the model may or may not have been trained.
+        split: Name of the split, or ``all``.
+        protocol: What is counted; every labelled pixel as it is when missing.
+        origin: Where the checkpoint comes from; the run's log beside it gives the curves.
+        pictures: Places shown side by side.
+        title: Heading of the report.
+        commit: Commit of the running code.
+        facts: Further lines for the report's run facts, for example the command.
+        progress: Called with the pixels predicted.
+
+    Returns:
+        The report, not yet written.
+
+    Raises:
+        DataError: No such split, an image without a label, a label that does not fit its image or
+            holds unknown values, or no common class.
+        SceneError: An image cannot be read or does not fit the model.
+    """
+    protocol, origin = protocol or Protocol(), origin or Origin("")
+    items = dataset.split(split)
+    joined = join_classes(dataset.classes, predictor.classes, protocol.match)
+    road = _road(joined, predictor.classes, protocol.road)
+    _check_items(dataset, items, predictor)
+    scorer = Scorer(joined.classes, protocol, road.joined if road else None)
+    places: list[Place] = []
+    started = time.monotonic()
+    for item in items:
+        image = score_item(dataset, item, predictor, joined, protocol, road, progress)
+        scorer.add(image)
+        label, ids = image.target[: item.height], image.prediction[: item.height]
+        places += image_places(
+            item.id, label[:, : item.width], ids[:, : item.width], len(joined.classes), PICTURE_SIDE
+        )
+    seconds = time.monotonic() - started
+    notes = [*joined.notes, *_notes(dataset, items, predictor, origin, protocol, scorer)]
+    return Report(
+        metrics=scorer.metrics(),
+        classes=joined.classes,
+        protocol={"split": split, "splits": dataset.protocol, **protocol.to_dict()},
+        data=_data(dataset, split, items, origin),
+        checkpoint=origin.path,
+        commit=commit,
+        title=title or f"Evaluation on {dataset.name}",
+        model=dict(origin.model) | ({"objective": dict(origin.objective)} if origin.model else {}),
+        confusion=scorer.confusion.matrix,
+        images=sorted(scorer.rows, key=lambda row: (row["miou"], row["id"])),
+        facts=_facts(predictor, items, seconds, origin) | dict(facts or {}),
+        notes=notes,
+        events=read_log(Path(origin.path).parent) if origin.path else (),
+        pictures=_pictures(dataset, predictor, choose_places(places, pictures)),
+        references=references(joined.classes),
+    )
+
+
+def _road(joined: JoinedClasses, checkpoint: ClassMap, name: str | None) -> Road | None:
+    """The class with per-image figures, where the checkpoint has it."""
+    if name is None and len(checkpoint) != 2:
+        return None
+    score = 1 if name is None else checkpoint.index(name)
+    return Road(int(joined.predictions[score]), score)
+
+
+def _check_items(dataset: Dataset, items: Sequence[Item], predictor: Predictor) -> None:
+    """Meet the faults that would come up after hours: labels missing or of another size."""
+    for item in items:
+        if item.label is None:
+            raise DataError(
+                f"{item.image}: has no label to be evaluated against",
+                "label it, or leave it out of the split in splits.json",
+            )
+    for item in items:
+        with ItemReader(dataset, item, predictor.spec) as reader:
+            reader.mask(Window(0, 0, 1, 1))
+
+
+def _data(dataset: Dataset, split: str, items: Sequence[Item], origin: Origin) -> dict[str, Any]:
+    known = [i.resolution for i in items if i.resolution]
+    values: dict[str, Any] = {
+        "name": dataset.name,
+        "split": split,
+        "images": len(items),
+        "root": str(dataset.root),
+        "resolution_m": float(np.median(known)) if known else None,
+        "trained_on": origin.trained_on or None,
+    }
+    return {k: v for k, v in values.items() if v is not None}
+
+
+def _facts(
+    predictor: Predictor, items: Sequence[Item], seconds: float, origin: Origin
+) -> dict[str, str]:
+    pixels = sum(i.height * i.width for i in items)
+    device = str(getattr(predictor, "device", "cpu"))
+    facts = {
+        "time": f"{seconds:.1f} s for {pixels / 1e6:.1f} Mpx",
+        "device": device,
+        "hardware": hardware(),
+        "window": f"{predictor.window} px",
+    }
+    if origin.commit:
+        facts["commit_of_training"] = origin.commit
+    return facts
+
+
+def _notes(
+    dataset: Dataset,
+    items: Sequence[Item],
+    predictor: Predictor,
+    origin: Origin,
+    protocol: Protocol,
+    scorer: Scorer,
+) -> list[str]:
+    notes = []
+    absent = scorer.confusion.metrics(scorer.classes)["absent"]
+    if absent:
+        notes.append(
+            f"Neither labelled nor predicted here, and so left out of the means: "
+            f"{', '.join(absent)}."
+        )
+    if origin.trained_on and origin.trained_on != dataset.name:
+        notes.append(f"Cross-data: trained on {origin.trained_on}, evaluated on {dataset.name}.")
+    if protocol.geoseg_compat:
+        notes.append(
+            "geoseg_compat: padding is counted as class 0. These figures are too high; "
+            "use them only to compare with tools that do the same."
+        )
+    trained, known = predictor.spec.resolution, [i.resolution for i in items if i.resolution]
+    if protocol.resolution is None and trained and known:
+        here = float(np.median(known))
+        if abs(here / trained - 1) > _OFF:
+            notes.append(
+                f"The images have {here:.3g} m/px, the checkpoint was trained at {trained:.3g}: "
+                "--resolution auto resamples them."
+            )
+    if scorer.unmeasured:
+        notes.append(
+            f"Without a resolution, and so without a boundary F1: {len(scorer.unmeasured)} images."
+        )
+    return notes
+
+
+def _pictures(
+    dataset: Dataset, predictor: Predictor, chosen: Sequence[tuple[str, Place]]
+) -> list[Picture]:
+    by_id = {item.id: item for item in dataset.items}
+    pictures = []
+    for why, place in chosen:
+        with ItemReader(dataset, by_id[place.id], predictor.spec) as reader:
+            pixels, _ = reader.read(place.window)
+        label, prediction = place.arrays()
+        w = place.window
+        caption = f"{why}, error {100 * place.error:.1f} %; rows {w.row} to {w.bottom - 1}, "
+        caption += f"columns {w.col} to {w.right - 1}"
+        image = shown_bands(pixels)
+        pictures.append(Picture(place.id, image, label, prediction, caption))
+    return pictures
+
+
+def shown_bands(pixels: np.ndarray[Any, np.dtype[np.uint8]]) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    """Return (H, W, 3) of (C, H, W): the first three bands, or the first one as grey."""
+    first = pixels[:3] if len(pixels) >= 3 else np.repeat(pixels[:1], 3, axis=0)
+    return np.ascontiguousarray(np.moveaxis(first, 0, 2))
