@@ -17,7 +17,7 @@ KINDS = "give a checkpoint.safetensors or model.onnx"
 def load(
     path: str | Path,
     *,
-    engine: str = "auto",
+    engine: str = "own",
     device: str | None = None,
     precision: str = "fp32",
     trunk: str | Path | None = None,
@@ -26,7 +26,8 @@ def load(
 
     Args:
         path: ``.safetensors`` (torch) or ``.onnx``.
-        engine: What runs it; ``auto`` takes the file's own.
+        engine: What runs it: ``own`` is torch or ONNX Runtime, as the file is; see
+            :func:`terradapt.export.fastest.load` for more.
         device: A torch device such as ``cuda:0``; None takes a GPU when there is one.
         precision: ``fp32``, ``bf16`` or ``fp16``, torch only.
         trunk: Weights of a frozen trunk that the checkpoint only names.

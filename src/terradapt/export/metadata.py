@@ -1,0 +1,194 @@
+"""What an exported model says to others: QGIS Deepness, STAC MLM, and terradapt itself."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from terradapt import __version__
+from terradapt.checkpoint import Meta
+from terradapt.predictors.onnx_file import FORMAT, KEY
+
+OVERLAP = 25
+"""Per cent of a tile that Deepness reads twice."""
+STAC_VERSION = "1.1.0"
+EXTENSIONS = (
+    "https://stac-extensions.github.io/mlm/v1.5.0/schema.json",
+    "https://stac-extensions.github.io/classification/v2.0.0/schema.json",
+    "https://stac-extensions.github.io/file/v2.1.0/schema.json",
+)
+
+
+@dataclass(frozen=True)
+class Exported:
+    """Facts of one exported file.
+
+    Attributes:
+        window: Side of a window, px.
+        multiple: Sides must be multiples of this, px; the window when the size is fixed.
+        precision: ``fp32`` or ``int8``.
+        parameters: All parameters of the model.
+    """
+
+    window: int
+    multiple: int
+    precision: str
+    parameters: int
+
+
+def properties(meta: Meta, exported: Exported) -> dict[str, str]:
+    """Return all texts for the file's ``metadata_props``."""
+    return {**deepness(meta, exported.window), KEY: own(meta, exported)}
+
+
+def deepness(meta: Meta, window: int) -> dict[str, str]:
+    """Return the keys that QGIS Deepness reads; every value is JSON text.
+
+    Resolution is in centimetres per pixel, the overlap in per cent; mean and std apply after the
+    division by 255 that Deepness always does. Imagery without a known resolution gets no key, and
+    Deepness then asks its user.
+    """
+    values: dict[str, Any] = {
+        "model_type": "Segmentor",
+        "class_names": {str(i): name for i, name in enumerate(meta.classes.names)},
+        "tiles_size": window,
+        "tiles_overlap": OVERLAP,
+        "standardization_mean": list(meta.spec.mean),
+        "standardization_std": list(meta.spec.std),
+        "seg_thresh": 0.0,
+        "seg_small_segment": 0,
+    }
+    if meta.spec.resolution is not None:
+        values["resolution"] = round(meta.spec.resolution * 100, 6)
+    return {key: json.dumps(value) for key, value in values.items()}
+
+
+def own(meta: Meta, exported: Exported) -> str:
+    """Return the JSON text from which ``terradapt predict`` needs nothing else."""
+    values = json.loads(meta.to_json())
+    for absent in ("progress", "format"):
+        values.pop(absent, None)
+    encoder = values["config"]["model"]["encoder"]
+    encoder["weights"] = encoder["weights"] and Path(encoder["weights"]).name
+    facts = {
+        "format": FORMAT,
+        "window": exported.window,
+        "multiple": exported.multiple,
+        "precision": exported.precision,
+        "parameters": exported.parameters,
+        "exported_by": __version__,
+    }
+    return json.dumps(values | facts, sort_keys=True)
+
+
+def mlm_item(path: Path, meta: Meta, exported: Exported) -> dict[str, Any]:
+    """Return a STAC item with the Machine Learning Model extension for an exported file.
+
+    The item has no geometry: where a model holds is more than where its pixels came from.
+    """
+    now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return {
+        "type": "Feature",
+        "stac_version": STAC_VERSION,
+        "stac_extensions": list(EXTENSIONS),
+        "id": path.stem,
+        "geometry": None,
+        "properties": {
+            "datetime": now,
+            "description": meta.config.description or f"{meta.config.model.name} by terradapt",
+            **_model_properties(path, meta, exported),
+        },
+        "links": [],
+        "assets": {"model": _asset(path, meta)},
+    }
+
+
+def write_item(path: Path, item: Mapping[str, Any]) -> Path:
+    """Write an item beside the model as ``<stem>.stac.json`` and return its path."""
+    target = path.with_suffix(".stac.json")
+    part = target.with_name(f".{target.name}.part")
+    part.write_text(json.dumps(item, indent=2) + "\n", "utf-8")
+    part.replace(target)
+    return target
+
+
+def _model_properties(path: Path, meta: Meta, exported: Exported) -> dict[str, Any]:
+    model = meta.config.model
+    return {
+        "mlm:name": path.stem,
+        "mlm:architecture": f"{model.name} ({model.encoder.name})",
+        "mlm:tasks": ["semantic-segmentation"],
+        "mlm:framework": "ONNX",
+        "mlm:framework_version": "opset 17",
+        "mlm:memory_size": path.stat().st_size,
+        "mlm:total_parameters": exported.parameters,
+        "mlm:pretrained": model.encoder.weights is not None,
+        "mlm:accelerator_constrained": False,
+        "mlm:batch_size_suggestion": 1,
+        "mlm:hyperparameters": {"window": exported.window, "precision": exported.precision},
+        "mlm:input": [_input(meta, exported)],
+        "mlm:output": [_output(meta, exported)],
+    }
+
+
+def _input(meta: Meta, exported: Exported) -> dict[str, Any]:
+    """Describe the input; mean and deviation are in units of the 8-bit pixels."""
+    spec = meta.spec
+    names = spec.band_names or tuple(f"band {i}" for i in spec.bands)
+    side = exported.window if exported.multiple == exported.window else -1
+    return {
+        "name": "image",
+        "bands": list(names),
+        "input": {
+            "shape": [-1, len(spec.bands), side, side],
+            "dim_order": ["batch", "channel", "height", "width"],
+            "data_type": "float32",
+        },
+        "value_scaling": [
+            {"type": "z-score", "mean": round(255 * m, 6), "stddev": round(255 * s, 6)}
+            for m, s in zip(spec.mean, spec.std, strict=True)
+        ],
+        "resize_type": None,
+        "pre_processing_function": None,
+    }
+
+
+def _output(meta: Meta, exported: Exported) -> dict[str, Any]:
+    side = exported.window if exported.multiple == exported.window else -1
+    return {
+        "name": "scores",
+        "tasks": ["semantic-segmentation"],
+        "result": {
+            "shape": [-1, len(meta.classes), side, side],
+            "dim_order": ["batch", "class", "height", "width"],
+            "data_type": "float32",
+        },
+        "classification:classes": [
+            {
+                "value": i,
+                "name": name,
+                "description": name,
+                "color_hint": "{:02X}{:02X}{:02X}".format(*meta.classes.colours[i]),
+            }
+            for i, name in enumerate(meta.classes.names)
+        ],
+        "post_processing_function": None,
+    }
+
+
+def _asset(path: Path, meta: Meta) -> dict[str, Any]:
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    return {
+        "href": f"./{path.name}",
+        "title": f"{meta.config.model.name}, ONNX",
+        "type": "application/octet-stream; framework=onnx",
+        "roles": ["mlm:model", "data"],
+        "mlm:artifact_type": "ONNX",
+        "file:size": path.stat().st_size,
+        "file:checksum": f"1220{digest}",
+    }

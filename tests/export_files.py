@@ -1,0 +1,59 @@
+"""Small models whose scores vary, and their exported files, for the export tests."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from terradapt.checkpoint import Meta
+from terradapt.classes import ROADS, ClassMap
+from terradapt.config import EncoderConfig, InputSpec, ModelConfig, RunConfig
+from terradapt.export.parity import patches
+from terradapt.models import MODELS, build
+from terradapt.models.contract import SegmentationModel
+from terradapt.predictors.torch import normalize
+
+K_MAX = 4  # a head has at most this many channels
+LAND = ClassMap(("water", "land", "road", "building"))
+
+
+def pixels(batch: int, height: int, width: int, seed: int = 0) -> NDArray[np.uint8]:
+    """Coloured patches, (B, 3, H, W)."""
+    return patches(3, max(height, width), batch, seed)[..., :height, :width]
+
+
+def lively(model: SegmentationModel, seed: int = 0) -> SegmentationModel:
+    """Give a randomly initialised model batch statistics and logits that vary over the pixels."""
+    norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
+    momenta = [m.momentum for m in norms]
+    x = normalize(torch.from_numpy(pixels(8, 128, 128, seed)), InputSpec())
+    for norm in norms:
+        norm.momentum = 1.0
+    with torch.no_grad():
+        model.train()
+        model(x)
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum
+            norm.running_var.clamp_(min=float(norm.running_var.mean()) / 2 + 1e-3)
+        model.eval()
+        spread = model(x).logits[:, -1].std()
+        last = [m for m in model.modules() if isinstance(m, nn.Conv2d) and m.out_channels <= K_MAX]
+        last[-1].weight.mul_(2 / spread)
+    return model
+
+
+def small(
+    name: str = "kd-arafnet", encoder: str = "mobilenetv3_small_100", **options: object
+) -> tuple[SegmentationModel, Meta]:
+    """Return a lively model of the registry and what its checkpoint would say."""
+    torch.manual_seed(0)
+    config = RunConfig(
+        name="tiny",
+        model=ModelConfig(name=name, encoder=EncoderConfig(name=encoder), options=options),
+    )
+    classes = ROADS if MODELS[name].binary else LAND
+    model = lively(build(config.model, len(classes)))
+    meta = Meta(config=config, classes=classes, spec=InputSpec(resolution=0.09), window=128)
+    return model, meta
