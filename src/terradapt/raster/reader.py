@@ -124,6 +124,15 @@ class SceneReader:
         full[:, rows, cols], mask[rows, cols] = pixels, valid
         return full, mask
 
+    def pixel_area(self, row: int) -> float | None:
+        """Return square metres of a pixel of a row; None without a CRS."""
+        if self.crs is None or self.resolution is None:
+            return None
+        if not self.crs.is_geographic:
+            return self.resolution**2
+        side = _local_scale(self.crs, self.transform, self.width, 2 * row + 1)
+        return None if side is None else side**2
+
     def _read_inside(self, window: Window) -> tuple[NDArray[Any], NDArray[np.bool_]]:
         raw = self._raw(window, self.indexes)
         valid = self._valid(raw, window)

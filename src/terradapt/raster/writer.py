@@ -162,23 +162,20 @@ class SceneWriter:
         self.notes.append(note)
 
     def commit(self, tags: Mapping[str, str] | None = None) -> None:
-        """Add overviews, write every layer and remove the part folder.
+        """Add overviews and write every layer; :meth:`clean` then removes the part folder.
 
         Args:
             tags: More metadata for the first layer.
 
         Raises:
-            OutputError: The result cannot be written; the part folder stays for a resume.
+            OutputError: The result cannot be written.
         """
         assert self.rows_done == self.rows
         for number, (name, layer) in enumerate(self.layers.items()):
-            extra = dict(tags or {}) if number == 0 else {}
-            self._assemble(name, layer, extra)
-        self.close()
-        shutil.rmtree(self.part, ignore_errors=True)
+            self._assemble(name, layer, dict(tags or {}) if number == 0 else {})
 
-    def abort(self) -> None:
-        """Remove everything that was written."""
+    def clean(self) -> None:
+        """Remove the part folder."""
         self.close()
         shutil.rmtree(self.part, ignore_errors=True)
 

@@ -1,7 +1,8 @@
 """Scenes of any size: windows in, blended blocks out. Imports no model library."""
 
 from terradapt.scene.options import PredictOptions
+from terradapt.scene.predict import predict_scene
 from terradapt.scene.predictor import Predictor
 from terradapt.scene.stream import Block, predict_blocks
 
-__all__ = ["Block", "PredictOptions", "Predictor", "predict_blocks"]
+__all__ = ["Block", "PredictOptions", "Predictor", "predict_blocks", "predict_scene"]

@@ -1,0 +1,195 @@
+"""``terradapt predict``: scenes become class GeoTIFFs."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from terradapt.scene import PredictOptions
+
+
+class Scores(StrEnum):
+    """How class probabilities are stored."""
+
+    float16 = "float16"
+    uint8 = "uint8"
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verb to the command line."""
+    app.command("predict")(predict)
+
+
+def predict(
+    checkpoint: Annotated[Path, typer.Argument(help="checkpoint.safetensors or model.onnx.")],
+    scenes: Annotated[
+        list[str], typer.Argument(metavar="SCENE...", help="Rasters, or folders: one mosaic each.")
+    ],
+    output: Annotated[
+        Path, typer.Option("-o", "--output", help="FILE.tif for one scene, else a folder.")
+    ],
+    mosaic: Annotated[bool, typer.Option(help="Take all scenes as one mosaic.")] = False,
+    scores: Annotated[
+        Scores | None, typer.Option(help="Write class probabilities too, in this form.")
+    ] = None,
+    confidence: Annotated[
+        bool, typer.Option("--confidence", help="Write the winner's probability too.")
+    ] = False,
+    classes: Annotated[
+        str, typer.Option(help="Choose among these classes only: names with commas.")
+    ] = "",
+    aoi: Annotated[
+        Path | None, typer.Option(help="Area of interest: polygons, or a mask raster.")
+    ] = None,
+    resolution: Annotated[
+        str, typer.Option(help="What the model sees: auto, native or metres per pixel.")
+    ] = "auto",
+    tta: Annotated[
+        bool, typer.Option("--tta", help="Mean over eight turned and mirrored views.")
+    ] = False,
+    bands: Annotated[str, typer.Option(help="Bands to use: indexes or names with commas.")] = "",
+    nodata: Annotated[
+        float | None, typer.Option(help="Nodata value instead of the scene's own.")
+    ] = None,
+    window: Annotated[int | None, typer.Option(help="Side of a window, px.", min=1)] = None,
+    overlap: Annotated[float, typer.Option(help="Share of a window, 0 to 0.9.")] = 0.25,
+    margin: Annotated[int, typer.Option(help="Pixels dropped at inner edges.", min=0)] = 0,
+    batch: Annotated[int | None, typer.Option(help="Windows per model call.", min=1)] = None,
+    device: Annotated[str | None, typer.Option(help="For example cuda:0 or cpu.")] = None,
+    precision: Annotated[str, typer.Option(help="fp32, bf16 or fp16.")] = "fp32",
+    engine: Annotated[str, typer.Option(help="What runs the model.")] = "auto",
+    trunk: Annotated[
+        Path | None, typer.Option(help="Frozen trunk that the checkpoint only names.")
+    ] = None,
+    cluster: Annotated[
+        str | None, typer.Option(help="Dask scheduler, tcp://HOST:PORT, or 'local'.")
+    ] = None,
+    workers: Annotated[int | None, typer.Option(help="Workers of --cluster local.", min=1)] = None,
+    allow_remote: Annotated[
+        bool, typer.Option("--allow-remote", help="Let scenes be https:// or s3:// addresses.")
+    ] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on where a run stopped.")] = False,
+) -> None:
+    """The result of `terradapt predict` is a class GeoTIFF per scene, with figures and a style.
+
+    Each is a cloud optimized GeoTIFF on the scene's own grid, with colour table and class names;
+    beside it stand .json (pixels and hectares per class) and .qml (QGIS).
+    """
+    from terradapt import predictors
+    from terradapt.scene import PredictOptions
+    from terradapt.scene.predict import check_output
+
+    options = PredictOptions(
+        window=window, overlap=overlap, margin=margin, batch=batch,
+        scores=None if scores is None else scores.value, confidence=confidence,
+        classes=_listed(classes), aoi=aoi, resolution=_resolution(resolution),
+        bands=tuple(int(b) if b.isdecimal() else b for b in _listed(bands)), nodata=nodata,
+        allow_remote=allow_remote, resume=resume,
+    )  # fmt: skip
+    jobs = outputs(scenes, output, mosaic)
+    for _, out in jobs:
+        check_output(out)
+    opening: dict[str, Any] = {"engine": engine, "device": device, "precision": precision}
+    opening["trunk"] = trunk
+    predictor = predictors.load(checkpoint, **opening)
+    if tta:
+        from terradapt.predictors.tta import TtaPredictor
+
+        predictor = TtaPredictor(predictor)
+    name = f"{checkpoint.name} {_digest(checkpoint)}{' tta' if tta else ''}"
+    if cluster:
+        from terradapt.scene.cluster import Cluster
+
+        with Cluster(cluster, checkpoint, opening, tta=tta, workers=workers) as pool:
+            _run(jobs, predictor, options, name, pool.blocks)
+    else:
+        _run(jobs, predictor, options, name, None)
+
+
+def _run(
+    jobs: list[tuple[Any, Path]],
+    predictor: Any,
+    options: PredictOptions,
+    name: str,
+    blocks: Any,
+) -> None:
+    from terradapt.cli._progress import progress
+    from terradapt.scene import predict_scene
+
+    for scene, out in jobs:
+        try:
+            figures = predict_scene(
+                predictor, scene, out, options, progress, model=name, blocks=blocks
+            )
+        except KeyboardInterrupt:
+            typer.echo(f"stopped; go on with --resume, the state is in {out}.part", err=True)
+            raise
+        _tell(out, figures)
+
+
+def outputs(scenes: list[str], output: Path, mosaic: bool) -> list[tuple[Any, Path]]:
+    """Return each scene with the file that it becomes.
+
+    Raises:
+        OutputError: Several scenes and one file, or two scenes of the same name.
+    """
+    from terradapt.errors import OutputError
+
+    is_file = output.suffix.lower() in {".tif", ".tiff"} and not output.is_dir()
+    if mosaic or len(scenes) == 1:
+        scene: Any = [Path(s) for s in scenes] if mosaic else scenes[0]
+        stem = "mosaic" if mosaic else Path(scenes[0]).stem or "scene"
+        return [(scene, output if is_file else output / f"{stem}.tif")]
+    if is_file:
+        raise OutputError(
+            f"{output}: is one file for {len(scenes)} scenes", "give a folder, or add --mosaic"
+        )
+    jobs = [(scene, output / f"{Path(scene).stem}.tif") for scene in scenes]
+    doubled = {out for _, out in jobs if [o for _, o in jobs].count(out) > 1}
+    if doubled:
+        raise OutputError(
+            f"{sorted(doubled)[0]}: would hold two scenes", "predict scenes of one name separately"
+        )
+    return jobs
+
+
+def _tell(out: Path, figures: dict[str, Any]) -> None:
+    typer.echo(f"{out}: {figures['width']} x {figures['height']} px")
+    if not figures["crs"]:
+        typer.echo(f"{out}: the scene has no CRS; pixels are counted, hectares are not")
+    if not figures["valid_pixels"]:
+        typer.echo(f"{out}: the scene has no valid pixel; the result is all nodata")
+    for row in figures["classes"]:
+        area = "" if row["hectares"] is None else f"{row['hectares']:12.4f} ha"
+        typer.echo(f"  {row['name']:<24} {row['pixels']:>14} px {row['share']:8.2%} {area}")
+
+
+def _listed(text: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+def _resolution(text: str) -> Any:
+    from terradapt.errors import ConfigError
+
+    if text in ("auto", "native"):
+        return text
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < float("inf"):
+        raise ConfigError(
+            f"'{text}' is no resolution", "use --resolution auto, native or metres per pixel"
+        )
+    return value
+
+
+def _digest(path: Path) -> str:
+    import hashlib
+
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:12]

@@ -1,0 +1,91 @@
+"""Area of interest: polygons or a mask raster that bound what is predicted."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from rasterio.crs import CRS
+from rasterio.transform import Affine
+from rasterio.warp import transform_geom
+
+from terradapt.errors import SceneError
+from terradapt.grid import Window
+from terradapt.raster.reader import SceneReader, locate
+from terradapt.raster.shapes import rasterize
+
+_VECTOR = frozenset({".gpkg", ".geojson", ".json", ".shp", ".fgb", ".kml"})
+
+
+class AreaOfInterest:
+    """A scene whose pixels are valid only inside an area; their values stay, for context.
+
+    Args:
+        source: The scene.
+        path: A vector file of polygons, or a raster of the scene's size, not 0 inside.
+
+    Raises:
+        SceneError: A file that cannot be read, has no polygons, or does not lie on the scene.
+    """
+
+    def __init__(self, source: Any, path: Path) -> None:
+        self._source = source
+        self._shapes: list[Any] = []
+        self._mask: SceneReader | None = None
+        if path.suffix.lower() in _VECTOR:
+            self._shapes = _polygons(path, source.crs)
+        else:
+            self._mask = SceneReader(path)
+            if (self._mask.height, self._mask.width) != (source.height, source.width):
+                raise SceneError(
+                    f"{path}: is {self._mask.width} x {self._mask.height} px, the scene "
+                    f"{source.width} x {source.height}",
+                    "use a mask on the scene's own grid, or polygons",
+                )
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._source, name)
+
+    def read(self, window: Window) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+        """Read a window; outside the area no pixel is valid."""
+        pixels, valid = self._source.read(window)
+        return pixels, valid & self.inside(window) if valid.any() else valid
+
+    def inside(self, window: Window) -> NDArray[np.bool_]:
+        """Return the (H, W) mask of the area."""
+        if self._mask is not None:
+            values, good = self._mask.read(window)
+            marked: NDArray[np.bool_] = good & (values != 0).any(0)
+            return marked
+        t = self._source.transform
+        x, y = locate(t, window.col, window.row)
+        moved = Affine(t.a, t.b, x, t.d, t.e, y)
+        pairs = [(s, 1) for s in self._shapes]
+        burnt = rasterize(pairs, height=window.height, width=window.width, transform=moved)
+        inside: NDArray[np.bool_] = burnt > 0
+        return inside
+
+
+def _polygons(path: Path, crs: CRS | None) -> list[Any]:
+    """Read polygons with the scene's CRS as GeoJSON mappings."""
+    import shapely
+    from pyogrio.raw import read
+
+    if not path.exists():
+        raise SceneError(f"{path}: no such file", "check the path of --aoi")
+    try:
+        meta, _, geometry, _ = read(path, columns=[])
+    except Exception as error:
+        raise SceneError(
+            f"{path}: cannot be read as polygons ({' '.join(str(error).split())})",
+            "use a GeoPackage, GeoJSON or Shapefile",
+        ) from error
+    shapes = [s for s in shapely.from_wkb(geometry) if s is not None and s.area > 0]
+    if not shapes:
+        raise SceneError(f"{path}: has no polygons", "draw the area of interest as polygons")
+    mappings = [shapely.geometry.mapping(s) for s in shapes]
+    if meta["crs"] and crs is not None and CRS.from_user_input(meta["crs"]) != crs:
+        mappings = [transform_geom(meta["crs"], crs, m) for m in mappings]
+    return mappings

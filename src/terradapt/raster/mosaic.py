@@ -1,0 +1,167 @@
+"""Mosaic: many files on one pixel grid, read as one scene."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from rasterio.transform import Affine
+
+from terradapt.config import InputSpec
+from terradapt.errors import SceneError
+from terradapt.grid import Window
+from terradapt.raster.reader import SceneReader, ground_resolution, locate
+
+SUFFIXES = frozenset({".tif", ".tiff", ".vrt", ".jp2", ".png", ".jpg", ".jpeg"})
+_OPEN = 32
+_SNAP = 0.05  # px
+
+
+class Mosaic:
+    """Files of one CRS and pixel size as one scene; where they overlap, the first valid one counts.
+
+    It has :class:`SceneReader`'s attributes and ``read``.
+
+    Args:
+        paths: The files, in order of precedence.
+        name: What errors call the whole.
+        spec: Bands and stretch of the model.
+        options: Further arguments of every :class:`SceneReader`.
+
+    Raises:
+        SceneError: A file that cannot be read, has no place, or another grid than the first.
+    """
+
+    def __init__(
+        self, paths: Sequence[Path], name: Path, spec: InputSpec | None = None, **options: Any
+    ) -> None:
+        if not paths:
+            raise SceneError(f"{name}: has no rasters", "put GeoTIFF files in it")
+        self.path, self.spec = name, spec
+        self._paths, self._options = list(paths), options
+        self._open: OrderedDict[int, SceneReader] = OrderedDict()
+        first = self._reader(0)
+        self.crs, self.count, self.dtype = first.crs, first.count, first.dtype
+        self.nodata, self.band_names = first.nodata, first.band_names
+        self.indexes, self.block_height = first.indexes, 1
+        self._areas = [self._place(i, first) for i in range(len(self._paths))]
+        self._anchor(first)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close all files."""
+        for reader in self._open.values():
+            reader.close()
+        self._open.clear()
+
+    def read(self, window: Window) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+        """Read a window as :meth:`SceneReader.read` does."""
+        kind = np.uint8 if self.spec else np.dtype(self.dtype)
+        shape = (window.height, window.width)
+        pixels = np.zeros((len(self.indexes), *shape), kind)
+        valid = np.zeros(shape, bool)
+        for index, area in enumerate(self._areas):
+            common = area.intersect(window)
+            if common is None:
+                continue
+            rows, cols = common.shift(-window.row, -window.col).slices
+            if valid[rows, cols].all():
+                continue
+            part, good = self._reader(index).read(common.shift(-area.row, -area.col))
+            take = good & ~valid[rows, cols]
+            np.copyto(pixels[:, rows, cols], part, where=take)
+            valid[rows, cols] |= good
+        return pixels, valid
+
+    def pixel_area(self, row: int) -> float | None:
+        """Return square metres of a pixel of a row."""
+        return self._reader(0).pixel_area(row + self._origin[0])
+
+    def _reader(self, index: int) -> SceneReader:
+        if index not in self._open:
+            self._open[index] = SceneReader(self._paths[index], self.spec, **self._options)
+            if len(self._open) > _OPEN:
+                self._open.popitem(last=False)[1].close()
+        self._open.move_to_end(index)
+        return self._open[index]
+
+    def _place(self, index: int, first: SceneReader) -> Window:
+        """Return a file's rectangle in pixels of the first file."""
+        reader, base = self._reader(index), first.transform
+        path = self._paths[index]
+        if reader.crs != first.crs or reader.crs is None:
+            raise SceneError(
+                f"{path}: its CRS is not that of {self._paths[0].name}",
+                "bring all files to one CRS first: gdalwarp -t_srs",
+            )
+        if len(reader.indexes) != len(first.indexes) or reader.dtype != first.dtype:
+            raise SceneError(
+                f"{path}: its bands or type are not those of {self._paths[0].name}",
+                "mosaic only files of one kind",
+            )
+        turn = np.array([(t.a, t.b, t.d, t.e) for t in (reader.transform, base)])
+        same = bool(np.abs(turn[0] - turn[1]).max() <= 1e-6 * np.abs(turn).max())
+        col, row = locate(~base, reader.transform.c, reader.transform.f)
+        if not same or max(abs(col - round(col)), abs(row - round(row))) > _SNAP:
+            raise SceneError(
+                f"{path}: its pixels do not lie on the grid of {self._paths[0].name}",
+                "bring all files to one grid first: gdalwarp -tap -tr, or gdalbuildvrt",
+            )
+        return Window(round(row), round(col), reader.height, reader.width)
+
+    def _anchor(self, first: SceneReader) -> None:
+        top, left = min(a.row for a in self._areas), min(a.col for a in self._areas)
+        self._areas = [a.shift(-top, -left) for a in self._areas]
+        self.height = max(a.bottom for a in self._areas)
+        self.width = max(a.right for a in self._areas)
+        self._origin = (top, left)
+        t = first.transform
+        self.transform = Affine(
+            t.a, t.b, t.c + left * t.a + top * t.b, t.d, t.e, t.f + left * t.d + top * t.e
+        )
+        self.resolution = ground_resolution(self.crs, self.transform, self.width, self.height)
+
+
+def open_scene(
+    path: str | Path | Sequence[Path], spec: InputSpec | None = None, **options: Any
+) -> SceneReader | Mosaic:
+    """Open a file as a scene, or a folder or several files as one mosaic.
+
+    Args:
+        path: A file, a folder, an address, or several files.
+        spec: Bands and stretch of the model.
+        options: Further arguments of :class:`SceneReader`.
+
+    Raises:
+        SceneError: Something of it cannot be read or does not fit.
+    """
+    if not isinstance(path, (str, Path)):
+        return Mosaic(path, Path(path[0]).parent, spec, **options)
+    if Path(path).is_dir():
+        return Mosaic(rasters_in(Path(path)), Path(path), spec, **options)
+    return SceneReader(path, spec, **options)
+
+
+def rasters_in(folder: Path) -> list[Path]:
+    """Return the rasters of a folder, sorted by name."""
+    return sorted(
+        p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES and not p.name.startswith(".")
+    )
+
+
+__all__ = ["Mosaic", "open_scene", "rasters_in"]

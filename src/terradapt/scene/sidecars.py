@@ -1,0 +1,134 @@
+"""What stands beside a class raster: figures per class, class names for GDAL, a QGIS style."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from xml.sax.saxutils import escape, quoteattr
+
+from terradapt.classes import ClassMap
+from terradapt.raster import replacing
+from terradapt.raster.writer import TILE
+
+if TYPE_CHECKING:
+    from terradapt.scene.predict import Job
+
+_HECTARE = 10_000.0  # m2
+
+
+def tags(classes: ClassMap) -> dict[str, str]:
+    """Return the class raster's metadata: what the ids mean."""
+    return {"TERRADAPT_CLASSES": json.dumps(classes.to_dict(), separators=(",", ":"))}
+
+
+def statistics(
+    job: Job, notes: Sequence[Mapping[str, int]], out: Path, model: str
+) -> dict[str, Any]:
+    """Return pixels, share and hectares of every class.
+
+    Args:
+        job: The scene and the model.
+        notes: Pixels per class id, one mapping for each block row.
+        out: The class raster.
+        model: Name of the model.
+    """
+    classes, source = job.predictor.classes, job.source
+    pixels, area = [0] * len(classes), [0.0] * len(classes)
+    for row, note in enumerate(notes):
+        middle = min(row * TILE + TILE // 2, source.height - 1)
+        each = source.pixel_area(middle)
+        for key, count in note.items():
+            pixels[int(key)] += count
+            area[int(key)] += count * (each or 0.0)
+    valid = sum(pixels)
+    rows = [
+        {
+            "id": i, "name": name, "colour": list(classes.colours[i]), "pixels": pixels[i],
+            "share": pixels[i] / valid if valid else 0.0,
+            "hectares": area[i] / _HECTARE if source.resolution else None,
+        }
+        for i, name in enumerate(classes.names)
+    ]  # fmt: skip
+    return {
+        "raster": out.name,
+        "scene": str(source.path),
+        "model": model,
+        "width": source.width,
+        "height": source.height,
+        "resolution": source.resolution,
+        "crs": source.crs.to_string() if source.crs else None,
+        "valid_pixels": valid,
+        "nodata_pixels": source.width * source.height - valid,
+        "classes": rows,
+        "window": job.grid.window,
+        "stride": job.grid.stride,
+        "signature": job.signature,
+    }
+
+
+def finished(out: Path, signature: str) -> dict[str, Any] | None:
+    """Return the statistics of a result that is complete and of the same job, else None."""
+    try:
+        found: dict[str, Any] = json.loads(out.with_suffix(".json").read_text("utf-8"))
+    except (OSError, ValueError):
+        return None
+    return found if out.is_file() and found.get("signature") == signature else None
+
+
+def write(out: Path, classes: ClassMap, figures: Mapping[str, Any]) -> None:
+    """Write ``.qml``, ``.tif.aux.xml`` and, last, ``.json``, which says that all is done.
+
+    Raises:
+        OutputError: One of them cannot be written.
+    """
+    texts = {
+        out.with_suffix(".qml"): qml(classes),
+        out.with_name(out.name + ".aux.xml"): aux_xml(classes),
+        out.with_suffix(".json"): json.dumps(figures, indent=2) + "\n",
+    }
+    for path, text in texts.items():
+        with replacing(path) as beside:
+            beside.write_text(text, "utf-8")
+
+
+def qml(classes: ClassMap) -> str:
+    """Return a QGIS style: one colour and label per class."""
+    entries = "\n".join(
+        f'        <paletteEntry value="{i}" color="#{r:02x}{g:02x}{b:02x}" alpha="255" '
+        f"label={quoteattr(name)}/>"
+        for i, (name, (r, g, b)) in enumerate(zip(classes.names, classes.colours, strict=True))
+    )
+    return (
+        "<!DOCTYPE qgis PUBLIC 'http://mrcc.com/qgis.dtd' 'SYSTEM'>\n"
+        '<qgis version="3.28.0" styleCategories="Symbology">\n  <pipe>\n'
+        '    <rasterrenderer type="paletted" band="1" opacity="1" alphaBand="-1" '
+        'nodataColor="">\n      <colorPalette>\n'
+        f"{entries}\n"
+        "      </colorPalette>\n    </rasterrenderer>\n  </pipe>\n  <blendMode>0</blendMode>\n"
+        "</qgis>\n"
+    )
+
+
+def aux_xml(classes: ClassMap) -> str:
+    """Return GDAL's persistent metadata: category names and a raster attribute table."""
+    names = "".join(f"      <Category>{escape(n)}</Category>\n" for n in classes.names)
+    fields = (("Value", 0, 0), ("Class", 2, 2), ("Red", 0, 6), ("Green", 0, 7), ("Blue", 0, 8))
+    columns = "".join(
+        f'      <FieldDefn index="{i}"><Name>{name}</Name><Type>{kind}</Type>'
+        f"<Usage>{usage}</Usage></FieldDefn>\n"
+        for i, (name, kind, usage) in enumerate(fields)
+    )
+    rows = "".join(
+        f'      <Row index="{i}"><F>{i}</F><F>{escape(name)}</F>'
+        + "".join(f"<F>{part}</F>" for part in classes.colours[i])
+        + "</Row>\n"
+        for i, name in enumerate(classes.names)
+    )
+    return (
+        '<PAMDataset>\n  <PAMRasterBand band="1">\n'
+        f"    <CategoryNames>\n{names}    </CategoryNames>\n"
+        f'    <GDALRasterAttributeTable tableType="thematic">\n{columns}{rows}'
+        "    </GDALRasterAttributeTable>\n  </PAMRasterBand>\n</PAMDataset>\n"
+    )
