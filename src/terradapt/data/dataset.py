@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,7 @@ class Item:
         height: Rows, px.
         width: Columns, px.
         resolution: Metres per pixel, or None when the file does not say.
+        eroded: The label with its borders ignored, on which ISPRS evaluates.
     """
 
     id: str
@@ -45,6 +46,7 @@ class Item:
     height: int = 0
     width: int = 0
     resolution: float | None = None
+    eroded: Path | None = None
 
     @property
     def window(self) -> Window:
@@ -110,6 +112,11 @@ class Dataset:
                 f"list item ids under '{name}' in {self.root / 'splits.json'}",
             )
         return tuple(self.item(i) for i in self.splits[name])
+
+    def with_eroded_labels(self) -> Dataset:
+        """Return the dataset with eroded labels wherever an item has one (for evaluation)."""
+        items = tuple(replace(i, label=i.eroded) if i.eroded else i for i in self.items)
+        return replace(self, items=items)
 
     def read_image(
         self, item: Item, window: Window | None = None, spec: InputSpec | None = None
@@ -201,7 +208,7 @@ def write_json(path: Path, values: Mapping[str, Any]) -> Path:
 
 def _item_to_dict(item: Item, folder: Path) -> dict[str, Any]:
     paths = {
-        k: _relative(v, folder) for k in ("image", "label", "extra") if (v := getattr(item, k))
+        k: _relative(v, folder) for k in ("image", "label", "extra", "eroded") if (v := getattr(item, k))
     }
     plain = {k: getattr(item, k) for k in ("id", "group", "height", "width", "resolution")}
     return {**plain, **paths}
@@ -220,6 +227,7 @@ def _item_from_dict(values: Mapping[str, Any], root: Path) -> Item:
         int(values["height"]),
         int(values["width"]),
         values.get("resolution"),
+        path("eroded"),
     )
 
 

@@ -1,0 +1,309 @@
+"""Files of a benchmark as they come: folders, archives, and archives in archives.
+
+Nothing outside the target folder is ever written: names that lead out of it, links and devices
+are refused before the first byte is extracted.
+"""
+
+from __future__ import annotations
+
+import json
+import lzma
+import shutil
+import stat
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import IO, Any
+
+from terradapt.data.tracking import Track, silent
+from terradapt.errors import DataError, OutputError
+
+SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
+DEEPEST = 4  # archives in archives
+_RECEIPT = ".unpacked.json"
+_CHUNK = 1 << 20
+_DAMAGE = (
+    zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, NotImplementedError,
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Found:
+    """A file of a benchmark.
+
+    Args:
+        path: Where it lies on the disk.
+        name: Its path within the benchmark, archives' names among the folders.
+    """
+
+    path: Path
+    name: str
+
+    @property
+    def stem(self) -> str:
+        """File name without suffix."""
+        return self.path.stem
+
+    @property
+    def folders(self) -> str:
+        """Folders and archives that hold it, lower case, one string."""
+        return str(PurePosixPath(self.name).parent).lower()
+
+
+def is_archive(path: Path | str) -> bool:
+    """Tell whether a name is one of an archive that is read here."""
+    return str(path).lower().endswith(SUFFIXES)
+
+
+def gather(
+    source: Path,
+    into: Path,
+    wanted: Callable[[str], bool],
+    track: Track = silent,
+) -> list[Found]:
+    """List the wanted files of a folder or an archive; archives are unpacked below ``into``.
+
+    An archive that was unpacked before and has not changed is not unpacked again.
+
+    Args:
+        source: Folder or archive.
+        into: Where archives are unpacked to, one folder each.
+        wanted: Tells by a file's path within the benchmark whether it is needed.
+        track: How progress is told.
+
+    Raises:
+        DataError: No such source, a damaged archive, or a member that leads out of it.
+        OutputError: The disk has no room.
+    """
+    if not source.exists():
+        raise DataError(f"{source}: no such file or folder", "give the benchmark's folder")
+    if source.is_file():
+        if not is_archive(source):
+            raise DataError(
+                f"{source}: is neither a folder nor an archive",
+                f"give a folder, or an archive ({', '.join(SUFFIXES[:4])})",
+            )
+        return _of_archive(Found(source, source.name), into, wanted, track, 1)
+    return list(_of_folder(source, "", into, wanted, track, 0))
+
+
+def _of_folder(
+    folder: Path, prefix: str, into: Path, wanted: Callable[[str], bool], track: Track, depth: int
+) -> Iterator[Found]:
+    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
+        if into in path.parents and into != folder and folder not in into.parents:
+            continue
+        if into.is_relative_to(folder) and path.is_relative_to(into):
+            continue  # the result lies in the source: what was unpacked before is no source
+        name = prefix + path.relative_to(folder).as_posix()
+        if is_archive(path):
+            yield from _of_archive(Found(path, name), into, wanted, track, depth + 1)
+        elif path.name != _RECEIPT and wanted(name):
+            yield Found(path, name)
+
+
+def _of_archive(
+    archive: Found, into: Path, wanted: Callable[[str], bool], track: Track, depth: int
+) -> list[Found]:
+    if depth > DEEPEST:
+        raise DataError(
+            f"{archive.path}: archives in archives, more than {DEEPEST} deep",
+            "unpack it by hand and give the folder",
+        )
+    target = into / _folder_name(archive.name)
+    if not _is_unpacked(archive.path, target):
+        _unpack(archive, target, wanted, track)
+    return list(_inside(target, archive.name + "/", into, wanted, track, depth))
+
+
+def _inside(
+    target: Path, prefix: str, into: Path, wanted: Callable[[str], bool], track: Track, depth: int
+) -> Iterator[Found]:
+    for path in sorted(p for p in target.rglob("*") if p.is_file()):
+        name = prefix + path.relative_to(target).as_posix()
+        if is_archive(path):
+            yield from _of_archive(Found(path, name), into, wanted, track, depth + 1)
+        elif path.name != _RECEIPT and wanted(name):
+            yield Found(path, name)
+
+
+def _folder_name(name: str) -> str:
+    """One flat folder per archive, named after its path within the benchmark."""
+    return name.replace("/", "__")
+
+
+def _is_unpacked(archive: Path, target: Path) -> bool:
+    try:
+        receipt = json.loads((target / _RECEIPT).read_text("utf-8"))
+    except (OSError, ValueError):
+        return False
+    if receipt.get("archive") != _identity(archive):
+        return False
+    sizes: dict[str, int] = receipt["files"]
+    return all(
+        (target / n).is_file() and (target / n).stat().st_size == s for n, s in sizes.items()
+    )
+
+
+def _identity(path: Path) -> list[int]:
+    status = path.stat()
+    return [status.st_size, status.st_mtime_ns]
+
+
+@dataclass(frozen=True)
+class _Member:
+    name: str
+    size: int
+    key: Any
+
+
+def _unpack(archive: Found, target: Path, wanted: Callable[[str], bool], track: Track) -> None:
+    """Extract the wanted members beside ``target``, then rename."""
+    part = target.with_name(f".{target.name}.part")
+    shutil.rmtree(part, ignore_errors=True)
+    try:
+        with _opened(archive.path) as opened:
+            members = [
+                m
+                for m in _members(opened, archive.path)
+                if is_archive(m.name) or wanted(f"{archive.name}/{m.name}")
+            ]
+            total = sum(m.size for m in members)
+            check_room(part.parent, total, f"unpacking {archive.path.name}")
+            part.mkdir(parents=True)
+            with track(total, f"unpack {archive.path.name}", "B") as advance:
+                for member in members:
+                    _extract(opened, member, part, archive.path, advance)
+        sizes = {m.name: m.size for m in members}
+        receipt = {"archive": _identity(archive.path), "files": sizes}
+        (part / _RECEIPT).write_text(json.dumps(receipt), "utf-8")
+        shutil.rmtree(target, ignore_errors=True)
+        part.replace(target)
+    except _DAMAGE as error:
+        raise _damaged(archive.path, error) from error
+    except OSError as error:
+        if error.errno is None:  # bz2 and gzip say so of damaged data
+            raise _damaged(archive.path, error) from error
+        raise OutputError(
+            f"{target}: cannot be written ({error.strerror})", "free some space, or use another -o"
+        ) from error
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def _damaged(path: Path, error: BaseException) -> DataError:
+    reason = " ".join(str(error).split()) or type(error).__name__
+    return DataError(f"{path}: damaged or truncated archive ({reason})", "download it again")
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[zipfile.ZipFile | tarfile.TarFile]:
+    if path.suffix.lower() == ".zip":
+        with zipfile.ZipFile(path) as opened:
+            yield opened
+    else:
+        with tarfile.open(path) as tar:
+            yield tar
+
+
+def _members(opened: zipfile.ZipFile | tarfile.TarFile, path: Path) -> list[_Member]:
+    """All regular files, every name checked first."""
+    if isinstance(opened, zipfile.ZipFile):
+        infos = opened.infolist()
+        for info in infos:
+            kind = stat.S_IFMT(info.external_attr >> 16)
+            special = kind not in (0, stat.S_IFREG, stat.S_IFDIR)
+            _check_member(info.filename, special, path)
+            if info.flag_bits & 1:
+                raise DataError(f"{path}: is encrypted", "unpack it by hand and give the folder")
+        return [
+            _Member(i.filename.replace("\\", "/"), i.file_size, i) for i in infos if not i.is_dir()
+        ]
+    found = []
+    for member in opened:
+        _check_member(member.name, not (member.isfile() or member.isdir()), path)
+        if member.isfile():
+            found.append(_Member(member.name.removeprefix("./"), member.size, member))
+    return found
+
+
+def _check_member(name: str, special: bool, path: Path) -> None:
+    if special:
+        raise DataError(
+            f"{path}: refused: the member '{name}' is a link or a device",
+            "download the archive from its publisher, or unpack it by hand and look",
+        )
+    parts = PurePosixPath(name.replace("\\", "/")).parts
+    outside = name.startswith(("/", "\\")) or ".." in parts or (len(name) > 1 and name[1] == ":")
+    if outside or "\0" in name or not parts:
+        raise DataError(
+            f"{path}: refused: the member '{name}' leads out of the archive",
+            "download the archive from its publisher, or unpack it by hand and look",
+        )
+
+
+def _extract(
+    opened: zipfile.ZipFile | tarfile.TarFile,
+    member: _Member,
+    part: Path,
+    source: Path,
+    advance: Callable[[int], None],
+) -> None:
+    target = part / member.name
+    assert target.resolve().is_relative_to(part.resolve())
+    target.parent.mkdir(parents=True, exist_ok=True)
+    stream: IO[bytes] | None
+    if isinstance(opened, zipfile.ZipFile):
+        stream = opened.open(member.key)
+    else:
+        stream = opened.extractfile(member.key)
+    assert stream is not None
+    written = 0
+    with stream, target.open("wb") as file:
+        while chunk := stream.read(_CHUNK):
+            written += file.write(chunk)
+            advance(len(chunk))
+            if written > member.size:
+                break
+    if written != member.size:
+        raise DataError(
+            f"{source}: '{member.name}' holds another number of bytes than the archive states",
+            "download it again",
+        )
+
+
+def check_room(folder: Path, needed: int, what: str, spare: int = 64 << 20) -> None:
+    """Refuse work that the disk has no room for.
+
+    Args:
+        folder: Where it will be written; may not exist yet.
+        needed: Bytes.
+        what: What needs them, for the message.
+        spare: Bytes that stay free.
+
+    Raises:
+        OutputError: Less is free than needed.
+    """
+    place = folder.absolute()
+    while not place.exists():
+        place = place.parent
+    free = shutil.disk_usage(place).free
+    if needed + spare > free:
+        raise OutputError(
+            f"{folder}: {what} needs {size_text(needed)}, {size_text(free)} are free",
+            "free some space, or use another -o on a larger disk",
+        )
+
+
+def size_text(size: int) -> str:
+    """Return bytes as text with a unit, for example ``1.4 GB``."""
+    value = float(size)
+    for unit in ("B", "kB", "MB", "GB"):
+        if value < 1000:
+            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
+        value /= 1000
+    return f"{value:.1f} TB"
