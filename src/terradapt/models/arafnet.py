@@ -183,6 +183,7 @@ class ARAFNet(SegmentationModel):
         self.fusion = _fusion(options.fusion, width)
         self.head = _head(width, num_classes)
         self.aux_head = _head(width, num_classes) if options.aux else None
+        self.training_only = ("aux_head",) if options.aux else ()
 
     def forward(self, x: Tensor) -> Prediction:
         """Return logits (B, K, H, W); auxiliary logits in training only."""

@@ -29,7 +29,8 @@ class SegmentationModel(nn.Module):
 
     A subclass has ``self.encoder`` and a decoder; its input sides must be multiples of
     ``size_multiple``. Parameters of the encoder (adapters included) form the backbone group of
-    the optimiser, everything else that trains is the decoder group. ``config`` is set by
+    the optimiser, everything else that trains is the decoder group. ``training_only`` names the
+    submodules that take no part in prediction. ``config`` is set by
     ``models.build``: the model's config as it was built.
     """
 
@@ -37,6 +38,7 @@ class SegmentationModel(nn.Module):
     num_classes: int
     config: ModelConfig
     size_multiple: int = 32
+    training_only: tuple[str, ...] = ()
 
     @classmethod
     def from_config(cls, config: ModelConfig, num_classes: int, options: Any) -> SegmentationModel:

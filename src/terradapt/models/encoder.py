@@ -86,6 +86,7 @@ class TimmEncoder(Encoder):
         )
         info = self.body.feature_info
         self.channels = tuple(info.channels())
+        self.channels_last = getattr(self.body, "output_fmt", "NCHW") == "NHWC"
         if tuple(info.reduction()) != STRIDES:
             raise ConfigError(
                 f"encoder '{name}' has maps at strides {tuple(info.reduction())}, not {STRIDES}",
@@ -96,7 +97,8 @@ class TimmEncoder(Encoder):
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """Return F1..F4 for normalised pixels (B, C, H, W)."""
-        return tuple(self.body(x))
+        maps = self.body(x)
+        return tuple(m.permute(0, 3, 1, 2) for m in maps) if self.channels_last else tuple(maps)
 
 
 class MitEncoder(Encoder):

@@ -62,10 +62,10 @@ class SAM2UNet(SegmentationModel):
         u3 = self.up3(x4, x3)
         u2 = self.up2(u3, x2)
         logits = _logits(self.head(self.up1(u2, x1)), 4)
+        z3, z2 = self.side3(u3), self.side2(u2)  # the published MACs count them in evaluation too
         if not self.training:
             return Prediction(logits, (), features)
-        sides = (_logits(self.side3(u3), 16), _logits(self.side2(u2), 8))
-        return Prediction(logits, sides, features)
+        return Prediction(logits, (_logits(z3, 16), _logits(z2, 8)), features)
 
 
 def _logits(z: Tensor, scale: int) -> Tensor:

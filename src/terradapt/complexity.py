@@ -1,0 +1,213 @@
+"""Parameters and multiply-accumulates of models, counted as the papers' tool counts them.
+
+The papers print what PyPI's ``thop`` reports in evaluation mode: only modules with a rule that ran
+count. So convolutions, linear layers, plain norms, average pools and upsamplings count; attention
+products, activations, timm's fused norm-activations and raw parameters do not. What the papers call
+FLOPs are these MACs, of the whole batch. Models are built without storage and run on shapes alone.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from terradapt.config import EncoderConfig, ModelConfig
+from terradapt.models import build
+from terradapt.models.contract import SegmentationModel
+from terradapt.models.encoder import MIT_ENCODERS, SAM2_TRUNKS, STUDENTS
+
+UPSAMPLE_MACS = {"nearest": 1, "linear": 5, "bilinear": 11, "bicubic": 259}
+
+
+@dataclass(frozen=True)
+class Complexity:
+    """Size and work of a model.
+
+    Attributes:
+        parameters: All that predict; heads used in training only are left out.
+        trainable: All that an optimiser gets, training-only heads included.
+        thop_parameters: Those of the modules that thop counts.
+        macs: Multiply-accumulates of the whole batch, by thop's rules.
+    """
+
+    parameters: int
+    trainable: int
+    thop_parameters: int
+    macs: int
+
+
+@dataclass(frozen=True)
+class Row:
+    """A line of ``terradapt models``: a model on an encoder, and what it is counted at."""
+
+    name: str
+    encoder: str
+    parameters: int
+    trainable: int
+    thop_parameters: int
+    gmacs: float
+    batch: int
+    size: int  # px, both sides
+    classes: int
+    options: dict[str, Any] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values for JSON."""
+        return asdict(self)
+
+
+def measure(model: SegmentationModel, batch: int, size: int) -> Complexity:
+    """Count a model at (batch, its bands, size, size); it runs once, in evaluation mode.
+
+    Args:
+        model: On the device ``meta`` the run costs nothing.
+        batch: B.
+        size: Height and width, px.
+    """
+    counted: dict[nn.Module, float] = {}
+    hooks = [
+        module.register_forward_hook(partial(_count, counted, rule))
+        for module in model.modules()
+        if (rule := _rule(module)) is not None
+    ]
+    training = model.training
+    device = next(model.parameters()).device
+    with torch.no_grad():
+        model.eval()(torch.empty(batch, model.config.in_channels, size, size, device=device))
+    model.train(training)
+    for hook in hooks:
+        hook.remove()
+    aux = sum(_size(model.get_submodule(name)) for name in model.training_only)
+    return Complexity(
+        _size(model) - aux,
+        sum(p.numel() for p in model.parameters() if p.requires_grad),
+        sum(_size(module) for module in counted),
+        round(sum(counted.values())),
+    )
+
+
+def _size(module: nn.Module) -> int:
+    return sum(p.numel() for p in module.parameters())
+
+
+def _count(
+    counted: dict[nn.Module, float],
+    rule: Callable[[Any, Tensor, Tensor], float],
+    module: nn.Module,
+    inputs: tuple[Tensor, ...],
+    output: Tensor,
+) -> None:
+    counted[module] = counted.get(module, 0.0) + rule(module, inputs[0], output)
+
+
+def _rule(module: nn.Module) -> Callable[[Any, Tensor, Tensor], float] | None:
+    kinds: list[tuple[type | tuple[type, ...], Callable[[Any, Tensor, Tensor], float]]] = [
+        ((nn.Conv2d, nn.ConvTranspose2d), _conv),
+        (nn.Linear, lambda m, x, y: m.in_features * y.numel()),
+        (nn.LayerNorm, _norm),
+        (nn.AdaptiveAvgPool2d, _adaptive_pool),
+        (nn.AvgPool2d, lambda m, x, y: y.numel()),
+        (nn.Upsample, lambda m, x, y: UPSAMPLE_MACS[m.mode] * y.numel()),
+    ]
+    if type(module) is nn.BatchNorm2d:  # its subclasses, norm and activation in one, stay out
+        return _norm
+    return next((rule for kind, rule in kinds if isinstance(module, kind)), None)
+
+
+def _conv(module: nn.Conv2d, x: Tensor, y: Tensor) -> float:
+    return y.numel() * (x.shape[1] // module.groups) * math.prod(module.weight.shape[2:])
+
+
+def _norm(module: Any, x: Tensor, y: Tensor) -> float:
+    return 2 * x.numel() * (2 if module.weight is not None else 1)
+
+
+def _adaptive_pool(module: nn.Module, x: Tensor, y: Tensor) -> float:
+    return (math.prod(x.shape[2:]) / math.prod(y.shape[2:]) + 1) * y.numel()
+
+
+def build_on_meta(config: ModelConfig, num_classes: int) -> SegmentationModel:
+    """Build a model without storage, to count it or to run it on shapes; loads no weights.
+
+    Raises:
+        ConfigError: See :func:`terradapt.models.build`.
+    """
+    encoder = config.encoder.model_copy(update={"weights": None})
+    config = config.model_copy(update={"encoder": encoder})
+    if encoder.name in MIT_ENCODERS:  # reads numbers while it is built
+        return build(config, num_classes).to("meta")
+    with torch.device("meta"):
+        return build(config, num_classes)
+
+
+def row(
+    name: str,
+    encoder: str,
+    *,
+    classes: int = 6,
+    batch: int = 8,
+    size: int = 512,
+    options: dict[str, Any] | None = None,
+) -> Row:
+    """Build and count one model on one encoder.
+
+    Raises:
+        ConfigError: No such model, encoder or option.
+    """
+    config = ModelConfig(name=name, encoder=EncoderConfig(name=encoder), options=options or {})
+    counted = measure(build_on_meta(config, classes), batch, size)
+    return Row(
+        name,
+        encoder,
+        counted.parameters,
+        counted.trainable,
+        counted.thop_parameters,
+        counted.macs / 1e9,
+        batch,
+        size,
+        classes,
+        options or {},
+    )
+
+
+def catalogue() -> list[Row]:
+    """Return ARAFNet's Table 4 (batch 8, 512 px, 6 classes), the road models, the baseline."""
+    arafnets = [("sam2-arafnet", SAM2_TRUNKS[-1])] + [("kd-arafnet", s) for s in STUDENTS]
+    roads: dict[str, Any] = {"classes": 2, "batch": 1, "size": 1024}
+    return [
+        *(row(name, encoder) for name, encoder in arafnets),
+        *(row("sam2ms", trunk, **roads) for trunk in SAM2_TRUNKS),
+        row("sam2ms", SAM2_TRUNKS[-1], options={"drb": "release"}, **roads),
+        row("sam2-unet", SAM2_TRUNKS[-1], **roads),
+        row("smp-unet", "resnet18"),
+    ]
+
+
+HEAD = ("model", "encoder", "options", "parameters M", "trainable M", "thop M", "GMACs", "at")
+
+
+def markdown(rows: list[Row]) -> str:
+    """Return rows as a Markdown table, parameters in millions."""
+    table = [list(HEAD), ["---"] * 3 + ["---:"] * 4 + ["---"], *(_cells(r) for r in rows)]
+    return "".join(f"| {' | '.join(cells)} |\n" for cells in table)
+
+
+def plain(rows: list[Row]) -> str:
+    """Return rows as aligned columns for a terminal, parameters in millions."""
+    table = [list(HEAD), *(_cells(r) for r in rows)]
+    widths = [max(len(cells[i]) for cells in table) for i in range(len(HEAD))]
+    pairs = ([*zip(cells, widths, strict=True)] for cells in table)
+    return "".join("  ".join(c.ljust(w) for c, w in line).rstrip() + "\n" for line in pairs)
+
+
+def _cells(r: Row) -> list[str]:
+    options = " ".join(f"{k}={v}" for k, v in r.options.items())
+    counts = [f"{n / 1e6:.3f}" for n in (r.parameters, r.trainable, r.thop_parameters)]
+    at = f"{r.batch} x {r.size} x {r.size}, {r.classes} classes"
+    return [r.name, r.encoder, options, *counts, f"{r.gmacs:.3f}", at]
