@@ -86,3 +86,17 @@ def test_cli_prints_and_refuses_recipes(terradapt) -> None:
     listed = terradapt("recipes", "--json")
     assert [row["name"] for row in yaml.safe_load(listed.out)] == recipe_names()
     assert terradapt("recipes", "nosuch").is_user_error("nosuch")
+
+
+def test_build_by_name_takes_fields_of_model_and_encoder() -> None:
+    import terradapt
+
+    model = terradapt.build("kd-arafnet", 4, encoder="mobilenetv3_small_050", in_channels=5)
+    assert model.num_classes == 4
+    assert next(model.encoder.parameters()).shape[1] == 5
+    with pytest.raises(ConfigError, match="nosuch"):
+        terradapt.build("nosuch", 2)
+    with pytest.raises(ConfigError, match="widht"):
+        terradapt.build("kd-arafnet", 2, encoder="mobilenetv3_small_050", options={"widht": 64})
+    with pytest.raises(ConfigError, match="colour"):
+        terradapt.build("kd-arafnet", 2, colour="red")

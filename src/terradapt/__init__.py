@@ -17,26 +17,33 @@ __all__ = ["__version__", "build", "load"]
 
 
 def build(
-    name: str, classes: int, *, encoder: str | None = None, **options: Any
+    name: str, classes: int, *, encoder: str | None = None, **fields: Any
 ) -> SegmentationModel:
-    """Build a model of the registry with random or named weights.
+    """Build a model of the registry.
 
     Args:
         name: A name of ``terradapt models``, for example ``"sam2-arafnet"``.
         classes: K, 2 or more.
-        encoder: The encoder's name; the model's own default when missing.
-        options: Further fields of ``ModelConfig``, for example ``in_channels=4``, or of its
-            ``encoder`` as a mapping ``encoder_options``.
+        encoder: The encoder's name; the paper's own when missing.
+        fields: Further fields of ``ModelConfig``, for example ``in_channels=4``,
+            ``options={"aux": False}``, or of its encoder, for example ``weights="hub"``.
 
     Returns:
-        A model: normalised pixels (B, C, H, W) in, ``Prediction`` out.
+        A model: normalized pixels (B, C, H, W) in, ``Prediction`` out.
 
     Raises:
-        ConfigError: No such model or option.
+        ConfigError: No such model or field.
+        CheckpointError: Weights that cannot be read or fitted.
     """
-    from terradapt.models import build_by_name
+    from terradapt import models
+    from terradapt.config import RunConfig
 
-    return build_by_name(name, classes, encoder=encoder, **options)
+    own = models.default_config(name)
+    chosen = {"model.encoder.name": encoder or own.encoder.name}
+    inside = set(type(own.encoder).model_fields) - {"name"}
+    chosen |= {f"model.{'encoder.' if k in inside else ''}{k}": v for k, v in fields.items()}
+    config = RunConfig(model=own).with_values(chosen)
+    return models.build(config.model, classes)
 
 
 def load(path: str | Path, **options: Any) -> Predictor:

@@ -142,8 +142,7 @@ class ClassMap:
 
 
 def _pack(rgb: NDArray[np.uint32]) -> NDArray[np.uint32]:
-    packed: NDArray[np.uint32] = (rgb[..., 0] << 16) | (rgb[..., 1] << 8) | rgb[..., 2]
-    return packed
+    return np.asarray((rgb[..., 0] << 16) | (rgb[..., 1] << 8) | rgb[..., 2], np.uint32)
 
 
 ISPRS = ClassMap(

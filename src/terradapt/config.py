@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
@@ -210,14 +210,25 @@ class RunConfig(Part):
         Raises:
             ConfigError: No such key, or a value of the wrong kind.
         """
-        values = self.model_dump()
+        values: dict[str, Any] = {}
         for item in overrides:
             key, sep, text = item.partition("=")
             if not sep or not key:
                 raise ConfigError(
                     f"'{item}' is no override", "write it as key=value, for example train.epochs=10"
                 )
-            _assign(values, key.strip(), yaml.safe_load(text) if text else None)
+            values[key.strip()] = yaml.safe_load(text) if text else None
+        return self.with_values(values)
+
+    def with_values(self, changes: Mapping[str, Any]) -> RunConfig:
+        """Return a copy with values at dotted keys.
+
+        Raises:
+            ConfigError: No such key, or a value of the wrong kind.
+        """
+        values = self.model_dump()
+        for key, value in changes.items():
+            _assign(values, key, value)
         return _validated(values, "overrides")
 
     def to_yaml(self) -> str:

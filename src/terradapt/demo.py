@@ -21,7 +21,7 @@ CITIES = {"train": tuple(range(1, 13)), "val": (41,), "test": (90,)}
 SIZE = 768  # px
 ROAD = "impervious"
 
-Bar = Callable[[int, str, str], AbstractContextManager[Callable[[int], None]]]
+Bar = Callable[[int | None, str, str], AbstractContextManager[Callable[[int], None]]]
 
 
 @dataclass(frozen=True)

@@ -73,7 +73,8 @@ class TorchPredictor:
             with torch.no_grad(), self._autocast():
                 x = normalize(torch.from_numpy(images).to(self.device), self.spec)
                 logits = self._run(x.contiguous(memory_format=torch.channels_last)).logits
-                return logits.float().softmax(1)
+                scores: Tensor = logits.float().softmax(1)
+                return scores
         except torch.OutOfMemoryError as error:
             raise MemoryError(str(error)) from error
         finally:

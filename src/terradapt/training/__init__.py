@@ -9,7 +9,7 @@ from typing import Any
 
 from terradapt.config import RunConfig
 
-Bar = Callable[[int, str, str], AbstractContextManager[Callable[[int], None]]]
+Bar = Callable[[int | None, str, str], AbstractContextManager[Callable[[int], None]]]
 
 
 def train(

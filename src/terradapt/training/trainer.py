@@ -148,7 +148,7 @@ class Trainer:
                 for block in predict_blocks(reader, predictor):
                     confusion.update(reader.mask(block.window), block.classes)
         matrix = torch.from_numpy(confusion.matrix).to(self.accelerator.device)
-        total: Tensor = self.accelerator.reduce(matrix, "sum")  # type: ignore[assignment]
+        total: Tensor = self.accelerator.reduce(matrix, "sum")
         return Confusion(len(self.dataset.classes), total.cpu().numpy())
 
     def _optimize(self, batches: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
