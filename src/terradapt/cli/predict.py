@@ -34,8 +34,11 @@ def predict(
     ],
     mosaic: Annotated[bool, typer.Option(help="Take all scenes as one mosaic.")] = False,
     scores: Annotated[
-        Scores | None, typer.Option(help="Write class probabilities too, in this form.")
-    ] = None,
+        bool, typer.Option("--scores", help="Write class probabilities too.")
+    ] = False,
+    scores_as: Annotated[
+        Scores, typer.Option(help="How: float16, or uint8 in steps of 0.004.")
+    ] = Scores.float16,
     confidence: Annotated[
         bool, typer.Option("--confidence", help="Write the winner's probability too.")
     ] = False,
@@ -61,7 +64,7 @@ def predict(
     batch: Annotated[int | None, typer.Option(help="Windows per model call.", min=1)] = None,
     device: Annotated[str | None, typer.Option(help="For example cuda:0 or cpu.")] = None,
     precision: Annotated[str, typer.Option(help="fp32, bf16 or fp16.")] = "fp32",
-    engine: Annotated[str, typer.Option(help="What runs the model.")] = "auto",
+    engine: Annotated[str, typer.Option(help="What runs the model.")] = "own",
     trunk: Annotated[
         Path | None, typer.Option(help="Frozen trunk that the checkpoint only names.")
     ] = None,
@@ -85,7 +88,7 @@ def predict(
 
     options = PredictOptions(
         window=window, overlap=overlap, margin=margin, batch=batch,
-        scores=None if scores is None else scores.value, confidence=confidence,
+        scores=scores_as.value if scores else None, confidence=confidence,
         classes=_listed(classes), aoi=aoi, resolution=_resolution(resolution),
         bands=tuple(int(b) if b.isdecimal() else b for b in _listed(bands)), nodata=nodata,
         allow_remote=allow_remote, resume=resume,
