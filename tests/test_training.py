@@ -141,6 +141,23 @@ def test_a_killed_run_resumes_bit_for_bit(folder: Path, unbroken: Path, tmp_path
     same_run(unbroken, run)
 
 
+@pytest.mark.slow
+def test_two_processes_train_one_model(folder: Path, tmp_path: Path) -> None:
+    """Data-parallel on two CPU processes: one log, one model, every image validated once."""
+    run = tmp_path / "run"
+    launch = ["-m", "accelerate.commands.launch", "--cpu", "--num_processes=2", "--num_machines=1"]
+    launch += ["--mixed_precision=no", "--dynamo_backend=no", "--num_cpu_threads_per_process=1"]
+    command = [sys.executable, *launch, "-m", "terradapt", "train", "landcover", *SMALL]
+    command += ["train.batch=4", "--data", str(folder), "-o", str(run), "--no-report"]
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    events = [json.loads(s) for s in (run / "log.jsonl").read_text().splitlines()]
+    assert [e["step"] for e in events if e["event"] == "val"] == [4, 8]
+    metrics = checkpoint.read_meta(run / "checkpoint.safetensors").metrics
+    assert metrics["pixels"] == 96 * 96
+    assert checkpoint.load(run / "last.safetensors")
+
+
 def test_workers_change_nothing(folder: Path, unbroken: Path, tmp_path: Path) -> None:
     training.train(small("data.workers=2"), folder, tmp_path / "run")
     same_run(unbroken, tmp_path / "run")

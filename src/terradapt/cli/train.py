@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -39,6 +40,8 @@ def train(
     except KeyboardInterrupt:
         typer.echo(f"stopped; go on with --resume, the state is in {output}", err=True)
         raise
+    if os.environ.get("RANK", "0") != "0":  # one voice under accelerate launch
+        return
     typer.echo(f"best checkpoint: {output / 'checkpoint.safetensors'}")
     typer.echo(f"validation: mIoU {best['miou']:.4f}, mF1 {best['mf1']:.4f}, OA {best['oa']:.4f}")
     if not plain:

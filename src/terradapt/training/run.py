@@ -28,11 +28,8 @@ class Run:
         self.best = self.folder / BEST
         self.last = self.folder / LAST
 
-    def open(self, config: RunConfig, resume: bool) -> bool:
+    def open(self, config: RunConfig, resume: bool) -> None:
         """Make or reopen the folder.
-
-        Returns:
-            Whether there is a state to go on from.
 
         Raises:
             OutputError: It holds another run, or cannot be written.
@@ -57,7 +54,6 @@ class Run:
                 f"{self.folder}: cannot be written ({error.strerror})",
                 "give a folder that you may write to",
             ) from error
-        return resume and self.last.is_file()
 
     def log(self, event: Mapping[str, Any]) -> None:
         """Append one line to the log."""

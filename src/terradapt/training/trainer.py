@@ -89,7 +89,7 @@ class Trainer:
         self.step = 0
         self.best = -math.inf
         self._stop = False
-        if self.run.open(config, resume):
+        if self._open_run(resume):
             self._restore()
 
     @property
@@ -139,6 +139,13 @@ class Trainer:
         if held is not None:
             self.model.load_state_dict(held)
         return confusion.metrics(self.dataset.classes)
+
+    def _open_run(self, resume: bool) -> bool:
+        """Let the first process make the folder; tell whether there is a state to go on from."""
+        if self.accelerator.is_main_process:
+            self.run.open(self.config, resume)
+        self.accelerator.wait_for_everyone()
+        return resume and self.run.last.is_file()
 
     def _score(self, predictor: TorchPredictor, items: Sequence[datasets.Item]) -> Confusion:
         confusion = Confusion(len(self.dataset.classes))
