@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from terradapt.classes import ClassMap
+from terradapt.config import DataConfig
 from terradapt.report import Reference
 from terradapt.report.printed import load_tables
 
@@ -27,7 +28,7 @@ class Origin:
         objective: Its training objective's config.
         trained_on: Name of its dataset, or "".
         commit: Commit of the code that trained it, or "".
-        resolution: Metres per pixel that its data was resampled to, or None.
+        data: How its data was read and split.
     """
 
     path: str
@@ -35,7 +36,7 @@ class Origin:
     objective: Mapping[str, Any] = field(default_factory=dict)
     trained_on: str = ""
     commit: str = ""
-    resolution: float | None = None
+    data: DataConfig = field(default_factory=DataConfig)
 
 
 def read_origin(path: str | Path) -> Origin:
@@ -55,7 +56,7 @@ def read_origin(path: str | Path) -> Origin:
         meta.config.objective.model_dump(mode="json"),
         meta.data,
         meta.commit,
-        meta.config.data.resolution,
+        meta.config.data,
     )
 
 

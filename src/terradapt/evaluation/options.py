@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 GEOSEG_PATCH = 1024  # px; GeoSeg's patch tool pads test images to multiples of this
 
@@ -22,8 +22,9 @@ class Protocol:
             labels by 3 px).
         geoseg_compat: Count padding to multiples of 1024 px as class 0, as GeoSeg's patch tool
             does; inflates the figures, for comparison only.
-        resolution: Metres per pixel at which images are predicted; None: the images' own.
-            Predictions are always counted on the label's own pixels.
+        resolution: What the model sees: ``auto`` resamples windows to the metres per pixel that it
+            was trained at, ``native`` never does, a number is metres per pixel. Counted are the
+            label's own pixels in any case.
         match: Dataset's class name -> checkpoint's, for classes with two names.
         stretch: See :func:`terradapt.metrics.per_image.image_scores`.
     """
@@ -33,7 +34,7 @@ class Protocol:
     boundary: float | None = None
     erode: int = 0
     geoseg_compat: bool = False
-    resolution: float | None = None
+    resolution: float | Literal["auto", "native"] = "auto"
     match: Mapping[str, str] = field(default_factory=dict)
     stretch: bool = True
 
@@ -42,7 +43,7 @@ class Protocol:
         values: dict[str, Any] = {
             "labels": f"eroded by {self.erode} px" if self.erode else "full",
             "padding": "counted as class 0 (geoseg_compat)" if self.geoseg_compat else "ignored",
-            "resolution": "native" if self.resolution is None else f"{self.resolution:g} m/px",
+            "resolution": self.resolution,
         }
         if self.threshold != 0.5:
             values["threshold"] = self.threshold

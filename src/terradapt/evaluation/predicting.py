@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,17 +12,14 @@ from numpy.typing import NDArray
 from terradapt.classes import IGNORE
 from terradapt.data.dataset import Dataset, Item
 from terradapt.data.reading import ItemReader
-from terradapt.errors import DataError
 from terradapt.evaluation.joining import JoinedClasses
 from terradapt.evaluation.options import GEOSEG_PATCH, Protocol
 from terradapt.evaluation.scoring import Scored, erode_labels
 from terradapt.grid import Window
 from terradapt.metrics.per_image import grey_map
-from terradapt.raster import SceneReader
 from terradapt.scene import PredictOptions, Predictor, predict_blocks
 
 Advance = Callable[[int], None]
-_SAME = 0.01  # resolutions closer than this share are alike
 
 
 @dataclass(frozen=True)
@@ -58,26 +54,15 @@ def score_item(
         DataError: No label, one of another size, or unknown values in it.
         SceneError: The image cannot be read or does not fit the model.
     """
-    with ExitStack() as files:
-        labelled = files.enter_context(ItemReader(dataset, item, predictor.spec))
+    with ItemReader(dataset, item, predictor.spec) as labelled:
         target = joined.labels[labelled.mask(labelled.window)]
         source: Any = labelled
-        if protocol.resolution is not None and _differs(labelled.resolution, protocol.resolution):
-            if item.extra is not None:
-                raise DataError(
-                    f"{item.image}: an image with an extra raster cannot be resampled",
-                    "evaluate with --resolution native",
-                )
-            source = files.enter_context(
-                SceneReader(item.image, predictor.spec, resolution=protocol.resolution)
-            )
         target = erode_labels(target, protocol.erode)
         if protocol.geoseg_compat:
             source = PaddedReader(source, GEOSEG_PATCH)
             target = _padded(target, GEOSEG_PATCH)
         ids, grey = _predict(source, predictor, protocol, road, advance)
-        ids = _onto(joined.predictions[ids], target.shape)
-        grey = None if grey is None else _onto(grey, target.shape)
+        ids = joined.predictions[ids]
         target = np.where(ids == IGNORE, np.uint8(IGNORE), target)
         return Scored(item.id, target, ids, grey, labelled.resolution)
 
@@ -118,7 +103,9 @@ def _predict(
     height, width = _size(source)
     ids = np.full((height, width), IGNORE, np.uint8)
     grey = None if road is None else np.zeros((height, width), np.uint8)
-    options = PredictOptions(scores=None if road is None else "float16", resolution="native")
+    options = PredictOptions(
+        scores=None if road is None else "float16", resolution=protocol.resolution
+    )
     for block in predict_blocks(source, predictor, options):
         ids[block.window.slices] = block.classes
         if grey is not None and road is not None:
@@ -138,21 +125,6 @@ def _size(reader: Any) -> tuple[int, int]:
     return int(reader.height), int(reader.width)
 
 
-def _differs(have: float | None, wanted: float) -> bool:
-    return have is not None and abs(have / wanted - 1) > _SAME
-
-
 def _padded(target: NDArray[np.uint8], multiple: int) -> NDArray[np.uint8]:
     below, right = (-n % multiple for n in target.shape)
     return np.pad(target, ((0, below), (0, right)))
-
-
-def _onto(values: NDArray[np.uint8], shape: tuple[int, ...]) -> NDArray[np.uint8]:
-    """Take the nearest pixel of another grid over the same ground."""
-    if values.shape == shape:
-        return values
-    picks = [
-        np.minimum(((np.arange(wanted) + 0.5) * have / wanted).astype(int), have - 1)
-        for have, wanted in zip(values.shape, shape, strict=True)
-    ]
-    return values[np.ix_(*picks)]

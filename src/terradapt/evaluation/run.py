@@ -171,19 +171,27 @@ def _notes(
             "geoseg_compat: padding is counted as class 0. These figures are too high; "
             "use them only to compare with tools that do the same."
         )
-    trained, known = predictor.spec.resolution, [i.resolution for i in items if i.resolution]
-    if protocol.resolution is None and trained and known:
-        here = float(np.median(known))
-        if abs(here / trained - 1) > _OFF:
-            notes.append(
-                f"The images have {here:.3g} m/px, the checkpoint was trained at {trained:.3g}: "
-                "--resolution auto resamples them."
-            )
+    notes += _resolution_note(items, predictor, protocol)
     if scorer.unmeasured:
         notes.append(
             f"Without a resolution, and so without a boundary F1: {len(scorer.unmeasured)} images."
         )
     return notes
+
+
+def _resolution_note(items: Sequence[Item], predictor: Predictor, protocol: Protocol) -> list[str]:
+    trained, known = predictor.spec.resolution, [i.resolution for i in items if i.resolution]
+    here = float(np.median(known)) if known else None
+    if not trained or not here or abs(here / trained - 1) <= _OFF:
+        return []
+    done = {
+        "auto": "windows were resampled to the latter (--resolution native does not)",
+        "native": "nothing was resampled (--resolution auto does)",
+    }
+    what = done.get(str(protocol.resolution), f"windows were resampled to {protocol.resolution}")
+    return [
+        f"The images have {here:.3g} m/px, the checkpoint was trained at {trained:.3g}: {what}."
+    ]
 
 
 def _pictures(

@@ -93,6 +93,11 @@ class Report:
     references: Sequence[Reference] = ()
     figures: Mapping[str, str] = field(default_factory=dict)
 
+    @property
+    def split(self) -> str:
+        """Name of the split that was evaluated, or ""."""
+        return str(self.data.get("split", ""))
+
     def to_dict(self) -> dict[str, Any]:
         """Return what goes into ``report.json``."""
         return {

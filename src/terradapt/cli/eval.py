@@ -1,0 +1,139 @@
+"""``terradapt eval``: a checkpoint and a dataset become a report."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from terradapt.evaluation import Protocol
+    from terradapt.report import Report
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verb to the command line."""
+    app.command("eval")(evaluate)
+
+
+def evaluate(
+    checkpoint: Annotated[Path, typer.Argument(metavar="CKPT", help="A checkpoint or model.onnx.")],
+    data: Annotated[Path, typer.Option("--data", help="Dataset folder.")],
+    output: Annotated[
+        Path, typer.Option("-o", "--output", help="Report; .md and .html are written beside it.")
+    ] = Path("report.json"),
+    split: Annotated[str, typer.Option(help="Split to evaluate, or all.")] = "test",
+    boundary: Annotated[
+        float | None, typer.Option(help="Boundary F1 at this tolerance, metres.")
+    ] = None,
+    road: Annotated[
+        str | None, typer.Option(help="Class with mDice, mIoU, MAE and RLOD per image.")
+    ] = None,
+    threshold: Annotated[
+        float, typer.Option(min=0, max=1, help="Two classes: the second above this probability.")
+    ] = 0.5,
+    erode: Annotated[
+        int, typer.Option(min=0, help="Leave out label pixels this near to another class, px.")
+    ] = 0,
+    geoseg_compat: Annotated[
+        bool, typer.Option("--geoseg-compat", help="Count padding as class 0, as GeoSeg does.")
+    ] = False,
+    resolution: Annotated[
+        str, typer.Option(help="auto, native, or metres per pixel that the model sees.")
+    ] = "auto",
+    match: Annotated[
+        list[str] | None,
+        typer.Option(metavar="DATASET=CHECKPOINT", help="Two names of one class; repeatable."),
+    ] = None,
+    study: Annotated[
+        bool, typer.Option("--study", help="Add the split study: PCA and t-SNE of image features.")
+    ] = False,
+    against: Annotated[
+        list[Path] | None, typer.Option(help="Study: compare with these datasets; repeatable.")
+    ] = None,
+    pictures: Annotated[int, typer.Option(min=0, help="Places shown side by side.")] = 6,
+    device: Annotated[str | None, typer.Option(help="Torch device, for example cuda:0.")] = None,
+    precision: Annotated[str, typer.Option(help="fp32, bf16 or fp16.")] = "fp32",
+    trunk: Annotated[
+        Path | None, typer.Option(help="Weights of a trunk that the checkpoint only names.")
+    ] = None,
+) -> None:
+    """The result of `terradapt eval` is a report: figures as JSON, Markdown and an HTML page.
+
+    Every image of the split is predicted whole, as `terradapt predict` does, and counted against
+    its label. Classes are joined by name, so that a checkpoint may be evaluated on other data.
+    """
+    from terradapt.cli._progress import progress
+    from terradapt.evaluation import open_task
+    from terradapt.report import check_output
+    from terradapt.report.html import require_html
+
+    require_html()
+    protocol = _protocol(
+        road=road,
+        threshold=threshold,
+        boundary=boundary,
+        erode=erode,
+        geoseg_compat=geoseg_compat,
+        resolution=resolution,
+        match=match or [],
+    )
+    task = open_task(checkpoint, data, split, device=device, precision=precision, trunk=trunk)
+    check_output(output)
+    with progress(task.pixels, f"evaluate {split}", "px") as advance:
+        report = task.run(protocol, pictures=pictures, command=_command(), progress=advance)
+    if study or against:
+        from terradapt.evaluation.study import add_study
+
+        add_study(report, task.dataset, against or [])
+    paths = report.write(output)
+    _print(report)
+    typer.echo(f"report: {paths[2]}")
+
+
+def _protocol(*, resolution: str, match: list[str], **values: Any) -> Protocol:
+    from terradapt.errors import ConfigError
+    from terradapt.evaluation import Protocol
+
+    pairs = [m.partition("=") for m in match]
+    for text, (ours, sign, theirs) in zip(match, pairs, strict=True):
+        if not (ours and sign and theirs):
+            raise ConfigError(f"--match {text}: no pair", "write DATASET=CHECKPOINT")
+    try:
+        seen: Any = resolution if resolution in {"auto", "native"} else float(resolution)
+    except ValueError as error:
+        raise ConfigError(
+            f"--resolution {resolution}: no resolution", "use auto, native or metres per pixel"
+        ) from error
+    boundary = values["boundary"]
+    if (boundary is not None and not boundary >= 0) or (isinstance(seen, float) and not seen > 0):
+        raise ConfigError("a length below 0", "give metres above 0")
+    return Protocol(resolution=seen, match={a: b for a, _, b in pairs}, **values)
+
+
+def _command() -> str:
+    return " ".join(["terradapt", *sys.argv[1:]])
+
+
+def _print(report: Report) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from terradapt.report.wording import headline, per_class_columns, shown, title_of
+
+    console = Console()
+    per_class = report.metrics["per_class"]
+    columns = per_class_columns(per_class)
+    table = Table("class", *(title_of(c) for c in columns))
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for name, row in per_class.items():
+        note = "" if row.get("evaluated", True) else " (not in the means)"
+        table.add_row(name + note, *(shown(c, row.get(c, "")) for c in columns))
+    console.print(table)
+    for key, value in headline(report.metrics, everything=True):
+        console.print(f"{title_of(key):<26} {shown(key, value):>12}", highlight=False)
+    for note in report.notes:
+        console.print(f"note: {note}", highlight=False, soft_wrap=True)

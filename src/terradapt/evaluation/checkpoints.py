@@ -1,0 +1,144 @@
+"""A checkpoint and a dataset's folder in, a written report out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+from terradapt.data import Dataset, open_dataset
+from terradapt.errors import DataError
+from terradapt.evaluation.describe import Origin, read_origin
+from terradapt.evaluation.options import Protocol
+from terradapt.evaluation.run import PICTURES, evaluate
+from terradapt.predictors import load
+from terradapt.report import Report, check_output
+from terradapt.report.html import require_html
+from terradapt.scene import Predictor
+
+Advance = Callable[[int], None]
+
+
+@dataclass(frozen=True)
+class Task:
+    """A checkpoint with the dataset it is to be evaluated on; nothing is predicted yet.
+
+    Attributes:
+        predictor: The model.
+        dataset: Labelled images.
+        split: Name of the split.
+        origin: Where the checkpoint comes from.
+        pixels: Pixels to be predicted.
+    """
+
+    predictor: Predictor
+    dataset: Dataset
+    split: str
+    origin: Origin
+
+    @property
+    def pixels(self) -> int:
+        """Pixels to be predicted."""
+        return sum(i.height * i.width for i in self.dataset.split(self.split))
+
+    def run(
+        self,
+        protocol: Protocol | None = None,
+        *,
+        pictures: int = PICTURES,
+        title: str = "",
+        command: str = "",
+        progress: Advance | None = None,
+    ) -> Report:
+        """Evaluate; see :func:`terradapt.evaluation.evaluate`."""
+        return evaluate(
+            self.predictor,
+            self.dataset,
+            self.split,
+            protocol,
+            origin=self.origin,
+            pictures=pictures,
+            title=title,
+            commit=_commit(),
+            facts={"command": command} if command else {},
+            progress=progress,
+        )
+
+
+def open_task(
+    checkpoint: str | Path,
+    data: str | Path,
+    split: str | None = "test",
+    *,
+    device: str | None = None,
+    precision: str = "fp32",
+    trunk: str | Path | None = None,
+) -> Task:
+    """Open a checkpoint and a dataset.
+
+    Args:
+        checkpoint: ``.safetensors`` or an exported model.
+        data: Folder of the dataset.
+        split: Name of a split, or None: the first of test, val and train that has images.
+        device: See :func:`terradapt.predictors.load`.
+        precision: See :func:`terradapt.predictors.load`.
+        trunk: See :func:`terradapt.predictors.load`.
+
+    Raises:
+        CheckpointError: The checkpoint cannot be trusted, read or fitted.
+        DataError: No dataset, or no such split.
+    """
+    predictor = load(checkpoint, device=device, precision=precision, trunk=trunk)
+    origin = read_origin(checkpoint)
+    dataset = open_dataset(data, origin.data)
+    split = split or _first_split(dataset)
+    dataset.split(split)
+    return Task(predictor, dataset, split, origin)
+
+
+def report_run(
+    run: str | Path,
+    data: str | Path,
+    *,
+    split: str | None = None,
+    command: str = "",
+    progress: Advance | None = None,
+) -> Report:
+    """Evaluate a run's best checkpoint and write ``report.json``, ``.md`` and ``.html`` into it.
+
+    Args:
+        run: The run's folder.
+        data: Folder of the dataset.
+        split: Name of a split, or None: the first of test, val and train that has images.
+        command: The command line, for the run facts.
+        progress: Called with the pixels predicted.
+
+    Raises:
+        MissingExtraError: The libraries of the report are not installed.
+        OutputError: The run's folder cannot be written.
+    """
+    run = Path(run)
+    require_html()
+    check_output(run / "report.json")
+    task = open_task(run / "checkpoint.safetensors", data, split)
+    report = task.run(title=f"Run {run.name}", command=command, progress=progress)
+    report.write(run / "report.json")
+    return report
+
+
+def _first_split(dataset: Dataset) -> str:
+    for name in ("test", "val", "train"):
+        with suppress(DataError):
+            dataset.split(name)
+            return name
+    return "all"
+
+
+def _commit() -> str:
+    if find_spec("torch") is None:
+        return ""
+    from terradapt.checkpoint import code_commit
+
+    return code_commit()
