@@ -71,7 +71,7 @@ def gather(
 
     Args:
         source: Folder or archive.
-        into: Where archives are unpacked to, one folder each.
+        into: Where archives are unpacked to, one folder each; a folder of the result.
         wanted: Tells by a file's path within the benchmark whether it is needed.
         track: How progress is told.
 
@@ -94,11 +94,10 @@ def gather(
 def _of_folder(
     folder: Path, prefix: str, into: Path, wanted: Callable[[str], bool], track: Track, depth: int
 ) -> Iterator[Found]:
+    result = into.parent if into.parent != folder else into
     for path in sorted(p for p in folder.rglob("*") if p.is_file()):
-        if into in path.parents and into != folder and folder not in into.parents:
-            continue
-        if into.is_relative_to(folder) and path.is_relative_to(into):
-            continue  # the result lies in the source: what was unpacked before is no source
+        if path.is_relative_to(result):
+            continue  # a result inside the source is no source
         name = prefix + path.relative_to(folder).as_posix()
         if is_archive(path):
             yield from _of_archive(Found(path, name), into, wanted, track, depth + 1)

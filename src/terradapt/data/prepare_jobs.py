@@ -1,0 +1,333 @@
+"""One labelled image of a benchmark to the normal form: the work of one process."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from terradapt.classes import IGNORE, ClassMap
+from terradapt.data.dataset import read_json, write_json
+from terradapt.data.labels import LabelForm
+from terradapt.data.reading import check_pair
+from terradapt.errors import DataError, SceneError
+from terradapt.grid import Window
+from terradapt.raster import SceneReader, write_raster
+from terradapt.raster.crs import move_origin
+
+RECEIPTS = ".prepared"
+_STRIP = 512  # rows read at a time
+_EDGE = 1 << 16  # bytes hashed at either end of a source
+
+
+@dataclass(frozen=True)
+class Record:
+    """One labelled image, as it comes.
+
+    Args:
+        id: Name within the dataset.
+        group: Images of one group stay in one split.
+        image: Raster file.
+        label: Raster or vector file.
+        eroded: The label with ignored borders, if any.
+        extra: A raster on the same grid, read as one more band, if any.
+    """
+
+    id: str
+    group: str
+    image: Path
+    label: Path
+    eroded: Path | None = None
+    extra: Path | None = None
+
+    @property
+    def sources(self) -> list[Path]:
+        """All files that are read."""
+        return [p for p in (self.image, self.label, self.eroded, self.extra) if p is not None]
+
+
+@dataclass(frozen=True)
+class Job:
+    """What one process does: a record, and how.
+
+    Args:
+        record: The image.
+        out: Folder of the dataset.
+        classes: The class map.
+        label: How label files are read.
+        crop: Side of the crops to cut, px; None keeps whole images, where they lie.
+        overlap: Least pixels that neighbouring crops share.
+        snap: Largest difference per channel at which a colour counts as a class's colour.
+        resolution: Metres per pixel where the file does not say.
+    """
+
+    record: Record
+    out: Path
+    classes: ClassMap
+    label: LabelForm
+    crop: int | None = None
+    overlap: int = 0
+    snap: int = 0
+    resolution: float | None = None
+
+
+@dataclass
+class Receipt:
+    """What a finished job left: kept in a file, so that the job need not run again.
+
+    Args:
+        signature: Sources and settings; another one means another job.
+        outputs: Files written, relative to the dataset, and their sizes in bytes.
+        items: Items, as in ``dataset.json``.
+        counts: Pixels of each class, ignored ones last.
+        sums: Sum and sum of squares of each band, and pixels; of 8-bit images.
+    """
+
+    signature: str
+    outputs: dict[str, int] = field(default_factory=dict)
+    items: list[dict[str, Any]] = field(default_factory=list)
+    counts: list[int] = field(default_factory=list)
+    sums: list[list[float]] = field(default_factory=list)
+
+
+def receipt_path(out: Path, name: str) -> Path:
+    """Return where the receipt of a record lies."""
+    return out / RECEIPTS / f"{name}.json"
+
+
+def signature(job: Job) -> str:
+    """Hash the sources (size, time, both ends) and the settings of a job."""
+    digest = hashlib.blake2b(digest_size=16)
+    for path in job.record.sources:
+        status = path.stat()
+        digest.update(f"{path}|{status.st_size}|{status.st_mtime_ns}|".encode())
+        with path.open("rb") as file:
+            digest.update(file.read(_EDGE))
+            if status.st_size > 2 * _EDGE:
+                file.seek(-_EDGE, 2)
+                digest.update(file.read(_EDGE))
+    settings = (job.crop, job.overlap, job.snap, job.resolution)
+    digest.update(repr((settings, job.label.to_dict(), job.classes.to_dict(), job.record)).encode())
+    return digest.hexdigest()
+
+
+def finished(job: Job) -> Receipt | None:
+    """Return the receipt of a job that need not run again, or None."""
+    path = receipt_path(job.out, job.record.id)
+    if not path.is_file():
+        return None
+    try:
+        receipt = Receipt(**read_json(path))
+    except (DataError, TypeError):
+        return None
+    if receipt.signature != signature(job):
+        return None
+    whole = all(
+        (job.out / n).is_file() and (job.out / n).stat().st_size == s
+        for n, s in receipt.outputs.items()
+    )
+    return receipt if whole else None
+
+
+def run(job: Job) -> Receipt:
+    """Read, check and write one image; its receipt is written last.
+
+    Raises:
+        DataError: Image and label do not fit, or the label has an unknown colour or value.
+        SceneError: A file cannot be read.
+        OutputError: The disk is full.
+    """
+    receipt = Receipt(signature(job))
+    with SceneReader(job.record.image) as image:
+        ids = _label(job, job.record.label, image)
+        eroded = _label(job, job.record.eroded, image) if job.record.eroded else None
+        _check_extra(job.record, image)
+        receipt.counts = _counts(ids, len(job.classes))
+        if job.crop is None:
+            receipt.sums = _sums(image)
+            _write_whole(job, image, ids, eroded, receipt)
+        else:
+            for window in windows(image.height, image.width, job.crop, job.overlap):
+                _write_crop(job, image, ids, eroded, window, receipt)
+    path = receipt_path(job.out, job.record.id)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_json(path, asdict(receipt))
+    return receipt
+
+
+def windows(height: int, width: int, crop: int, overlap: int) -> Iterator[Window]:
+    """Yield the fewest crops that cover an image with equal steps and share ``overlap`` px.
+
+    A 1300 px side gives 1024 px crops at 0 and 276, a 1500 px side at 0 and 476.
+    """
+    for row in starts(height, crop, overlap):
+        for col in starts(width, crop, overlap):
+            yield Window(row, col, min(crop, height), min(crop, width))
+
+
+def starts(length: int, crop: int, overlap: int) -> list[int]:
+    """Return where crops begin along one side, px."""
+    if length <= crop:
+        return [0]
+    count = -(-(length - overlap) // (crop - overlap))
+    return [round(i * (length - crop) / (count - 1)) for i in range(count)]
+
+
+def _label(job: Job, path: Path, image: SceneReader) -> NDArray[np.uint8]:
+    """Read a label as (H, W) class ids."""
+    if job.label.kind == "vector":
+        from terradapt.data.vector_labels import VectorSource
+
+        assert job.label.vector is not None
+        whole = Window(0, 0, image.height, image.width)
+        source = VectorSource(path, job.label.vector)
+        return source.burn(whole, image.crs, image.transform, str(image.path))
+    try:
+        with SceneReader(path) as label:
+            check_pair(image, label)
+            ids = np.empty((image.height, image.width), np.uint8)
+            for strip in _strips(image.height, image.width):
+                ids[strip.slices] = _decoded(job, label.read(strip)[0], path)
+    except SceneError as error:
+        raise DataError(error.message, error.fix) from error
+    return ids
+
+
+def _decoded(job: Job, raw: NDArray[Any], path: Path) -> NDArray[np.uint8]:
+    if job.label.kind == "colour" and job.snap:
+        raw = snapped(raw, job.classes, job.snap)
+    return job.label.decode(raw, job.classes, str(path))
+
+
+def snapped(raw: NDArray[Any], classes: ClassMap, most: int) -> NDArray[Any]:
+    """Move (3, H, W) colours that differ by at most ``most`` per channel onto a class's colour."""
+    out = raw.copy()
+    for colour in (*classes.colours, (0, 0, 0)):
+        target = np.array(colour, np.int16)[:, None, None]
+        near = np.abs(raw[:3].astype(np.int16) - target).max(0) <= most
+        out[:3, near] = target[:, 0]
+    return out
+
+
+def _strips(height: int, width: int) -> Iterator[Window]:
+    for row in range(0, height, _STRIP):
+        yield Window(row, 0, min(_STRIP, height - row), width)
+
+
+def _check_extra(record: Record, image: SceneReader) -> None:
+    if record.extra is None:
+        return
+    with SceneReader(record.extra) as extra:
+        if (extra.height, extra.width) != (image.height, image.width):
+            raise DataError(
+                f"{record.extra}: {extra.width} x {extra.height} px, its image "
+                f"{record.image.name} has {image.width} x {image.height}",
+                "resample it to the image's grid, or prepare without it",
+            )
+
+
+def _counts(ids: NDArray[np.uint8], classes: int) -> list[int]:
+    counts = np.bincount(ids.ravel(), minlength=256)
+    return [*(int(c) for c in counts[:classes]), int(counts[IGNORE])]
+
+
+def _sums(image: SceneReader) -> list[list[float]]:
+    """Read an image through, so that damage shows now, and sum its bands."""
+    totals = np.zeros((image.count, 2))
+    seen = 0
+    for strip in _strips(image.height, image.width):
+        pixels, valid = image.read(strip)
+        if pixels.dtype == np.uint8:
+            totals += [_moments(band) for band in pixels]
+            seen += int(valid.size)
+    return [[*map(float, t), seen] for t in totals] if seen else []
+
+
+def _moments(band: NDArray[np.uint8]) -> tuple[float, float]:
+    values = np.arange(256, dtype=np.float64)
+    histogram = np.bincount(band.ravel(), minlength=256)
+    return float(histogram @ values), float(histogram @ values**2)
+
+
+def _write_whole(
+    job: Job,
+    image: SceneReader,
+    ids: NDArray[np.uint8],
+    eroded: NDArray[np.uint8] | None,
+    receipt: Receipt,
+) -> None:
+    name = job.record.id
+    item = _item(job, name, image, image.height, image.width)
+    item["image"] = str(job.record.image)
+    if job.record.extra:
+        item["extra"] = str(job.record.extra)
+    whole = Window(0, 0, image.height, image.width)
+    _write_labels(job, name, image, whole, ids, eroded, item, receipt)
+    receipt.items.append(item)
+
+
+def _write_crop(
+    job: Job,
+    image: SceneReader,
+    ids: NDArray[np.uint8],
+    eroded: NDArray[np.uint8] | None,
+    window: Window,
+    receipt: Receipt,
+) -> None:
+    name = f"{job.record.id}_{window.row}_{window.col}"
+    item = _item(job, name, image, window.height, window.width)
+    transform = move_origin(image.transform, window.row, window.col)
+    frame: dict[str, Any] = {"crs": image.crs, "transform": transform, "nodata": image.nodata}
+    pixels, _ = image.read(window)
+    item["image"] = _written(job.out, f"images/{name}.tif", pixels, frame, receipt)
+    if job.record.extra:
+        with SceneReader(job.record.extra) as extra:
+            band = extra.read(window)[0][:1]
+        item["extra"] = _written(job.out, f"extra/{name}.tif", band, frame, receipt)
+    _write_labels(job, name, image, window, ids, eroded, item, receipt)
+    receipt.items.append(item)
+
+
+def _write_labels(
+    job: Job,
+    name: str,
+    image: SceneReader,
+    window: Window,
+    ids: NDArray[np.uint8],
+    eroded: NDArray[np.uint8] | None,
+    item: dict[str, Any],
+    receipt: Receipt,
+) -> None:
+    transform = move_origin(image.transform, window.row, window.col)
+    frame: dict[str, Any] = {
+        "crs": image.crs,
+        "transform": transform if image.crs else None,
+        "colours": job.classes.colours,
+    }
+    for key, folder, plane in (("label", "labels", ids), ("eroded", "labels_eroded", eroded)):
+        if plane is not None:
+            part = plane[window.slices]
+            item[key] = _written(job.out, f"{folder}/{name}.tif", part, frame, receipt)
+
+
+def _written(
+    out: Path, name: str, pixels: NDArray[Any], frame: dict[str, Any], receipt: Receipt
+) -> str:
+    write_raster(out / name, pixels, **frame)
+    receipt.outputs[name] = (out / name).stat().st_size
+    return name
+
+
+def _item(job: Job, name: str, image: SceneReader, height: int, width: int) -> dict[str, Any]:
+    return {
+        "id": name,
+        "group": job.record.group,
+        "height": height,
+        "width": width,
+        "resolution": image.resolution or job.resolution,
+    }
