@@ -1,1 +1,18 @@
-"""Polygons and road networks from class rasters."""
+"""Rasters to vectors: road networks and land-cover polygons, for scenes of any size."""
+
+from terradapt.vector.files import vectorize_roads
+from terradapt.vector.network import Network
+from terradapt.vector.roads import RoadOptions, road_network, roads_from_array
+from terradapt.vector.source import ArraySource, RasterSource
+from terradapt.vector.write import write_network
+
+__all__ = [
+    "ArraySource",
+    "Network",
+    "RasterSource",
+    "RoadOptions",
+    "road_network",
+    "roads_from_array",
+    "vectorize_roads",
+    "write_network",
+]

@@ -92,8 +92,8 @@ class Graph:
         fixed: (N,) where the scene's edge cuts the road.
         ends: (E, 2) nodes that each edge joins.
         chains: The edges' pixels, from the first node to the second.
-        sums: (E, 3) pixels, widths and scores summed, in fixed point; see ``measure.SCALE``.
-        bridged: (E,) edges that close a gap of the mask.
+        sums: (E, 4) pixels, widths, scores, and pixels where a gap of the mask was closed, summed
+            in fixed point; see ``measure.SCALE``.
     """
 
     place: Floats
@@ -102,7 +102,6 @@ class Graph:
     ends: Ints
     chains: Chains
     sums: Ints
-    bridged: Bools
 
     def __len__(self) -> int:
         return len(self.ends)
@@ -116,7 +115,6 @@ class Graph:
         """Return the graph with these edges only; nodes stay as they are."""
         return replace(
             self, ends=self.ends[index], chains=self.chains.take(index), sums=self.sums[index],
-            bridged=self.bridged[index],
         )  # fmt: skip
 
     def without(self, edges: Bools) -> Graph:

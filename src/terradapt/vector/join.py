@@ -57,7 +57,7 @@ class _Joiner:
         self.first = _stack([p.first for p in pieces])
         self.sizes = _stack([p.sizes for p in pieces])
         self.codes: Codes = np.concatenate([np.empty(0, np.uint8), *(p.codes for p in pieces)])
-        self.sums = _stack([p.sums for p in parts], 3)
+        self.sums = _stack([p.sums for p in parts], 4)
         self.offsets = np.concatenate([[0], np.cumsum(self.sizes)])
         self._unite(parts, shift)
 
@@ -96,11 +96,10 @@ class _Joiner:
             self.lattice,
         )
         ends = np.concatenate([self.ends[whole], _stack([np.array([j.ends]) for j in joined], 2)])
-        sums = np.concatenate([self.sums[whole], _stack([j.sums[None] for j in joined], 3)])
+        sums = np.concatenate([self.sums[whole], _stack([j.sums[None] for j in joined], 4)])
         graph = Graph(
             np.concatenate([place, extra]), np.concatenate([self.radius, np.zeros(len(extra))]),
             np.concatenate([np.zeros(len(place), bool), fixed]), ends, chains, sums,
-            np.zeros(len(ends), bool),
         )  # fmt: skip
         return _canonical(graph.without(chains.sizes == 0).compact(), self.lattice)
 
@@ -239,7 +238,7 @@ def _canonical(graph: Graph, lattice: Lattice) -> Graph:
     rank[nodes] = np.arange(len(nodes))
     return Graph(
         graph.place[nodes], graph.radius[nodes], graph.fixed[nodes], rank[ends[order]],
-        chains.turned(back).take(order), graph.sums[order], graph.bridged[order],
+        chains.turned(back).take(order), graph.sums[order],
     )  # fmt: skip
 
 

@@ -148,7 +148,7 @@ def _measured(pieces, mask, scores, origin, widths: Widths, lattice: Lattice) ->
     half, width = widths.measure(mask, row, col)
     values = [np.ones(len(row)), width]
     values.append(np.ones(len(row)) if scores is None else scores[row, col])
-    sums = np.zeros((len(pieces.sizes), 3), np.int64)
+    sums = np.zeros((len(pieces.sizes), 4), np.int64)
     for i, value in enumerate(values):
         np.add.at(sums[:, i], piece, np.rint(value * SCALE).astype(np.int64))
     radius = np.zeros(len(pieces.node_pixel))

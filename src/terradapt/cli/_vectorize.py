@@ -1,0 +1,54 @@
+"""What the verb ``vectorize`` calls: options to functions, figures to lines."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import typer
+
+from terradapt.cli._progress import progress
+
+
+def run_roads(
+    labels: Path,
+    output: Path,
+    road: str,
+    scores: Path | None,
+    threshold: float,
+    max_width: float,
+    min_spur: float,
+    max_gap: float,
+    simplify: float | None,
+    block: int,
+) -> None:
+    """Write a road network and say what it is."""
+    from terradapt.vector.bridge import BridgeOptions
+    from terradapt.vector.clean import CleanOptions
+    from terradapt.vector.files import road_blocks, vectorize_roads
+    from terradapt.vector.roads import RoadOptions
+
+    options = RoadOptions(
+        max_width, CleanOptions(min_spur=min_spur), BridgeOptions(max_gap=max_gap), simplify, block
+    )
+    with progress(road_blocks(labels, options), "roads", "blocks") as advance:
+        figures = vectorize_roads(
+            labels, output, road, scores=scores, threshold=threshold, options=options,
+            progress=advance,
+        )  # fmt: skip
+    typer.echo(
+        f"{output}: {figures['edges']:.0f} edges, {figures['nodes']:.0f} nodes, "
+        f"{figures['length_m'] / 1000:.3f} km, {figures['components']:.0f} components, "
+        f"{figures['dead_ends']:.0f} dead ends"
+    )
+
+
+def run_polygons(
+    labels: Path,
+    output: Path,
+    simplify: float,
+    min_area: float,
+    buildings: str | None,
+    block: int,
+) -> None:
+    """Write polygons and say what they are."""
+    raise NotImplementedError

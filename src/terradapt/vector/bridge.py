@@ -1,0 +1,271 @@
+"""Gaps of roads under trees and shadows, closed where direction and score speak for it."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.spatial import cKDTree
+
+from terradapt.grid import Window
+from terradapt.vector.clean import append
+from terradapt.vector.graph import Chains, Floats, Graph, line_codes, spans
+from terradapt.vector.measure import SCALE, Georef
+from terradapt.vector.network import Tips, dead_ends
+from terradapt.vector.source import Source
+from terradapt.vector.trace import COL_STEP, ROW_STEP, Ints
+
+_TILE, _TILES = 512, 64
+
+
+@dataclass(frozen=True)
+class BridgeOptions:
+    """When a gap is closed.
+
+    Args:
+        max_gap: Longest gap, m; 0 closes none.
+        max_turn: Greatest angle between a dead end's direction and the bridge, degrees.
+        min_score: Least mean score along the bridge, where there are scores.
+    """
+
+    max_gap: float = 25.0
+    max_turn: float = 35.0
+    min_score: float = 0.1
+
+
+def bridge(graph: Graph, source: Source, options: BridgeOptions) -> Graph:
+    """Return the graph with bridges from dead ends to dead ends, and from dead ends to roads.
+
+    The cheapest bridges come first: short, straight ahead, along high scores. A dead end takes
+    part in one bridge.
+
+    Args:
+        graph: A cleaned graph.
+        source: Gives the scores; a source without scores lets direction alone decide.
+        options: Limits.
+    """
+    tips = dead_ends(graph, source.georef)
+    if options.max_gap <= 0 or not len(tips.node):
+        return graph
+    plans = sorted(_Planner(graph, tips, source, options).plans(), key=lambda p: p.rank)
+    used: set[int] = set()
+    chosen = []
+    for plan in plans:
+        if not used & plan.nodes:
+            used |= plan.nodes
+            chosen.append(plan)
+    return _build(graph, chosen, source.georef) if chosen else graph
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """A bridge from a dead end to another, or to a pixel of an edge."""
+
+    cost: float
+    start: int
+    stop: int  # node, or -1
+    edge: int  # edge to be split, or -1
+    step: int  # pixel of that edge
+    pixels: tuple[int, int, int, int]
+    score: float
+
+    @property
+    def rank(self) -> tuple[float, int, int, int]:
+        return self.cost, self.start, self.stop, self.edge
+
+    @property
+    def nodes(self) -> set[int]:
+        return {self.start} | ({self.stop} if self.stop >= 0 else set())
+
+
+class _Planner:
+    def __init__(self, graph: Graph, tips: Tips, source: Source, options: BridgeOptions) -> None:
+        self.graph, self.tips, self.options = graph, tips, options
+        self.metric = source.georef.metric
+        self.scores = _Scores(source)
+        self.pixel = np.rint(graph.place[tips.node]).astype(np.int64)
+        self.at = self._metres(self.pixel)
+        way = tips.way @ self.metric.matrix[:, ::-1].T
+        self.way = way / np.maximum(np.linalg.norm(way, axis=1), 1e-12)[:, None]
+        self.least = np.cos(np.radians(options.max_turn))
+
+    def _metres(self, places: NDArray[np.generic]) -> Floats:
+        metres: Floats = places[:, ::-1] @ self.metric.matrix.T
+        return metres
+
+    def plans(self) -> Iterator[_Plan]:
+        yield from self._to_tips()
+        yield from self._to_edges()
+
+    def _to_tips(self) -> Iterator[_Plan]:
+        pairs = cKDTree(self.at).query_pairs(self.options.max_gap, output_type="ndarray")
+        one, two = pairs[:, 0], pairs[:, 1]
+        between = self.at[two] - self.at[one]
+        gap = np.maximum(np.linalg.norm(between, axis=1), 1e-9)
+        ahead = (self.way[one] * between).sum(1) / gap
+        back = -(self.way[two] * between).sum(1) / gap
+        same = self.tips.edge[one] == self.tips.edge[two]
+        good = (np.minimum(ahead, back) >= self.least) & ~same
+        for i, j, g, turn in zip(
+            one[good], two[good], gap[good], (2 - ahead - back)[good], strict=True
+        ):
+            plan = self._plan(i, self.pixel[j], float(g * (1 + turn)), stop=int(self.tips.node[j]))
+            if plan is not None:
+                yield plan
+
+    def _to_edges(self) -> Iterator[_Plan]:
+        place, edge, step = self._near_pixels()
+        if not len(place):
+            return
+        tree = cKDTree(self._metres(place))
+        for i, near in enumerate(tree.query_ball_point(self.at, self.options.max_gap)):
+            hits = np.array([n for n in near if edge[n] != self.tips.edge[i]], np.int64)
+            if not len(hits):
+                continue
+            between = self._metres(place[hits]) - self.at[i]
+            gap = np.maximum(np.linalg.norm(between, axis=1), 1e-9)
+            ahead = between @ self.way[i] / gap
+            cost = np.where(ahead >= self.least, gap * (2.2 - ahead), np.inf)
+            best = np.lexsort((step[hits], edge[hits], cost))[0]
+            if np.isfinite(cost[best]):
+                n = hits[best]
+                plan = self._plan(
+                    i, place[n], float(cost[best]), edge=int(edge[n]), step=int(step[n])
+                )
+                if plan is not None:
+                    yield plan
+
+    def _near_pixels(self) -> tuple[Ints, Ints, Ints]:
+        """Return pixels of edges in the neighbourhood of dead ends, their edge and place in it."""
+        reach = int(np.ceil(self.options.max_gap / self.metric.pixel)) + 1
+        width = int(self.graph.place[:, 1].max()) // reach + 5
+        cells = (self.pixel // reach + 2) @ np.array([width, 1])
+        wanted = np.unique(
+            cells[:, None] + np.array([r * width + c for r in (-1, 0, 1) for c in (-1, 0, 1)])
+        )
+        found = [(np.empty((0, 2), np.int64), np.empty(0, np.int64), np.empty(0, np.int64))]
+        for index in np.array_split(
+            np.arange(len(self.graph)), 1 + len(self.graph.chains.codes) // 500_000
+        ):
+            points, sizes = self.graph.chains.take(index).points()
+            pixels = points.astype(np.int64)
+            near = np.flatnonzero(np.isin((pixels // reach + 2) @ np.array([width, 1]), wanted))
+            begins = np.cumsum(sizes) - sizes
+            owner = np.repeat(np.arange(len(index)), sizes)[near]
+            found.append((pixels[near], index[owner], near - begins[owner]))
+        place, edge, step = (np.concatenate(x) for x in zip(*found, strict=True))
+        return place, edge, step
+
+    def _plan(
+        self, tip: int, target: Ints, cost: float, *, stop: int = -1, edge: int = -1, step: int = 0
+    ) -> _Plan | None:
+        row, col = (int(v) for v in self.pixel[tip])
+        to_row, to_col = (int(v) for v in target)
+        score = self.scores.along(row, col, to_row, to_col)
+        if score is not None and score < self.options.min_score:
+            return None
+        cost *= 1.0 if score is None else 1.5 - score
+        node = int(self.tips.node[tip])
+        return _Plan(cost, node, stop, edge, step, (row, col, to_row, to_col), score or 0.0)
+
+
+class _Scores:
+    """Mean scores along lines of pixels; the last tiles read are kept."""
+
+    def __init__(self, source: Source) -> None:
+        self.source = source
+        self._tiles: OrderedDict[tuple[int, int], NDArray[np.float32] | None] = OrderedDict()
+
+    def along(self, row: int, col: int, to_row: int, to_col: int) -> float | None:
+        codes = line_codes(row, col, to_row, to_col)
+        rows = row + np.concatenate([[0], np.cumsum(ROW_STEP[codes])])
+        cols = col + np.concatenate([[0], np.cumsum(COL_STEP[codes])])
+        georef = self.source.georef
+        inside = (rows >= 0) & (cols >= 0) & (rows < georef.height) & (cols < georef.width)
+        rows, cols = rows[inside], cols[inside]
+        values = []
+        for key in sorted(
+            set(zip((rows // _TILE).tolist(), (cols // _TILE).tolist(), strict=True))
+        ):
+            tile = self._tile(key)
+            if tile is None:
+                return None
+            here = (rows // _TILE == key[0]) & (cols // _TILE == key[1])
+            values.append(tile[rows[here] % _TILE, cols[here] % _TILE])
+        return float(np.concatenate(values).mean()) if values else 0.0
+
+    def _tile(self, key: tuple[int, int]) -> NDArray[np.float32] | None:
+        if key not in self._tiles:
+            georef = self.source.georef
+            whole = Window(0, 0, georef.height, georef.width)
+            window = Window(key[0] * _TILE, key[1] * _TILE, _TILE, _TILE).intersect(whole)
+            assert window is not None
+            self._tiles[key] = self.source.read(window)[1]
+            if len(self._tiles) > _TILES:
+                self._tiles.popitem(last=False)
+        return self._tiles[key]
+
+
+def _build(graph: Graph, plans: list[_Plan], georef: Georef) -> Graph:
+    """Split the edges that bridges lead to, and add the bridges."""
+    splits: dict[int, list[int]] = {}
+    for plan in plans:
+        if plan.edge >= 0:
+            splits.setdefault(plan.edge, []).append(plan.step)
+    graph, node_at = _split(graph, splits)
+    rows = []
+    for plan in plans:
+        stop = plan.stop if plan.edge < 0 else node_at[plan.edge, plan.step]
+        codes = line_codes(*plan.pixels)
+        if not len(codes):
+            continue
+        width = 2 * graph.radius[plan.start]
+        values = np.array([1.0, width, plan.score, 1.0])
+        sums = (len(codes) + 1) * np.rint(values * SCALE).astype(np.int64)
+        rows.append(([plan.start, int(stop)], *plan.pixels[:2], codes, sums))
+    return append(graph, rows)
+
+
+def _split(graph: Graph, splits: dict[int, list[int]]) -> tuple[Graph, dict[tuple[int, int], int]]:
+    """Cut edges at some of their pixels; return the node at each cut."""
+    node_at: dict[tuple[int, int], int] = {}
+    places, radii, rows = [], [], []
+    for edge, steps in sorted(splits.items()):
+        chain = graph.chains.take(np.array([edge]))
+        points = chain.points()[0].astype(np.int64)
+        size = int(chain.sizes[0])
+        cuts = sorted(set(steps))
+        stations = [0]
+        nodes = [int(graph.ends[edge, 0])]
+        for step in cuts:
+            if step in (0, size):
+                node_at[edge, step] = int(graph.ends[edge, int(step > 0)])
+                continue
+            node = len(graph.place) + len(places)
+            node_at[edge, step] = node
+            places.append(points[step])
+            radii.append(graph.sums[edge, 1] / max(graph.sums[edge, 0], 1) / 2)
+            stations.append(step)
+            nodes.append(node)
+        stations.append(size)
+        nodes.append(int(graph.ends[edge, 1]))
+        for i in range(len(stations) - 1):
+            one, two = stations[i], stations[i + 1]
+            sums = graph.sums[edge] * (two - one + 1) // (size + 1)
+            first = int(points[one, 0]), int(points[one, 1])
+            rows.append(([nodes[i], nodes[i + 1]], *first, chain.codes[one:two], sums))
+    cut = np.zeros(len(graph), bool)
+    cut[list(splits)] = True
+    grown = replace(
+        graph,
+        place=np.concatenate([graph.place, np.array(places, float).reshape(-1, 2)]),
+        radius=np.concatenate([graph.radius, np.array(radii, float)]),
+        fixed=np.concatenate([graph.fixed, np.zeros(len(places), bool)]),
+    )
+    return append(grown.without(cut), rows), node_at
+
+
+__all__ = ["BridgeOptions", "Chains", "bridge", "spans"]

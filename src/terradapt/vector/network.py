@@ -1,0 +1,188 @@
+"""Network: roads as lines between nodes, in the scene's CRS, with lengths in metres."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import networkx as nx
+import numpy as np
+import shapely
+from numpy.typing import NDArray
+
+from terradapt.vector.graph import Chains, Floats, Graph, spans
+from terradapt.vector.measure import Georef, line_lengths
+from terradapt.vector.smooth import smooth
+from terradapt.vector.trace import COL_STEP, ROW_STEP, Ints
+
+_CHUNK = 300_000  # px of chains turned into lines at once
+
+
+@dataclass(frozen=True)
+class Network:
+    """N nodes and E edges; parallel edges and loops are edges of their own.
+
+    Attributes:
+        nodes: (N, 2) x and y in the CRS.
+        edges: (E, 2) nodes at the beginning and at the end of each line.
+        lines: (E,) shapely LineStrings in the CRS.
+        length: (E,) m, on the ellipsoid when there is a CRS.
+        width: (E,) mean width of the road, m.
+        score: (E,) mean score along the line, 0..1; 1 for a mask without scores.
+        bridged: (E,) share of the line that closes gaps of the mask, 0..1.
+        crs: The scene's CRS, or None.
+    """
+
+    nodes: Floats
+    edges: Ints
+    lines: NDArray[Any]
+    length: Floats
+    width: Floats
+    score: Floats
+    bridged: Floats
+    crs: Any = None
+
+    def __len__(self) -> int:
+        return len(self.edges)
+
+    @property
+    def degree(self) -> Ints:
+        """(N,) edge ends at each node; a loop counts twice."""
+        return np.bincount(self.edges.ravel(), minlength=len(self.nodes))
+
+    @property
+    def components(self) -> int:
+        """Number of connected parts."""
+        return nx.number_connected_components(self.graph()) if len(self.nodes) else 0
+
+    @property
+    def dead_ends(self) -> int:
+        """Number of nodes of degree 1."""
+        return int((self.degree == 1).sum())
+
+    def summary(self) -> dict[str, float]:
+        """Return nodes, edges, metres, components and dead ends."""
+        return {
+            "nodes": len(self.nodes),
+            "edges": len(self),
+            "length_m": float(self.length.sum()),
+            "components": self.components,
+            "dead_ends": self.dead_ends,
+        }
+
+    def graph(self) -> nx.MultiGraph:
+        """Return a networkx MultiGraph; edges carry length, width, score, bridged, geometry."""
+        graph = nx.MultiGraph(crs=None if self.crs is None else str(self.crs))
+        for i, ((x, y), degree) in enumerate(zip(self.nodes.tolist(), self.degree, strict=True)):
+            graph.add_node(i, x=x, y=y, degree=int(degree))
+        columns = (self.length, self.width, self.score, self.bridged)
+        rows = zip(self.edges.tolist(), *(c.tolist() for c in columns), self.lines, strict=True)
+        for (u, v), length, width, score, bridged, line in rows:
+            graph.add_edge(
+                u, v, length=length, width=width, score=score, bridged=bridged, geometry=line
+            )
+        return graph
+
+
+def build_network(graph: Graph, georef: Georef, simplify: float) -> Network:
+    """Return the network of a cleaned graph: smooth lines, then simplified.
+
+    Args:
+        graph: Nodes and chains in pixels.
+        georef: Where the pixels lie.
+        simplify: Greatest deviation of the simplified from the smooth line, m (Douglas and
+            Peucker 1973).
+    """
+    graph = reach_ends(graph, georef)
+    pixel = georef.metric.pixel
+    count = np.maximum(graph.sums[:, 0], 1)
+    width = graph.sums[:, 1] / count
+    lines, length = [np.empty(0, object)], [np.zeros(0)]
+    for index in _batches(graph.chains.sizes):
+        reach = np.clip(np.rint(width[index] / pixel / 2), 2, 12).astype(np.int64)
+        part = _lines(graph.take(index), georef, reach, simplify / pixel)
+        coords, owner = shapely.get_coordinates(part, return_index=True)
+        lines.append(part)
+        length.append(line_lengths(coords, np.bincount(owner, minlength=len(index)), georef.crs))
+    return Network(
+        georef.xy(_inside(graph.place, georef)), graph.ends, np.concatenate(lines),
+        np.concatenate(length), width, graph.sums[:, 2] / count, graph.sums[:, 3] / count,
+        georef.crs,
+    )  # fmt: skip
+
+
+def _batches(sizes: Ints) -> list[Ints]:
+    batch = np.cumsum(sizes) // _CHUNK
+    return np.split(np.arange(len(sizes)), np.flatnonzero(np.diff(batch)) + 1)
+
+
+def _lines(graph: Graph, georef: Georef, reach: Ints, tolerance: float) -> NDArray[Any]:
+    """Return the lines of a few edges, from node to node."""
+    pixels, sizes = graph.chains.points()
+    points = np.empty((len(pixels) + 2 * len(sizes), 2))
+    stop = np.cumsum(sizes + 2)
+    points[stop - sizes - 2] = graph.place[graph.ends[:, 0]]
+    points[stop - 1] = graph.place[graph.ends[:, 1]]
+    points[spans(stop - sizes - 1, sizes)] = pixels
+    points = _inside(smooth(points, sizes + 2, reach), georef)
+    edge = np.repeat(np.arange(len(sizes)), sizes + 2)
+    lines = shapely.linestrings(points[:, ::-1], indices=edge)
+    simple = shapely.simplify(lines, tolerance, preserve_topology=False)
+    coords, owner = shapely.get_coordinates(simple, return_index=True)
+    drawn: NDArray[Any] = shapely.linestrings(georef.xy(coords[:, ::-1]), indices=owner)
+    return drawn
+
+
+def _inside(places: Floats, georef: Georef) -> Floats:
+    """Pull places to the scene's rectangle; pixel centres are whole numbers."""
+    return np.clip(places, -0.5, [georef.height - 0.5, georef.width - 0.5])
+
+
+def reach_ends(graph: Graph, georef: Georef) -> Graph:
+    """Move dead ends outward by the road's half width, which thinning took off."""
+    tips = dead_ends(graph, georef)
+    place = graph.place.copy()
+    place[tips.node] += tips.way * graph.radius[tips.node][:, None]
+    return replace(graph, place=place)
+
+
+@dataclass(frozen=True)
+class Tips:
+    """Dead ends within the scene: T of them.
+
+    Attributes:
+        node: (T,) nodes.
+        edge: (T,) the edge that ends there.
+        side: (T,) 0 where the edge begins there, 1 where it ends.
+        way: (T, 2) rows and columns per metre in the direction in which the road ends.
+    """
+
+    node: Ints
+    edge: Ints
+    side: Ints
+    way: Floats
+
+
+def dead_ends(graph: Graph, georef: Georef) -> Tips:
+    """Return the dead ends within the scene and their directions."""
+    free = (graph.degree == 1) & ~graph.fixed
+    edge, side = np.nonzero(free[graph.ends])
+    node = graph.ends[edge, side]
+    steps = np.ceil(3 * graph.radius[node] / georef.metric.pixel).astype(np.int64)
+    step = _tail(graph.chains, edge, side, np.maximum(steps, 6))
+    metres = np.maximum(georef.metric.length(step[:, 0], step[:, 1]), 1e-9)
+    return Tips(node, edge, side, step / metres[:, None])
+
+
+def _tail(chains: Chains, edge: Ints, side: Ints, steps: Ints) -> Floats:
+    """Return the displacement (rows, columns) over the last steps of chains, outward."""
+    size = np.minimum(steps, chains.sizes[edge])
+    begin = chains.offsets[edge] + np.where(side == 1, chains.sizes[edge] - size, 0)
+    codes = chains.codes[spans(begin, size)]
+    owner = np.repeat(np.arange(len(edge)), size)
+    sign = np.where(side == 1, 1, -1)
+    moves = [np.bincount(owner, s[codes], len(edge)) * sign for s in (ROW_STEP, COL_STEP)]
+    return np.stack(moves, axis=1)
+
+
+__all__ = ["Network", "build_network", "dead_ends"]

@@ -1,0 +1,94 @@
+"""Roads: a mask or scores in, a network out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from math import ceil
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from rasterio.transform import Affine
+
+from terradapt.vector.bridge import BridgeOptions, bridge
+from terradapt.vector.clean import CleanOptions, clean, drop_components, join_chains
+from terradapt.vector.measure import Georef
+from terradapt.vector.network import Network, build_network
+from terradapt.vector.skeleton import blocks, skeleton_graph
+from terradapt.vector.source import ArraySource, Source
+
+
+@dataclass(frozen=True)
+class RoadOptions:
+    """How roads become a network; metres throughout.
+
+    Args:
+        max_width: What is wider is no road but a place where roads meet: one node.
+        noise: Sizes below which parts are dropped.
+        gaps: When gaps are closed.
+        simplify: Greatest deviation of the lines from the smooth ones; None: half a pixel.
+        block: Side of the blocks that are worked on, px.
+    """
+
+    max_width: float = 40.0
+    noise: CleanOptions = CleanOptions()
+    gaps: BridgeOptions = BridgeOptions()
+    simplify: float | None = None
+    block: int = 2048
+
+
+def road_network(
+    source: Source,
+    options: RoadOptions = RoadOptions(),  # noqa: B008 (frozen)
+    progress: Callable[[int], None] | None = None,
+) -> Network:
+    """Return the road network of a scene; the same for every block size.
+
+    Args:
+        source: Mask and scores by window.
+        options: Sizes.
+        progress: Called with 1 after each block.
+    """
+    georef = source.georef
+    graph = skeleton_graph(source, options.max_width, block=options.block, progress=progress)
+    keep = replace(options.noise, min_component=0.0)
+    graph = clean(graph, georef.metric, keep)
+    graph = join_chains(bridge(graph, source, options.gaps).compact())
+    graph = drop_components(graph, georef.metric, options.noise.min_component)
+    simplify = options.simplify if options.simplify is not None else georef.metric.pixel / 2
+    return build_network(graph, georef, simplify)
+
+
+def roads_from_array(
+    array: NDArray[Any],
+    *,
+    transform: Affine | None = None,
+    crs: Any = None,
+    value: int = 1,
+    threshold: float = 0.5,
+    options: RoadOptions = RoadOptions(),  # noqa: B008 (frozen)
+) -> Network:
+    """Return the road network of a mask, of class ids, or of scores in memory.
+
+    Args:
+        array: (H, W) bool mask, integer ids (``value`` is road), or float scores of 0..1 where NaN
+            is no road.
+        transform: Pixel to CRS; pixels of one metre when None.
+        crs: The CRS, or None.
+        value: Class id of road.
+        threshold: Scores from here on are road.
+        options: Sizes.
+    """
+    own = transform if transform is not None else Affine.identity()
+    georef = Georef(own, crs, *array.shape)
+    return road_network(ArraySource(array, georef, value, threshold), options)
+
+
+def block_count(source: Source, options: RoadOptions) -> int:
+    """Return how often ``progress`` will be called."""
+    georef = source.georef
+    return ceil(georef.height / options.block) * ceil(georef.width / options.block)
+
+
+__all__ = ["Network", "RoadOptions", "block_count", "blocks", "road_network", "roads_from_array"]

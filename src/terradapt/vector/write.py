@@ -1,0 +1,164 @@
+"""Networks and polygons to files: GeoPackage, GeoJSON, GraphML; written beside, then renamed."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import networkx as nx
+import numpy as np
+import pyogrio
+import shapely
+from numpy.typing import NDArray
+
+from terradapt.errors import OutputError
+from terradapt.raster.crs import move_points, parse_crs
+from terradapt.raster.files import replacing
+from terradapt.vector.network import Network
+
+Fields = dict[str, NDArray[Any]]
+SUFFIXES = (".gpkg", ".geojson", ".json", ".graphml")
+
+
+def write_network(path: str | Path, network: Network) -> None:
+    """Write a network: ``.gpkg`` (layers ``edges`` and ``nodes``), ``.geojson`` or ``.graphml``.
+
+    GeoJSON is in longitude and latitude, lines and points in one collection. GraphML carries the
+    lines as WKT.
+
+    Raises:
+        OutputError: Another suffix, a folder that cannot be written to, or a GeoPackage that is
+            open elsewhere.
+    """
+    path = check_output(path, SUFFIXES)
+    edges: Fields = {
+        "from_node": network.edges[:, 0], "to_node": network.edges[:, 1],
+        "length_m": network.length, "width_m": network.width, "score": network.score,
+        "bridged": network.bridged,
+    }  # fmt: skip
+    nodes: Fields = {"node": np.arange(len(network.nodes)), "degree": network.degree}
+    points = shapely.points(network.nodes) if len(network.nodes) else np.empty(0, object)
+    layers = [
+        ("edges", "LineString", network.lines, edges),
+        ("nodes", "Point", points, nodes),
+    ]
+    write_layers(path, layers, network.crs, graphml=lambda p: _write_graphml(p, network))
+
+
+Layer = tuple[str, str, NDArray[Any], Fields]
+
+
+def write_layers(
+    path: Path, layers: Sequence[Layer], crs: Any, *, graphml: Callable[[Path], None] | None = None
+) -> None:
+    """Write layers as (name, geometry type, geometries, fields) by the path's suffix."""
+    suffix = path.suffix.lower()
+    with replacing(path) as beside:
+        try:
+            if suffix == ".gpkg":
+                _write_geopackage(beside, layers, crs)
+            elif suffix == ".graphml" and graphml is not None:
+                graphml(beside)
+            else:
+                _write_geojson(beside, layers, crs)
+        except pyogrio.errors.DataSourceError as error:
+            raise OutputError(
+                f"{path}: cannot be written ({error})",
+                "check the free space and the folder's rights",
+            ) from error
+
+
+def check_output(path: str | Path, suffixes: Sequence[str]) -> Path:
+    """Return the path of a result that can be written; look before the long work starts.
+
+    Raises:
+        OutputError: A suffix that is not written, a folder without permission, or a GeoPackage
+            that another program holds open.
+    """
+    path = Path(path)
+    if path.suffix.lower() not in suffixes:
+        raise OutputError(f"{path}: cannot write '{path.suffix}'", f"name it {', '.join(suffixes)}")
+    if path.is_dir():
+        raise OutputError(f"{path}: is a folder", "name a file in it")
+    with replacing(path.with_name(f".{path.name}.probe")):
+        pass
+    path.with_name(f".{path.name}.probe").unlink(missing_ok=True)
+    if path.suffix.lower() == ".gpkg" and path.exists():
+        _check_free(path)
+    return path
+
+
+def _check_free(path: Path) -> None:
+    """A GeoPackage in use must not be replaced: its write-ahead log would belong to another."""
+    busy = any(
+        Path(f"{path}{end}").exists() and Path(f"{path}{end}").stat().st_size > 0
+        for end in ("-wal", "-journal")
+    )
+    try:
+        with sqlite3.connect(path, timeout=0, isolation_level=None) as database:
+            database.execute("BEGIN EXCLUSIVE")
+            database.execute("ROLLBACK")
+    except sqlite3.OperationalError:
+        busy = True
+    except sqlite3.DatabaseError:  # no database: it is replaced like any file
+        return
+    finally:
+        if "database" in locals():
+            database.close()
+    if busy:
+        raise OutputError(
+            f"{path}: is open in another program", "close it there (QGIS), or choose another name"
+        )
+
+
+def _write_geopackage(path: Path, layers: Sequence[Layer], crs: Any) -> None:
+    path.unlink(missing_ok=True)
+    text = None if crs is None else parse_crs(crs, "the result").to_wkt()
+    for number, (name, kind, geometries, fields) in enumerate(layers):
+        pyogrio.raw.write(
+            path, geometry=np.asarray(shapely.to_wkb(geometries), object),
+            field_data=[np.asarray(v) for v in fields.values()], fields=list(fields),
+            geometry_type=kind, crs=text or "", layer=name, driver="GPKG", append=number > 0,
+            promote_to_multi=False,
+        )  # fmt: skip
+
+
+def _write_geojson(path: Path, layers: Sequence[Layer], crs: Any) -> None:
+    """Write one collection in longitude and latitude (RFC 7946), or in pixels without a CRS."""
+    with path.open("w", encoding="utf-8") as file:
+        file.write('{"type": "FeatureCollection", "features": [')
+        comma = ""
+        for name, _, geometries, fields in layers:
+            texts = shapely.to_geojson(to_lonlat(geometries, crs))
+            rows = zip(*(np.asarray(v).tolist() for v in fields.values()), strict=True)
+            for text, row in zip(texts, rows, strict=True):
+                values = {"layer": name, **dict(zip(fields, row, strict=True))}
+                file.write(
+                    f'{comma}\n{{"type": "Feature", "properties": {json.dumps(values)}, '
+                    f'"geometry": {text}}}'
+                )
+                comma = ","
+        file.write("\n]}\n")
+
+
+def to_lonlat(geometries: NDArray[Any], crs: Any) -> NDArray[Any]:
+    """Return geometries in WGS 84 degrees; a line across the antimeridian goes on beyond 180."""
+    if crs is None or not len(geometries):
+        return geometries
+    own, wgs84 = parse_crs(crs, "the result"), parse_crs("EPSG:4326", "WGS 84")
+    coords, owner = shapely.get_coordinates(geometries, return_index=True)
+    moved = move_points(coords, own, wgs84)
+    first = moved[np.searchsorted(owner, owner), 0]
+    moved[:, 0] -= 360.0 * np.round((moved[:, 0] - first) / 360.0)
+    return shapely.set_coordinates(geometries.copy(), moved)
+
+
+def _write_graphml(path: Path, network: Network) -> None:
+    graph = network.graph()
+    graph.graph = {k: v for k, v in graph.graph.items() if v is not None}
+    for _, _, values in graph.edges(data=True):
+        values["geometry"] = values["geometry"].wkt
+    nx.write_graphml_xml(graph, str(path))
