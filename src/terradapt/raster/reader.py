@@ -50,6 +50,7 @@ class SceneReader:
         nodata: The nodata value in use, or None.
         resolution: Metres per pixel at the centre, or None without a CRS.
         band_names: Descriptions of the file's bands, ``""`` where there is none.
+        tags: The file's metadata items.
         indexes: 1-based indexes of the bands that :meth:`read` gives.
 
     Raises:
@@ -181,6 +182,7 @@ class SceneReader:
         self.crs: CRS | None = file.crs
         self.nodata: float | None = file.nodata if nodata is None else nodata
         self.band_names = tuple(d or "" for d in file.descriptions)
+        self.tags: dict[str, str] = dict(file.tags())
         self.colour_interpretation = tuple(c.name for c in file.colorinterp)
         flags = file.mask_flag_enums[0]
         own = MaskFlags.per_dataset in flags or MaskFlags.alpha in flags
