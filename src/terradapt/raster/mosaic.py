@@ -43,13 +43,13 @@ class Mosaic:
         if not paths:
             raise SceneError(f"{name}: has no rasters", "put GeoTIFF files in it")
         self.path, self.spec = name, spec
-        self._paths, self._options = list(paths), options
+        self.paths, self._options = list(paths), options
         self._open: OrderedDict[int, SceneReader] = OrderedDict()
         first = self._reader(0)
         self.crs, self.count, self.dtype = first.crs, first.count, first.dtype
         self.nodata, self.band_names = first.nodata, first.band_names
         self.indexes, self.block_height = first.indexes, 1
-        self._areas = [self._place(i, first) for i in range(len(self._paths))]
+        self._areas = [self._place(i, first) for i in range(len(self.paths))]
         self._anchor(first)
 
     def __enter__(self) -> Self:
@@ -94,7 +94,7 @@ class Mosaic:
 
     def _reader(self, index: int) -> SceneReader:
         if index not in self._open:
-            self._open[index] = SceneReader(self._paths[index], self.spec, **self._options)
+            self._open[index] = SceneReader(self.paths[index], self.spec, **self._options)
             if len(self._open) > _OPEN:
                 self._open.popitem(last=False)[1].close()
         self._open.move_to_end(index)
@@ -103,15 +103,15 @@ class Mosaic:
     def _place(self, index: int, first: SceneReader) -> Window:
         """Return a file's rectangle in pixels of the first file."""
         reader, base = self._reader(index), first.transform
-        path = self._paths[index]
+        path = self.paths[index]
         if reader.crs != first.crs or reader.crs is None:
             raise SceneError(
-                f"{path}: its CRS is not that of {self._paths[0].name}",
+                f"{path}: its CRS is not that of {self.paths[0].name}",
                 "bring all files to one CRS first: gdalwarp -t_srs",
             )
         if len(reader.indexes) != len(first.indexes) or reader.dtype != first.dtype:
             raise SceneError(
-                f"{path}: its bands or type are not those of {self._paths[0].name}",
+                f"{path}: its bands or type are not those of {self.paths[0].name}",
                 "mosaic only files of one kind",
             )
         turn = np.array([(t.a, t.b, t.d, t.e) for t in (reader.transform, base)])
@@ -119,7 +119,7 @@ class Mosaic:
         col, row = locate(~base, reader.transform.c, reader.transform.f)
         if not same or max(abs(col - round(col)), abs(row - round(row))) > _SNAP:
             raise SceneError(
-                f"{path}: its pixels do not lie on the grid of {self._paths[0].name}",
+                f"{path}: its pixels do not lie on the grid of {self.paths[0].name}",
                 "bring all files to one grid first: gdalwarp -tap -tr, or gdalbuildvrt",
             )
         return Window(round(row), round(col), reader.height, reader.width)

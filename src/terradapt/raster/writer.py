@@ -80,6 +80,8 @@ class SceneWriter:
         crs: Copied to every layer.
         transform: Copied to every layer.
         signature: JSON values that must be equal for a resume: scene, model, options.
+        stamp: JSON values that tell the scene's file from a changed one; must be equal for a
+            resume too, unless the run ended on an unreadable scene, which is then mended.
         resume: Go on with a part folder of the same signature.
 
     Attributes:
@@ -99,6 +101,7 @@ class SceneWriter:
         crs: CRS | None,
         transform: Affine | None,
         signature: Mapping[str, Any],
+        stamp: Sequence[Any] = (),
         resume: bool = False,
     ) -> None:
         self.layers = dict(layers)
@@ -111,6 +114,7 @@ class SceneWriter:
         self._ends = dict.fromkeys(layers, 0)
         self._empty: dict[str, tuple[int, int]] = {}
         self._signature = json.loads(json.dumps(dict(signature)))
+        self._stamp = json.loads(json.dumps(list(stamp)))
         self._pool = ThreadPoolExecutor(min(4, os.cpu_count() or 1), "encode")
         try:
             self._open(resume)
@@ -161,6 +165,10 @@ class SceneWriter:
             ) from error
         self.notes.append(note)
 
+    def mark_unreadable(self) -> None:
+        """Note that the scene's file could not be read, so that a mended copy may go on."""
+        self._log({"unreadable": True})
+
     def commit(self, tags: Mapping[str, str] | None = None) -> None:
         """Add overviews and write every layer; :meth:`clean` then removes the part folder.
 
@@ -199,7 +207,7 @@ class SceneWriter:
         self._journal = journal.open("a+b")
         self._journal.truncate(kept)
         if not kept:
-            self._log({"signature": self._signature})
+            self._log({"signature": self._signature, "stamp": self._stamp})
         for name, file in self._files.items():
             file.truncate(self._ends[name])
             file.seek(self._ends[name])
@@ -211,17 +219,25 @@ class SceneWriter:
         lines = journal.read_bytes().splitlines(keepends=True)
         if not lines or not lines[0].endswith(b"\n"):
             return 0
-        if json.loads(lines[0])["signature"] != self._signature:
-            raise OutputError(
-                f"{self.part}: was left by a run with another scene, model or options",
-                "run with the same arguments as then, or without --resume to start afresh",
-            )
-        kept = len(lines[0])
+        head = json.loads(lines[0])
+        kept, mended = len(lines[0]), False
+        if head["signature"] != self._signature:
+            raise self._foreign("scene, model or options")
         for line in lines[1:]:
-            if not line.endswith(b"\n") or not self._trust(json.loads(line)):
+            entry = _parsed(line)
+            if entry is None or not (entry.get("unreadable") or self._trust(entry)):
                 break
+            mended = mended or "unreadable" in entry
             kept += len(line)
+        if head["stamp"] != self._stamp and not mended:
+            raise self._foreign("version of the scene's file")
         return kept
+
+    def _foreign(self, what: str) -> OutputError:
+        return OutputError(
+            f"{self.part}: was left by a run with another {what}",
+            "run with the same arguments as then, or without --resume to start afresh",
+        )
 
     def _trust(self, entry: Any) -> bool:
         """Take a journal line over if its tiles are on the disk, whole."""
@@ -342,6 +358,17 @@ def signature_of(values: Any) -> str:
     """Return a short hash of JSON values."""
     text = json.dumps(values, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _parsed(line: bytes) -> dict[str, Any] | None:
+    """Read a journal line; None for one that a kill cut short."""
+    if not line.endswith(b"\n"):
+        return None
+    try:
+        entry: dict[str, Any] = json.loads(line)
+    except ValueError:
+        return None
+    return entry
 
 
 def _cannot_write(path: Path, error: OSError) -> OutputError:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from terradapt.classes import IGNORE
-from terradapt.errors import ConfigError, OutputError
+from terradapt.errors import ConfigError, OutputError, SceneError
 from terradapt.grid import Grid, Window
 from terradapt.raster import (
     AreaOfInterest,
@@ -43,6 +43,7 @@ class Job:
         batch: Windows per model call.
         wanted: What is kept of the scores.
         signature: Short hash of scene, model and options.
+        stamp: Sizes and times of the scene's files.
     """
 
     source: Any
@@ -51,6 +52,7 @@ class Job:
     batch: int
     wanted: Wanted
     signature: str
+    stamp: tuple[Any, ...]
 
 
 def predict_scene(
@@ -94,7 +96,8 @@ def predict_scene(
         source = job.source
         writer = SceneWriter(
             _layers(job, out, options), width=source.width, height=source.height, crs=source.crs,
-            transform=source.transform, signature={"job": job.signature}, resume=options.resume,
+            transform=source.transform, signature={"job": job.signature}, stamp=job.stamp,
+            resume=options.resume,
         )  # fmt: skip
         stack.enter_context(writer)
         _fill(writer, job, bar, Path(str(source.path)).name, blocks or stream_blocks)
@@ -130,10 +133,13 @@ def open_job(
     grid = options.grid(suited, source.height, source.width, TILE)
     batch = options.batch_for(suited, grid)
     wanted = Wanted(_subset(predictor, options), options.scores is not None, options.confidence)
-    parts = [_stamp(p) for p in _files(source)]
+    files = [Path(str(p)) for p in getattr(source, "paths", [source.path])]
     settings = {k: str(v) for k, v in vars(options).items() if k != "resume"}
-    signature = signature_of([parts, model, settings, vars(grid), batch, predictor.classes.names])
-    return Job(source, suited, grid, batch, wanted, signature)
+    shape = [source.height, source.width, str(source.crs), list(source.transform), source.dtype]
+    signature = signature_of(
+        [[p.name for p in files], shape, model, settings, batch, predictor.classes.names]
+    )
+    return Job(source, suited, grid, batch, wanted, signature, tuple(map(_stamp, files)))
 
 
 def stream_blocks(job: Job, region: Window, advance: Callable[[int], None] | None = None) -> Any:
@@ -160,6 +166,9 @@ def _fill(
         try:
             for block in work:
                 writer.write_row(_stored(block, writer), _count(block.classes))
+        except SceneError:
+            writer.mark_unreadable()
+            raise
         finally:
             work.close()
 
@@ -210,17 +219,13 @@ def _subset(predictor: Predictor, options: PredictOptions) -> tuple[int, ...]:
     return tuple(sorted({names.index(n) for n in options.classes}))
 
 
-def _files(source: Any) -> list[Any]:
-    return list(getattr(source, "_paths", [source.path]))
-
-
-def _stamp(path: Any) -> list[Any]:
-    """What tells a file from another one: name, size, time of change."""
+def _stamp(path: Path) -> list[int]:
+    """What tells a file from a changed one: its size and time of change."""
     try:
-        state = Path(path).stat()
+        state = path.stat()
     except OSError:
-        return [str(path)]
-    return [Path(path).name, state.st_size, state.st_mtime_ns]
+        return []
+    return [state.st_size, state.st_mtime_ns]
 
 
 def check_output(out: Path) -> None:

@@ -1,0 +1,323 @@
+"""Results on disk: cloud optimized, resumable after a kill, never half written."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+import rasterio
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from rio_cogeo import cog_validate
+
+from scene_files import PLACE, UTM, ConstantPredictor, PlainPredictor, noise, write_scene
+from terradapt.classes import ClassMap
+from terradapt.errors import OutputError, SceneError
+from terradapt.raster import SceneReader, SceneWriter
+from terradapt.raster.cog import halve_mean, halve_mode, pyramid_sizes
+from terradapt.raster.writer import Layer
+from terradapt.scene import PredictOptions, predict_scene
+
+OPTIONS = PredictOptions(scores="uint8", confidence=True, batch=4)
+
+
+@pytest.fixture(scope="module")
+def scene(tmp_path_factory):
+    pixels = noise(1200, 1100)
+    pixels[:, 100:300, 200:900] = 0
+    path = tmp_path_factory.mktemp("scene") / "scene.tif"
+    return write_scene(path, pixels, nodata=0, tiled=True)
+
+
+@pytest.fixture(scope="module")
+def result(scene, tmp_path_factory):
+    """A finished prediction, for comparison."""
+    out = tmp_path_factory.mktemp("result") / "map.tif"
+    predict_scene(PlainPredictor(window=64), scene, out, OPTIONS)
+    return out
+
+
+def contents(out):
+    names = [out.name, f"{out.stem}_scores.tif", f"{out.stem}_confidence.tif", f"{out.stem}.json"]
+    return {name: (out.parent / name).read_bytes() for name in names}
+
+
+def test_results_are_cloud_optimized(result):
+    for path in sorted(result.parent.glob("*.tif")):
+        valid, errors, warnings = cog_validate(path, strict=True, quiet=True)
+        assert valid, (path, errors, warnings)
+        with rasterio.open(path) as file:
+            assert file.overviews(1) == [2, 4]
+            assert file.compression.name == "deflate"
+
+
+def test_classes_have_colours_names_and_nodata(result):
+    classes = PlainPredictor().classes
+    with rasterio.open(result) as file:
+        assert file.nodata == 255
+        assert [file.colormap(1)[i][:3] for i in range(3)] == list(classes.colours)
+        assert ClassMap.from_dict(json.loads(file.tags()["TERRADAPT_CLASSES"])) == classes
+    names = ElementTree.parse(f"{result}.aux.xml").findall(".//Category")
+    assert [n.text for n in names] == list(classes.names)
+    entries = ElementTree.parse(result.with_suffix(".qml")).findall(".//paletteEntry")
+    assert [e.get("label") for e in entries] == list(classes.names)
+
+
+def test_overviews_are_the_most_frequent_values(result):
+    with rasterio.open(result) as file, rasterio.open(result, overview_level=0) as half:
+        full, small = file.read(1), half.read(1)
+    squares = full.reshape(600, 2, 550, 2).transpose(0, 2, 1, 3).reshape(-1, 4)
+    for square, value in zip(squares[::97], small.ravel()[::97], strict=True):
+        counts = np.bincount(square[square < 255], minlength=1)
+        assert value == 255 if not counts.any() else counts[value] == counts.max()
+
+
+def test_scores_and_confidence_agree_with_the_classes(scene, result):
+    with SceneReader(scene) as reader:
+        from terradapt.grid import Window
+
+        _, valid = reader.read(Window(0, 0, 1200, 1100))
+    classes = rasterio.open(result).read(1)
+    with rasterio.open(result.with_name("map_scores.tif")) as file:
+        scores = file.read(masked=True) * file.scales[0]
+        assert file.descriptions == PlainPredictor().classes.names
+    with rasterio.open(result.with_name("map_confidence.tif")) as file:
+        sure = file.read(1, masked=True) * file.scales[0]
+    np.testing.assert_array_equal(classes < 255, valid)
+    np.testing.assert_array_equal(~sure.mask, valid)
+    np.testing.assert_allclose(scores.sum(0)[valid], 1, atol=0.0061)
+    np.testing.assert_array_equal(sure[valid], scores.max(0)[valid])
+
+
+def test_float16_scores_are_probabilities(scene, tmp_path):
+    predict_scene(ConstantPredictor(window=256), scene, tmp_path / "map.tif",
+                  PredictOptions(scores="float16"))  # fmt: skip
+    with rasterio.open(tmp_path / "map_scores.tif") as file:
+        scores = file.read()
+    found = ~np.isnan(scores[0])
+    assert found.sum() == 1200 * 1100 - 200 * 700
+    assert np.abs(scores[1][found] - 0.5).max() < 1e-3
+    assert cog_validate(tmp_path / "map_scores.tif", strict=True, quiet=True)[0]
+
+
+def test_hectares_follow_from_pixels(result):
+    figures = json.loads(result.with_suffix(".json").read_text())
+    classes = rasterio.open(result).read(1)
+    for row in figures["classes"]:
+        assert row["pixels"] == (classes == row["id"]).sum()
+        assert row["hectares"] == pytest.approx(row["pixels"] * 0.09 / 1e4)
+    assert figures["nodata_pixels"] == 200 * 700
+
+
+def test_repeated_runs_give_the_same_bytes(scene, result, tmp_path):
+    predict_scene(PlainPredictor(window=64), scene, tmp_path / "map.tif", OPTIONS)
+    assert contents(tmp_path / "map.tif") == contents(result)
+
+
+class BreakingPredictor(PlainPredictor):
+    """Stops with an error after some calls."""
+
+    def __init__(self, calls, **options):
+        super().__init__(**options)
+        self.left = calls
+
+    def predict(self, images):
+        self.left -= 1
+        if self.left < 0:
+            raise OSError(28, "No space left on device")
+        return super().predict(images)
+
+
+def test_a_resumed_run_ends_with_the_same_bytes(scene, result, tmp_path):
+    out = tmp_path / "map.tif"
+    calls = 0
+    for _ in range(3):
+        calls += 25
+        options = PredictOptions(**{**vars(OPTIONS), "resume": True})
+        with pytest.raises(OSError, match="No space"):
+            predict_scene(BreakingPredictor(calls, window=64), scene, out, options)
+        assert not out.exists()
+        assert (tmp_path / "map.tif.part").is_dir()
+    done = PlainPredictor(window=64)
+    predict_scene(done, scene, out, options)
+    assert contents(out) == contents(result)
+    assert not (tmp_path / "map.tif.part").exists()
+    again = PlainPredictor(window=64)
+    figures = predict_scene(again, scene, out, options)
+    assert not again.seen
+    assert figures == json.loads(out.with_suffix(".json").read_text())
+
+
+def test_other_options_do_not_resume(scene, tmp_path):
+    out = tmp_path / "map.tif"
+    with pytest.raises(OSError, match="No space"):
+        predict_scene(BreakingPredictor(60, window=64), scene, out, OPTIONS)
+    with pytest.raises(OutputError, match=r"map\.tif\.part"):
+        predict_scene(PlainPredictor(window=64), scene, out,
+                      PredictOptions(overlap=0.5, batch=4, resume=True))  # fmt: skip
+    predict_scene(PlainPredictor(window=64), scene, out)
+
+
+CHILD = """
+import sys, time
+sys.path.insert(0, sys.argv[1])
+from pathlib import Path
+from scene_files import PlainPredictor
+from terradapt.scene import PredictOptions, predict_scene
+
+class Slow(PlainPredictor):
+    def predict(self, images):
+        time.sleep(0.002)
+        return super().predict(images)
+
+print("ready", flush=True)
+options = PredictOptions(scores="uint8", confidence=True, batch=4, resume=True)
+predict_scene(Slow(window=64), Path(sys.argv[2]), Path(sys.argv[3]), options)
+print("done", flush=True)
+"""
+
+
+@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow),
+                                  pytest.param(2, marks=pytest.mark.slow)])  # fmt: skip
+def test_a_killed_run_resumes_to_the_same_bytes(scene, result, tmp_path, seed):
+    draw, out = random.Random(seed), tmp_path / "map.tif"
+    command = [sys.executable, "-c", CHILD, str(Path(__file__).parent), str(scene), str(out)]
+    kills = 0
+    for _ in range(12):
+        child = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        assert child.stdout.readline() == "ready\n"
+        if kills < 3:
+            time.sleep(draw.uniform(0.2, 1.5))
+            child.send_signal(signal.SIGKILL)
+            kills += 1
+        said = child.stdout.read()
+        child.wait()
+        child.stdout.close()
+        if said == "done\n":
+            break
+        assert not out.with_suffix(".json").exists()
+    assert contents(out) == contents(result)
+
+
+@settings(max_examples=10, deadline=None)
+@given(st.data())
+def test_a_journal_cut_anywhere_is_mended(scene, result, tmp_path_factory, data):
+    """Whatever a kill leaves of the part folder, a resume gives the same bytes."""
+    out = tmp_path_factory.mktemp("cut") / "map.tif"
+    calls = data.draw(st.integers(0, 140))
+    options = PredictOptions(**{**vars(OPTIONS), "resume": True})
+    with pytest.raises(OSError, match="No space"):
+        predict_scene(BreakingPredictor(calls, window=64), scene, out, options)
+    parts = sorted((out.parent / "map.tif.part").iterdir())
+    victim = data.draw(st.sampled_from(parts))
+    size = victim.stat().st_size
+    if data.draw(st.booleans()):
+        os.truncate(victim, data.draw(st.integers(0, size)))
+    else:
+        with victim.open("ab") as file:
+            file.write(b"half a line")
+    predict_scene(PlainPredictor(window=64), scene, out, options)
+    assert contents(out) == contents(result)
+
+
+def test_an_unreadable_block_leaves_a_resumable_state(tmp_path):
+    path = write_scene(tmp_path / "scene.tif", noise(1400, 600), tiled=True, interleave="pixel",
+                       blockxsize=256, blockysize=256)  # fmt: skip
+    whole, out = path.read_bytes(), tmp_path / "map.tif"
+    os.truncate(path, len(whole) // 2)
+    with pytest.raises(SceneError, match=r"scene\.tif: rows"):
+        predict_scene(PlainPredictor(window=64), path, out)
+    assert not out.exists()
+    path.write_bytes(whole)
+    mended = PlainPredictor(window=64)
+    predict_scene(mended, path, out, PredictOptions(resume=True))
+    fresh = PlainPredictor(window=64)
+    predict_scene(fresh, path, tmp_path / "whole" / "map.tif")
+    assert out.read_bytes() == (tmp_path / "whole" / "map.tif").read_bytes()
+    assert 0 < len(mended.seen) < len(fresh.seen)
+
+
+def test_a_changed_scene_does_not_resume(tmp_path):
+    path, out = write_scene(tmp_path / "scene.tif", noise(1100, 200)), tmp_path / "map.tif"
+    with pytest.raises(OSError, match="No space"):
+        predict_scene(BreakingPredictor(20, window=64), path, out)
+    write_scene(path, noise(1100, 200, seed=1))
+    with pytest.raises(OutputError, match="another version"):
+        predict_scene(PlainPredictor(window=64), path, out, PredictOptions(resume=True))
+
+
+def test_a_full_disk_names_the_place(tmp_path, scene, monkeypatch):
+    out = tmp_path / "map.tif"
+    real = os.fsync
+
+    def full(handle):
+        if sum(f.stat().st_size for f in (tmp_path / "map.tif.part").iterdir()) > 100_000:
+            raise OSError(28, "No space left on device")
+        real(handle)
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OutputError, match=r"map\.tif: block row \d of 3 .*No space") as caught:
+        predict_scene(PlainPredictor(window=64), scene, out)
+    assert "--resume" in caught.value.fix
+    monkeypatch.setattr(os, "fsync", real)
+    predict_scene(PlainPredictor(window=64), scene, out, PredictOptions(resume=True))
+    assert cog_validate(out, quiet=True)[0]
+
+
+@given(st.integers(3, 1300), st.integers(3, 1300), st.booleans())
+@settings(max_examples=12, deadline=None)
+def test_any_size_is_written_as_it_is(tmp_path_factory, height, width, empty):
+    path = tmp_path_factory.mktemp("size") / "map.tif"
+    ids = np.random.default_rng(height).integers(0, 5, (height, width), dtype=np.uint8)
+    if empty:
+        ids[: height // 2] = 255
+    layers = {"classes": Layer(path, colours=((1, 2, 3),) * 5)}
+    with SceneWriter(layers, width=width, height=height, crs=UTM, transform=PLACE,
+                     signature={}) as writer:  # fmt: skip
+        for top in range(0, height, 512):
+            writer.write_row({"classes": ids[None, top : top + 512]})
+        writer.commit()
+        writer.clean()
+    with rasterio.open(path) as file:
+        np.testing.assert_array_equal(file.read(1), ids)
+        assert len(file.overviews(1)) == len(pyramid_sizes(width, height))
+    assert cog_validate(path, strict=True, quiet=True)[0]
+
+
+def test_files_beyond_four_gigabytes_are_bigtiff(tmp_path, monkeypatch):
+    ids = np.random.default_rng(0).integers(0, 5, (1, 512, 600), dtype=np.uint8)
+    for limit, magic in ((4_000_000_000, b"II*\0"), (10_000, b"II+\0")):
+        monkeypatch.setattr("terradapt.raster.cog._CLASSIC_LIMIT", limit)
+        path = tmp_path / f"{limit}.tif"
+        with SceneWriter({"c": Layer(path)}, width=600, height=512, crs=UTM, transform=PLACE,
+                         signature={}) as writer:  # fmt: skip
+            writer.write_row({"c": ids})
+            writer.commit()
+        assert path.read_bytes()[:4] == magic
+        assert cog_validate(path, strict=True, quiet=True)[0]
+        np.testing.assert_array_equal(rasterio.open(path).read(), ids)
+
+
+def test_tiles_without_data_are_stored_once(tmp_path):
+    path = tmp_path / "map.tif"
+    with SceneWriter({"c": Layer(path)}, width=8192, height=1024, crs=UTM, transform=PLACE,
+                     signature={}) as writer:  # fmt: skip
+        for _ in range(2):
+            writer.write_row({"c": np.full((1, 512, 8192), 255, np.uint8)})
+        writer.commit()
+    assert path.stat().st_size < 8000
+    assert (rasterio.open(path).read(1) == 255).all()
+
+
+def test_halving():
+    tile = np.array([[1, 1, 255, 255], [2, 1, 255, 7], [5, 255, 255, 255], [255, 255, 255, 255]])
+    np.testing.assert_array_equal(halve_mode(tile.astype(np.uint8)), [[1, 7], [5, 255]])
+    floats = np.array([[1, 2, np.nan, np.nan], [3, np.nan, np.nan, np.nan]], np.float16)
+    np.testing.assert_array_equal(halve_mean(floats, float("nan")), [[2, np.nan]])
