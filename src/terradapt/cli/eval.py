@@ -34,6 +34,9 @@ def evaluate(
     threshold: Annotated[
         float, typer.Option(min=0, max=1, help="Two classes: the second above this probability.")
     ] = 0.5,
+    labels: Annotated[
+        str, typer.Option(help="auto, eroded (as ISPRS evaluates) or full labels.")
+    ] = "auto",
     erode: Annotated[
         int, typer.Option(min=0, help="Leave out label pixels this near to another class, px.")
     ] = 0,
@@ -75,6 +78,7 @@ def evaluate(
         road=road,
         threshold=threshold,
         boundary=boundary,
+        labels=labels,
         erode=erode,
         geoseg_compat=geoseg_compat,
         resolution=resolution,
@@ -107,6 +111,10 @@ def _protocol(*, resolution: str, match: list[str], **values: Any) -> Protocol:
         raise ConfigError(
             f"--resolution {resolution}: no resolution", "use auto, native or metres per pixel"
         ) from error
+    if values["labels"] not in {"auto", "eroded", "full"}:
+        raise ConfigError(
+            f"--labels {values['labels']}: no such labels", "use auto, eroded or full"
+        )
     boundary = values["boundary"]
     if (boundary is not None and not boundary >= 0) or (isinstance(seen, float) and not seen > 0):
         raise ConfigError("a length below 0", "give metres above 0")

@@ -13,7 +13,7 @@ from typing import Any
 from terradapt.classes import ClassMap
 from terradapt.config import DataConfig
 from terradapt.report import Reference
-from terradapt.report.printed import load_tables
+from terradapt.report.printed import DATA, load_tables
 
 LOG = "log.jsonl"
 
@@ -88,7 +88,7 @@ def references(classes: ClassMap) -> list[Reference]:
     if not _roads(classes):
         wanted |= {"arafnet-5"}
     return [
-        Reference(f"{row.names[0]}, {table.data.title()}", row.fractions(table), table.source)
+        Reference(f"{row.names[0]}, {DATA[table.data]}", row.fractions(table), table.source)
         for table in load_tables()
         if table.id in wanted
         for row in table.rows

@@ -18,6 +18,9 @@ class Protocol:
             a checkpoint with two classes.
         threshold: With two classes, the second one where its probability is above this, 0..1.
         boundary: Tolerance of the boundary F1, metres; None: not measured.
+        labels: ``eroded``: the labels with ignored borders that ISPRS evaluates on; ``full``: the
+            labels as they are; ``auto``: eroded where the dataset has them, with the headline
+            figures on the full ones beside.
         erode: Label pixels within this many px of another class are not counted (ISPRS erodes its
             labels by 3 px).
         geoseg_compat: Count padding to multiples of 1024 px as class 0, as GeoSeg's patch tool
@@ -32,6 +35,7 @@ class Protocol:
     road: str | None = None
     threshold: float = 0.5
     boundary: float | None = None
+    labels: Literal["auto", "eroded", "full"] = "auto"
     erode: int = 0
     geoseg_compat: bool = False
     resolution: float | Literal["auto", "native"] = "auto"
@@ -41,10 +45,11 @@ class Protocol:
     def to_dict(self) -> dict[str, Any]:
         """Return what the report says of it; what is off is left out."""
         values: dict[str, Any] = {
-            "labels": f"eroded by {self.erode} px" if self.erode else "full",
             "padding": "counted as class 0 (geoseg_compat)" if self.geoseg_compat else "ignored",
             "resolution": self.resolution,
         }
+        if self.erode:
+            values["eroded_px"] = self.erode
         if self.threshold != 0.5:
             values["threshold"] = self.threshold
         if self.boundary is not None:

@@ -37,6 +37,7 @@ def score_item(
     joined: JoinedClasses,
     protocol: Protocol,
     road: Road | None = None,
+    full: Item | None = None,
     advance: Advance | None = None,
 ) -> Scored:
     """Predict a whole image, blended as ``terradapt predict`` does, beside its label.
@@ -48,6 +49,7 @@ def score_item(
         joined: Classes of labels and predictions.
         protocol: What is counted.
         road: Class whose probability is kept.
+        full: The same image with its full label, where ``item`` has the eroded one.
         advance: Called with the pixels predicted.
 
     Raises:
@@ -63,8 +65,13 @@ def score_item(
             target = _padded(target, GEOSEG_PATCH)
         ids, grey = _predict(source, predictor, protocol, road, advance)
         ids = joined.predictions[ids]
-        target = np.where(ids == IGNORE, np.uint8(IGNORE), target)
-        return Scored(item.id, target, ids, grey, labelled.resolution)
+        whole = None
+        if full is not None:
+            with ItemReader(dataset, full, predictor.spec) as reader:
+                whole = joined.labels[reader.mask(reader.window)]
+            whole = _padded(whole, GEOSEG_PATCH) if protocol.geoseg_compat else whole
+            whole = _known(whole, ids)
+        return Scored(item.id, _known(target, ids), ids, grey, labelled.resolution, whole)
 
 
 class PaddedReader:
@@ -123,6 +130,10 @@ def _predict(
 
 def _size(reader: Any) -> tuple[int, int]:
     return int(reader.height), int(reader.width)
+
+
+def _known(target: NDArray[np.uint8], ids: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    return np.where(ids == IGNORE, np.uint8(IGNORE), target)
 
 
 def _padded(target: NDArray[np.uint8], multiple: int) -> NDArray[np.uint8]:

@@ -64,6 +64,7 @@ def evaluate(
         SceneError: An image cannot be read or does not fit the model.
     """
     protocol, origin = protocol or Protocol(), origin or Origin("")
+    full, dataset = dataset, _counted(dataset, split, protocol)
     items = dataset.split(split)
     joined = join_classes(dataset.classes, predictor.classes, protocol.match)
     road = _road(joined, predictor.classes, protocol.road)
@@ -72,7 +73,8 @@ def evaluate(
     places: list[Place] = []
     started = time.monotonic()
     for item in items:
-        image = score_item(dataset, item, predictor, joined, protocol, road, progress)
+        whole = full.item(item.id) if item.label != full.item(item.id).label else None
+        image = score_item(dataset, item, predictor, joined, protocol, road, whole, progress)
         scorer.add(image)
         label, ids = image.target[: item.height], image.prediction[: item.height]
         places += image_places(
@@ -83,7 +85,12 @@ def evaluate(
     return Report(
         metrics=scorer.metrics(),
         classes=joined.classes,
-        protocol={"split": split, "splits": dataset.protocol, **protocol.to_dict()},
+        protocol={
+            "split": split,
+            "splits": dataset.protocol,
+            "labels": "full" if dataset is full else "eroded",
+            **protocol.to_dict(),
+        },
         data=_data(dataset, split, items, origin),
         checkpoint=origin.path,
         commit=commit,
@@ -97,6 +104,20 @@ def evaluate(
         pictures=_pictures(dataset, predictor, choose_places(places, pictures)),
         references=references(joined.classes),
     )
+
+
+def _counted(dataset: Dataset, split: str, protocol: Protocol) -> Dataset:
+    """Return the dataset with the labels that the protocol counts."""
+    items = dataset.split(split)
+    if protocol.labels == "eroded":
+        for item in items:
+            if item.eroded is None:
+                raise DataError(
+                    f"{item.image}: has no eroded label",
+                    "evaluate with --labels full, or with --erode 3",
+                )
+    some = any(item.eroded is not None for item in items)
+    return dataset.with_eroded_labels() if some and protocol.labels != "full" else dataset
 
 
 def _road(joined: JoinedClasses, checkpoint: ClassMap, name: str | None) -> Road | None:
@@ -174,7 +195,8 @@ def _notes(
     notes += _resolution_note(items, predictor, protocol)
     if scorer.unmeasured:
         notes.append(
-            f"Without a resolution, and so without a boundary F1: {len(scorer.unmeasured)} images."
+            f"{len(scorer.unmeasured)} of {len(items)} images have no resolution, and so no "
+            "boundary F1."
         )
     return notes
 

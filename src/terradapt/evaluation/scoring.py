@@ -27,6 +27,7 @@ class Scored:
         prediction: (H, W) ids.
         grey: (H, W) grey levels of the road class's probability, or None.
         resolution: Metres per pixel, or None when unknown.
+        full: (H, W) ids of the label with its borders, where ``target`` is eroded.
     """
 
     id: str
@@ -34,6 +35,7 @@ class Scored:
     prediction: NDArray[np.uint8]
     grey: NDArray[np.uint8] | None = None
     resolution: float | None = None
+    full: NDArray[np.uint8] | None = None
 
 
 class Scorer:
@@ -52,6 +54,7 @@ class Scorer:
         self.boundary = (
             None if protocol.boundary is None else BoundaryF1(len(classes), protocol.boundary)
         )
+        self.full = Confusion(len(classes))
         self.rows: list[dict[str, Any]] = []
         self.unmeasured: list[str] = []
 
@@ -64,6 +67,8 @@ class Scorer:
             row |= self._road(image.target, image.grey)
         if self.boundary is not None:
             self._boundary(image)
+        if image.full is not None:
+            self.full.update(image.full, image.prediction)
         self.rows.append(row)
         return row
 
@@ -72,11 +77,14 @@ class Scorer:
         figures = self.confusion.metrics(self.classes)
         if self.per_image.rows:
             figures |= self.per_image.metrics()
-        if self.boundary is not None:
+        if self.boundary is not None and len(self.unmeasured) < len(self.rows):
             edges = self.boundary.metrics(self.classes)
             for name, values in edges.pop("per_class").items():
                 figures["per_class"][name] |= values
             figures |= edges
+        if self.full.pixels:
+            full = self.full.metrics(self.classes)
+            figures |= {f"{k}_full_labels": full[k] for k in ("miou", "mf1", "oa")}
         return {k: v for k, v in figures.items() if k != "per_class"} | {
             "per_class": figures["per_class"]
         }

@@ -35,17 +35,22 @@ def draw_curves(events: Sequence[Mapping[str, Any]]) -> str:
     checks = [e for e in events if e.get("event") == "val"]
     if not steps and not checks:
         return ""
+    losses = sorted((k for k in _keys(steps) if k not in _NOT_LOSSES), key=lambda n: n != "loss")
+    panels = [
+        ("loss", steps, losses),
+        ("learning rate", steps, [k for k in ("lr",) if k in _keys(steps)]),
+        ("validation", checks, [k for k in _VALIDATED if k in _keys(checks)]),
+    ]
+    panels = [p for p in panels if p[2]]
     figure = _figure(10.5, 2.9)
-    loss, rate, quality = figure.subplots(1, 3)
-    names = [k for k in _keys(steps) if k not in _NOT_LOSSES]
-    for colour, name in zip(SERIES, sorted(names, key=lambda n: n != "loss"), strict=False):
-        _line(loss, steps, name, colour, smooth=name == "loss")
-    _line(rate, steps, "lr", SERIES[0])
-    for colour, name in zip(SERIES, _VALIDATED, strict=False):
-        _line(quality, checks, name, colour, marker="o")
-    for axes, title in ((loss, "loss"), (rate, "learning rate"), (quality, "validation")):
+    for axes, (title, lines, names) in zip(
+        np.atleast_1d(figure.subplots(1, max(1, len(panels)))), panels, strict=False
+    ):
+        for colour, name in zip(SERIES, names, strict=False):
+            marker = "o" if lines is checks else ""
+            _line(axes, lines, name, colour, smooth=name == "loss", marker=marker)
         _dress(axes, title, "step")
-    rate.yaxis.set_major_formatter("{x:.2g}")
+        axes.yaxis.set_major_formatter("{x:.3g}")
     return to_svg(figure)
 
 

@@ -13,6 +13,14 @@ import yaml
 PAPERS = ("sam2-arafnet", "sam2ms")
 _NOT_PER_CENT = ("complexity.",)
 _TIMES_100 = ("mae_x100",)
+DATA = {
+    "vaihingen": "ISPRS Vaihingen",
+    "potsdam": "ISPRS Potsdam",
+    "deepglobe": "DeepGlobe",
+    "spacenet": "SpaceNet 3",
+    "massachusetts": "Massachusetts",
+}
+"""The papers' datasets, by their short names."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +41,7 @@ class Row:
         """Return the headline accuracies as fractions; counts and per-class figures left out."""
         names = {"per_class.road.f1": "f1", "per_class.road.iou": "iou"}
         return {
-            names.get(m, m): v if m in _TIMES_100 else v / 100
+            names.get(m, m): v if m in _TIMES_100 else round(v / 100, 6)
             for m, v in self.values.items()
             if v is not None and (m in names or not m.startswith(("per_class.", *_NOT_PER_CENT)))
         }

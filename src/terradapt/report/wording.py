@@ -29,6 +29,9 @@ TITLES = {
     "boundary_tolerance_m": "boundary tolerance, m",
     "images": "images",
     "images_without_road": "images without road",
+    "miou_full_labels": "mIoU, full labels",
+    "mf1_full_labels": "mF1, full labels",
+    "oa_full_labels": "OA, full labels",
     "id": "image",
 }
 MEANINGS = {
