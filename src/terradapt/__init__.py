@@ -47,7 +47,10 @@ def build(
 
 
 def load(path: str | Path, **options: Any) -> Predictor:
-    """Open a checkpoint or an exported model; see :func:`terradapt.predictors.load`."""
+    """Open a checkpoint, an exported model or ``hf://owner/name``.
+
+    See :func:`terradapt.predictors.load`.
+    """
     from terradapt import predictors
 
     return predictors.load(path, **options)

@@ -132,18 +132,19 @@ class LossNetConfig(Part):
 
 
 class DistillConfig(Part):
-    """DIST (ARAFNet Eqs 6-8)."""
+    """DIST (ARAFNet Eqs 6-8), or Hinton's KL."""
 
     teacher: str | None = None  # path of a checkpoint
+    loss: Literal["dist", "kl"] = "dist"  # two classes: kl uses all that the teacher says
     temperature: float = Field(0.5, gt=0)
-    beta: float = 1.0  # inter-class weight
-    gamma: float = 1.0  # intra-class weight
+    beta: float = 1.0  # inter-class weight of DIST
+    gamma: float = 1.0  # intra-class weight of DIST
     t_squared: bool = False
     hard: float = 1.0  # weight of the hard-label loss
-    soft: float = 1.0  # weight of the DIST loss
+    soft: float = 1.0  # weight of the loss against the teacher
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"  # of the teacher
     cache: str | None = None  # folder for teacher logits
-    cache_gb: float = Field(20.0, gt=0)
+    cache_gb: float = Field(20.0, gt=0)  # of the whole folder, all runs together
 
 
 class ObjectiveConfig(Part):

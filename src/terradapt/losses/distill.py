@@ -1,13 +1,14 @@
-"""DIST: a student learns the teacher's relations, not its exact scores (ARAFNet Eqs 6-8).
+"""Losses against a teacher: DIST's relations (ARAFNet Eqs 6-8) and Hinton's KL divergence.
 
-Huang et al. 2022, "Knowledge distillation from a stronger teacher". Shapes: N valid pixels,
-K classes.
+Huang et al. 2022, "Knowledge distillation from a stronger teacher"; Hinton et al. 2015,
+"Distilling the knowledge in a neural network". Shapes: N valid pixels, K classes.
 """
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from terradapt.classes import IGNORE
 
@@ -50,6 +51,34 @@ def dist(
     return (beta * inter + gamma * intra) * (temperature**2 if t_squared else 1.0)
 
 
+def kl(
+    student: Tensor,
+    teacher: Tensor,
+    target: Tensor | None = None,
+    *,
+    temperature: float = 1.0,
+    t_squared: bool = False,
+) -> Tensor:
+    """Return the mean over pixels of KL(teacher || student), 0 where both say the same.
+
+    With K = 2 its gradient is that of BCE against the teacher's probability as a soft label.
+
+    Args:
+        student: Logits (B, K, H, W).
+        teacher: Logits (B, K, H, W), taken as constant.
+        target: (B, H, W); pixels of 255 take no part. None: all take part.
+        temperature: T of both softmaxes.
+        t_squared: Multiply by T^2, so that the gradient's size does not depend on T.
+    """
+    valid = None if target is None else target != IGNORE
+    log_p_NK = _pixels((student.float() / temperature).log_softmax(1), valid)
+    log_q_NK = _pixels((teacher.detach().float() / temperature).log_softmax(1), valid)
+    if len(log_p_NK) == 0:
+        return student.sum() * 0.0
+    divergence = F.kl_div(log_p_NK, log_q_NK, reduction="batchmean", log_target=True)
+    return divergence * (temperature**2 if t_squared else 1.0)
+
+
 def pearson(x_RC: Tensor, y_RC: Tensor) -> Tensor:
     """Return the correlation of each row of x with that row of y (R,); 0 for a constant row."""
     x = x_RC - x_RC.mean(1, keepdim=True)
@@ -58,5 +87,9 @@ def pearson(x_RC: Tensor, y_RC: Tensor) -> Tensor:
 
 
 def _probabilities(logits: Tensor, temperature: float, valid: Tensor | None) -> Tensor:
-    p_BHWK = (logits.float() / temperature).softmax(1).permute(0, 2, 3, 1)
-    return p_BHWK[valid] if valid is not None else p_BHWK.flatten(0, 2)
+    return _pixels((logits.float() / temperature).softmax(1), valid)
+
+
+def _pixels(x_BKHW: Tensor, valid: Tensor | None) -> Tensor:
+    x_BHWK = x_BKHW.permute(0, 2, 3, 1)
+    return x_BHWK[valid] if valid is not None else x_BHWK.flatten(0, 2)

@@ -6,6 +6,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from terradapt import hub
 from terradapt.errors import CheckpointError, MissingExtraError
 
 if TYPE_CHECKING:
@@ -25,7 +26,8 @@ def load(
     """Open a checkpoint or an exported model for prediction.
 
     Args:
-        path: ``.safetensors`` (torch) or ``.onnx``.
+        path: ``.safetensors`` (torch), ``.onnx``, or ``hf://owner/name[@revision]``, a checkpoint
+            on the Hugging Face Hub.
         engine: What runs it: ``own`` is torch or ONNX Runtime, as the file is; see
             :func:`terradapt.export.fastest.load` for more.
         device: A torch device such as ``cuda:0``; None takes a GPU when there is one.
@@ -36,7 +38,7 @@ def load(
         CheckpointError: Another kind of file, or one that cannot be trusted, read or fitted.
         MissingExtraError: The engine is not installed.
     """
-    path = Path(path)
+    path = hub.local(path)
     if not path.is_file():
         raise CheckpointError(
             f"{path}: no such file", "give a checkpoint.safetensors or model.onnx"

@@ -1,4 +1,4 @@
-"""Distillation as an objective: hard labels plus DIST from any teacher, with cached logits."""
+"""Distillation as an objective: hard labels plus a frozen teacher's logits, which may be cached."""
 
 from __future__ import annotations
 
@@ -9,54 +9,57 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from terradapt import checkpoint
+from terradapt import checkpoint, hub
 from terradapt.checkpoint import Meta
 from terradapt.config import DistillConfig, RunConfig
-from terradapt.data import Dataset
+from terradapt.data import Dataset, input_spec
 from terradapt.errors import CheckpointError, ConfigError, OutputError
-from terradapt.losses.distill import dist
+from terradapt.losses.distill import dist, kl
 from terradapt.models.contract import SegmentationModel
 from terradapt.predictors.torch import DTYPES, normalize
 from terradapt.training.objectives import Batch, Logs, Supervised
+
+LARGEST = 6e4  # float16 ends at 65504
 
 
 class LogitCache:
     """Teacher logits on disk, one float16 file per crop; filled by any number of runs.
 
     A crop is a function of (seed, epoch, index), so its logits hold for every student that trains
-    with the same data, augmentation and seed. A run that stopped leaves whole files only.
+    with the same data, augmentation and seed. A run that stopped leaves whole files only; a file
+    that is damaged all the same is dropped and made again.
 
     Args:
-        folder: Where to keep them; made when missing.
-        limit: Bytes after which nothing more is added.
+        root: Folder of all caches; made when missing.
+        name: Folder below it, of one :func:`fingerprint`.
+        limit: Bytes of all caches below ``root`` after which nothing more is added.
 
     Raises:
         OutputError: The folder cannot be written.
     """
 
-    def __init__(self, folder: Path, limit: float) -> None:
-        self.folder = folder
+    def __init__(self, root: Path, name: str, limit: float) -> None:
+        self.folder = root / name
         self.limit = limit
         try:
-            folder.mkdir(parents=True, exist_ok=True)
-            self.held = sum(f.stat().st_size for f in folder.glob("*.npy"))
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self.held = sum(f.stat().st_size for f in root.rglob("*") if f.is_file())
         except OSError as error:
             raise OutputError(
-                f"{folder}: cannot keep teacher logits ({error.strerror})",
+                f"{self.folder}: cannot keep teacher logits ({error.strerror})",
                 "give another objective.distill.cache folder, or none",
             ) from error
 
     def get(self, keys: list[int]) -> Tensor | None:
         """Return the logits (B, K, H, W) of crops, or None when one is missing."""
-        paths = [self._path(k) for k in keys]
-        if not all(p.is_file() for p in paths):
+        found = [self._read(self._path(k)) for k in keys]
+        whole = [f for f in found if f is not None]
+        if len(whole) < len(keys):
             return None
-        try:
-            return torch.from_numpy(np.stack([np.load(p) for p in paths])).float()
-        except (OSError, ValueError):
-            return None
+        return torch.from_numpy(np.stack(whole)).float()
 
     def put(self, keys: list[int], logits: Tensor) -> None:
         """Keep the logits (B, K, H, W) of crops while there is room."""
@@ -73,14 +76,25 @@ class LogitCache:
                 part.unlink(missing_ok=True)
                 self.limit = 0.0  # the disk is full: go on without
                 return
-            self.held += values.nbytes
+            self.held += path.stat().st_size
+
+    def _read(self, path: Path) -> NDArray[np.float16] | None:
+        try:
+            values: NDArray[np.float16] = np.load(path)
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, EOFError):
+            self.held -= path.stat().st_size
+            path.unlink()
+            return None
+        return values
 
     def _path(self, key: int) -> Path:
         return self.folder / f"{key:09d}.npy"
 
 
 class Distilled:
-    """Hard-label loss plus DIST against a frozen teacher (ARAFNet Eqs 6-8).
+    """Hard-label loss plus DIST or KL against a frozen teacher (ARAFNet Eqs 6-8).
 
     Args:
         config: Temperature and weights.
@@ -106,35 +120,38 @@ class Distilled:
 
     def __call__(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Logs]:
         """Return the loss and its terms; ``pixels`` (B, C, H, W) uint8 is what the teacher sees."""
-        config = self.config
         prediction = model(batch["image"])
         hard, logs = self.supervised.compare(prediction, batch["mask"])
-        soft = dist(
-            prediction.logits,
-            self.teacher_logits(batch),
-            batch["mask"],
-            temperature=config.temperature,
-            beta=config.beta,
-            gamma=config.gamma,
-            t_squared=config.t_squared,
-        )
-        loss = config.hard * hard + config.soft * soft
+        soft = self._soft(prediction.logits, self.teacher_logits(batch), batch["mask"])
+        loss = self.config.hard * hard + self.config.soft * soft
         return loss, {**logs, "loss": loss.detach(), "hard": hard.detach(), "soft": soft.detach()}
+
+    def _soft(self, student: Tensor, teacher: Tensor, mask: Tensor) -> Tensor:
+        config, t, squared = self.config, self.config.temperature, self.config.t_squared
+        if config.loss == "kl":
+            return kl(student, teacher, mask, temperature=t, t_squared=squared)
+        weights = {"beta": config.beta, "gamma": config.gamma}
+        return dist(student, teacher, mask, temperature=t, t_squared=squared, **weights)
 
     @torch.no_grad()
     def teacher_logits(self, batch: Batch) -> Tensor:
-        """Return the teacher's logits (B, K, H, W), from the cache where it has them."""
-        keys = batch["key"].tolist()
+        """Return the teacher's logits (B, K, H, W), from the cache where it has them.
+
+        They are rounded to float16, the cache's form, with a cache or without: a run is the same
+        in both cases, bit for bit.
+        """
+        keys = batch["key"].tolist() if self.cache is not None else []
         if self.cache is not None and (kept := self.cache.get(keys)) is not None:
             return kept.to(batch["pixels"].device)
         image = normalize(batch["pixels"], self.meta.spec)
+        image = image.contiguous(memory_format=torch.channels_last)
         dtype, device = DTYPES[self.config.precision], image.device.type
         with torch.autocast(device, dtype, enabled=self.config.precision != "fp32"):
-            logits: Tensor = self.teacher(image).logits.float()
+            logits: Tensor = self.teacher(image).logits
+        logits = logits.float().clamp(-LARGEST, LARGEST).half()
         if self.cache is not None:
             self.cache.put(keys, logits)
-            logits = logits.half().float()  # the same whether it was kept before or not
-        return logits
+        return logits.float()
 
 
 def build_distilled(
@@ -143,7 +160,7 @@ def build_distilled(
     """Load the teacher and fit it to the run.
 
     Raises:
-        ConfigError: No teacher is named, or it reads other bands.
+        ConfigError: No teacher is named, or it reads other bands or another stretch.
         CheckpointError: The teacher cannot be loaded, or has other classes.
     """
     distill = config.objective.distill
@@ -152,16 +169,19 @@ def build_distilled(
             "distillation needs a teacher",
             "add objective.distill.teacher=RUN/checkpoint.safetensors",
         )
-    teacher, meta = checkpoint.load(distill.teacher, device=device)
-    _check_teacher(distill.teacher, meta, config, dataset)
+    path = hub.local(distill.teacher)
+    _check_teacher(path, checkpoint.read_meta(path), config, dataset)
+    teacher, meta = checkpoint.load(path, device=device)
     cache = None
     if distill.cache is not None:
-        folder = Path(distill.cache) / fingerprint(config, dataset, distill.teacher)
-        cache = LogitCache(folder, distill.cache_gb * 1e9)
-    return Distilled(distill, supervised, teacher, meta, cache)
+        name = fingerprint(config, dataset, path)
+        cache = LogitCache(Path(distill.cache), name, distill.cache_gb * 1e9)
+    return Distilled(
+        distill, supervised, teacher.to(memory_format=torch.channels_last), meta, cache
+    )
 
 
-def fingerprint(config: RunConfig, dataset: Dataset, teacher: str) -> str:
+def fingerprint(config: RunConfig, dataset: Dataset, teacher: str | Path) -> str:
     """Return a name for all that teacher logits depend on, 16 hex digits."""
     with Path(teacher).open("rb") as file:
         weights = hashlib.file_digest(file, "sha256").hexdigest()
@@ -177,7 +197,7 @@ def fingerprint(config: RunConfig, dataset: Dataset, teacher: str) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _check_teacher(path: str, meta: Meta, config: RunConfig, dataset: Dataset) -> None:
+def _check_teacher(path: Path, meta: Meta, config: RunConfig, dataset: Dataset) -> None:
     if meta.classes.names != dataset.classes.names:
         raise CheckpointError(
             f"{path}: the teacher has the classes {', '.join(meta.classes.names)}; "
@@ -188,4 +208,10 @@ def _check_teacher(path: str, meta: Meta, config: RunConfig, dataset: Dataset) -
         raise ConfigError(
             f"{path}: the teacher reads the bands {meta.spec.bands}, not {config.data.bands}",
             "set data.bands to the teacher's",
+        )
+    stretch = input_spec(dataset, config.data).stretch
+    if meta.spec.stretch != stretch:
+        raise ConfigError(
+            f"{path}: the teacher stretches pixels by {meta.spec.stretch}, this run by {stretch}",
+            "set data.stretch to the teacher's",
         )

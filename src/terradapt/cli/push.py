@@ -1,0 +1,48 @@
+"""``terradapt push``: a checkpoint becomes a repository of the Hugging Face Hub."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verb to the command line."""
+    app.command("push")(push)
+
+
+def push(
+    checkpoint: Annotated[Path, typer.Argument(metavar="CKPT", help="A checkpoint.")],
+    repo: Annotated[str, typer.Argument(metavar="OWNER/NAME", help="The repository.")],
+    licence: Annotated[
+        str | None, typer.Option("--license", help="Licence of the weights, for example mit.")
+    ] = None,
+    private: Annotated[bool, typer.Option("--private", help="A new one is private.")] = False,
+    bundle: Annotated[
+        bool, typer.Option("--bundle", help="Store a frozen trunk inside the checkpoint.")
+    ] = False,
+    trunk: Annotated[
+        Path | None, typer.Option(help="Weights of a trunk that the checkpoint only names.")
+    ] = None,
+    folder: Annotated[
+        Path | None, typer.Option("--save", help="Write the repository here, publish nothing.")
+    ] = None,
+) -> None:
+    """The result of `terradapt push` is a repository of the Hugging Face Hub with a model card.
+
+    Log in first with `hf auth login`. Open it anywhere as hf://OWNER/NAME.
+    """
+    from terradapt import hub
+    from terradapt.cli._require import require
+
+    require("terradapt push", "train", "torch", "timm")
+    if folder is not None:
+        hub.save(checkpoint, folder, repo=repo, licence=licence, bundle=bundle, trunk=trunk)
+        typer.echo(f"written: {folder / hub.CHECKPOINT} and {folder / hub.CARD}")
+        return
+    address = hub.push(
+        checkpoint, repo, private=private, licence=licence, bundle=bundle, trunk=trunk
+    )
+    typer.echo(f"published: {address}")

@@ -1,0 +1,198 @@
+"""Hugging Face Hub: publish a checkpoint with its model card, open ``hf://owner/name``.
+
+One ``checkpoint.safetensors`` and one ``README.md``; nothing else is written or fetched, and
+nothing is ever unpickled. Access is that of huggingface_hub: its own login, ``HF_ENDPOINT``,
+``HF_HOME`` and ``HF_HUB_OFFLINE``.
+"""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, TypeVar
+
+from terradapt.errors import CheckpointError, ConfigError, MissingExtraError, OutputError
+
+CHECKPOINT, CARD = "checkpoint.safetensors", "README.md"
+_SCHEME = re.compile(r"^hf:/{1,2}")  # a path keeps only one of the two slashes
+_REPO = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+?)(?:@(?P<revision>[\w./-]+))?")
+Made = TypeVar("Made")
+
+
+def is_address(path: str | Path) -> bool:
+    """Tell whether a path is an ``hf://`` address."""
+    return bool(_SCHEME.match(str(path)))
+
+
+def local(path: str | Path) -> Path:
+    """Return a path as it is, and the fetched file of an ``hf://`` address.
+
+    Raises:
+        CheckpointError: The file cannot be fetched.
+        ConfigError: Not of the form ``hf://owner/name`` or ``hf://owner/name@revision``.
+        MissingExtraError: huggingface_hub is not installed.
+    """
+    return fetch(str(path)) if is_address(path) else Path(path)
+
+
+def fetch(address: str) -> Path:
+    """Fetch ``checkpoint.safetensors`` of ``hf://owner/name[@revision]`` into the hub's cache.
+
+    Raises:
+        CheckpointError: No such repository, revision or file, no access, or no network.
+        ConfigError: Another form of address.
+        MissingExtraError: huggingface_hub is not installed.
+    """
+    _require()
+    import huggingface_hub
+
+    repo, revision = _parts(address)
+    return Path(
+        _asked(
+            lambda: huggingface_hub.hf_hub_download(repo, CHECKPOINT, revision=revision),
+            f"{address}: {CHECKPOINT} cannot be fetched",
+        )
+    )
+
+
+def save(
+    checkpoint: str | Path,
+    folder: str | Path,
+    *,
+    repo: str = "OWNER/NAME",
+    licence: str | None = None,
+    bundle: bool = False,
+    trunk: str | Path | None = None,
+) -> Path:
+    """Write what a hub repository holds: the checkpoint and its card.
+
+    The checkpoint is opened, so that only a whole one is published, and written anew: without the
+    optimiser's state, and with the names of local files in place of their paths.
+
+    Args:
+        checkpoint: A checkpoint of terradapt.
+        folder: Where to write; made when missing.
+        repo: Repository that the card's examples name.
+        licence: Licence of the weights as the hub knows it, for example ``"mit"``.
+        bundle: Store a frozen trunk inside, so that the checkpoint needs no other file.
+        trunk: Weights of a frozen trunk that the checkpoint only names.
+
+    Returns:
+        The folder.
+
+    Raises:
+        CheckpointError: The checkpoint cannot be trusted, read or fitted.
+        OutputError: The folder cannot be written.
+    """
+    from terradapt import checkpoint as checkpoints
+    from terradapt.hub.card import model_card
+
+    source, folder = Path(checkpoint), Path(folder)
+    model, meta = checkpoints.load(source, trunk=trunk)
+    inside = bundle or (meta.trunk is not None and meta.trunk.bundled)
+    written = checkpoints.save(folder / CHECKPOINT, model, _published(meta), bundle=inside)
+    try:
+        text = model_card(written, repo, licence, source.with_name("report.json"))
+        (folder / CARD).write_text(text, "utf-8")
+    except OSError as error:
+        raise OutputError(
+            f"{folder / CARD}: cannot be written ({error.strerror})",
+            "check the folder's permissions and free space",
+        ) from error
+    return folder
+
+
+def push(
+    checkpoint: str | Path,
+    repo: str,
+    *,
+    private: bool = False,
+    licence: str | None = None,
+    bundle: bool = False,
+    trunk: str | Path | None = None,
+    message: str = "Upload a terradapt checkpoint",
+) -> str:
+    """Publish a checkpoint with its card; see :func:`save` for the other arguments.
+
+    Args:
+        checkpoint: A checkpoint of terradapt.
+        repo: ``owner/name``; made when it does not exist.
+        private: Whether a new repository is private.
+        licence: See :func:`save`.
+        bundle: See :func:`save`.
+        trunk: See :func:`save`.
+        message: Of the commit.
+
+    Returns:
+        The repository's address on the web.
+
+    Raises:
+        CheckpointError: The checkpoint cannot be used, or the hub refuses.
+        ConfigError: Not of the form ``owner/name``.
+        MissingExtraError: huggingface_hub is not installed.
+    """
+    _require()
+    from huggingface_hub import HfApi
+
+    name, revision = _parts(repo)
+    if revision is not None:
+        raise ConfigError(f"{repo}: a revision cannot be pushed to", f"use {name}")
+    with tempfile.TemporaryDirectory() as folder:
+        save(checkpoint, folder, repo=name, licence=licence, bundle=bundle, trunk=trunk)
+        api = HfApi()
+        failed = f"{name}: cannot be published"
+        made: Any = _asked(lambda: api.create_repo(name, private=private, exist_ok=True), failed)
+        _asked(
+            lambda: api.upload_folder(repo_id=name, folder_path=folder, commit_message=message),
+            failed,
+        )
+    return str(made)
+
+
+def _published(meta: Any) -> Any:
+    """Keep the names of local files, not where they lie on this machine."""
+    from dataclasses import replace
+
+    values = meta.config.model_dump(mode="json")
+    encoder, objective = values["model"]["encoder"], values["objective"]
+    for home, key in (
+        (encoder, "weights"),
+        (objective["distill"], "teacher"),
+        (objective["lossnet"] or {}, "weights"),
+    ):
+        if home.get(key) and not is_address(home[key]):
+            home[key] = Path(home[key]).name
+    objective["distill"]["cache"] = None
+    return replace(meta, config=type(meta.config).model_validate(values), progress={})
+
+
+def _parts(address: str) -> tuple[str, str | None]:
+    found = _REPO.fullmatch(_SCHEME.sub("", address))
+    if found is None:
+        raise ConfigError(
+            f"{address}: no address of the hub", "write hf://owner/name or hf://owner/name@revision"
+        )
+    return found["repo"], found["revision"]
+
+
+def _asked(ask: Callable[[], Made], failed: str) -> Made:
+    try:
+        return ask()
+    except Exception as error:  # any of the hub client's, the network's and the disk's
+        raise CheckpointError(
+            f"{failed}: {_first_line(error)}",
+            "check the name and the network, and log in with: hf auth login",
+        ) from error
+
+
+def _first_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+
+
+def _require() -> None:
+    if find_spec("huggingface_hub") is None:
+        raise MissingExtraError("an address of the Hugging Face Hub", "hub")
