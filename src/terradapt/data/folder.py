@@ -91,11 +91,18 @@ def measure(pairs: Sequence[Pair]) -> tuple[Item, ...]:
 def vector_file(root: Path) -> Path | None:
     """Return the one vector label file of a folder, or None.
 
+    ``labels.gpkg`` (or another vector suffix) is the labels whatever else lies there; a vector
+    file of another name only where no label rasters are.
+
     Raises:
         DataError: There are several.
     """
     homes = [root, *(root / n for n in LABEL_FOLDERS if (root / n).is_dir())]
     found = [p for home in homes for p in _files(home, VECTORS) if not _is_own(p)]
+    named = [p for p in found if p.parent == root and p.stem.lower() in LABEL_FOLDERS]
+    home = _subfolder(root, LABEL_FOLDERS)
+    if named or (home is not None and _files(home, RASTERS)):
+        found = named
     if len(found) > 1:
         names = ", ".join(p.name for p in found[:_SHOWN])
         raise DataError(f"{root}: several vector label files: {names}", "leave one in the folder")

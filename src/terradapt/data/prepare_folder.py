@@ -1,0 +1,63 @@
+"""Prepare anyone's own folder: an index with absolute paths, splits and class statistics."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from terradapt.config import DataConfig
+from terradapt.data.dataset import Dataset
+from terradapt.data.folder import open_folder
+from terradapt.data.splits import SPLITS_NAME, open_splits, read_splits, write_splits
+from terradapt.data.tracking import Track, silent
+from terradapt.errors import DataError
+
+OPTIONS = ("val_fraction", "test_fraction", "split_seed", "class_column", "line_width", "name")
+
+
+def prepare(source: Path, out: Path, options: Mapping[str, Any], track: Track = silent) -> Dataset:
+    """Index a folder of images and labels into ``out``; the files stay where they are.
+
+    Args:
+        source: The folder: ``images/`` with ``labels/`` or ``masks/``, or a vector label file.
+        out: Where ``dataset.json`` and ``splits.json`` go.
+        options: ``val_fraction``, ``test_fraction``, ``split_seed``, ``class_column``,
+            ``line_width`` (m), ``name``.
+        track: Progress.
+
+    Raises:
+        DataError: An unknown option, or a folder that is no dataset.
+    """
+    config = folder_config(options)
+    if not source.is_dir():
+        raise DataError(f"{source}: no such folder", "give a folder with images/ and labels/")
+    with track(None, "labels", "files") as advance:
+        dataset, given = open_folder(source, config, advance)
+    dataset = replace(dataset, root=out, name=str(options.get("name", dataset.name)))
+    out.mkdir(parents=True, exist_ok=True)
+    dataset.save()
+    if out.resolve() != source.resolve() and (source / SPLITS_NAME).is_file():
+        splits, protocol = read_splits(source / SPLITS_NAME, dataset.items)
+        write_splits(out / SPLITS_NAME, splits, protocol, None)
+    splits, protocol = open_splits(out, dataset.items, config, given)
+    return replace(dataset, splits=splits, protocol=protocol)
+
+
+def folder_config(options: Mapping[str, Any]) -> DataConfig:
+    """Return the config of a folder's options.
+
+    Raises:
+        DataError: An unknown option, or a value of the wrong kind.
+    """
+    unknown = sorted(set(options) - set(OPTIONS))
+    if unknown:
+        raise DataError(f"no option '{unknown[0]}' for a folder", f"options: {', '.join(OPTIONS)}")
+    try:
+        return DataConfig.model_validate({k: v for k, v in options.items() if k != "name"})
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise DataError(f"option {first['loc'][0]}: {first['msg']}", "correct its value") from error
