@@ -94,15 +94,21 @@ def gather(
 def _of_folder(
     folder: Path, prefix: str, into: Path, wanted: Callable[[str], bool], track: Track, depth: int
 ) -> Iterator[Found]:
-    result = into.parent if into.parent != folder else into
+    inside = into.parent != folder and into.parent.is_relative_to(folder)
+    result = into.parent if inside else into
     for path in sorted(p for p in folder.rglob("*") if p.is_file()):
         if path.is_relative_to(result):
             continue  # a result inside the source is no source
         name = prefix + path.relative_to(folder).as_posix()
         if is_archive(path):
             yield from _of_archive(Found(path, name), into, wanted, track, depth + 1)
-        elif path.name != _RECEIPT and wanted(name):
+        elif not _is_junk(name) and wanted(name):
             yield Found(path, name)
+
+
+def _is_junk(name: str) -> bool:
+    """Tell whether a file is our receipt or a shadow that macOS leaves in archives."""
+    return Path(name).name == _RECEIPT or "__MACOSX" in name or Path(name).name.startswith("._")
 
 
 def _of_archive(
@@ -126,7 +132,7 @@ def _inside(
         name = prefix + path.relative_to(target).as_posix()
         if is_archive(path):
             yield from _of_archive(Found(path, name), into, wanted, track, depth + 1)
-        elif path.name != _RECEIPT and wanted(name):
+        elif not _is_junk(name) and wanted(name):
             yield Found(path, name)
 
 
@@ -169,7 +175,8 @@ def _unpack(archive: Found, target: Path, wanted: Callable[[str], bool], track: 
             members = [
                 m
                 for m in _members(opened, archive.path)
-                if is_archive(m.name) or wanted(f"{archive.name}/{m.name}")
+                if not _is_junk(m.name)
+                and (is_archive(m.name) or wanted(f"{archive.name}/{m.name}"))
             ]
             total = sum(m.size for m in members)
             check_room(part.parent, total, f"unpacking {archive.path.name}")

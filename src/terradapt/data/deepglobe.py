@@ -8,13 +8,32 @@ from pathlib import Path
 from terradapt.classes import ROADS
 from terradapt.data.archives import Found, gather
 from terradapt.data.labels import LabelForm
-from terradapt.data.prepare import Benchmark, PrepareOptions
+from terradapt.data.prepare import (
+    Benchmark,
+    Prepared,
+    PrepareOptions,
+    Tell,
+    prepare_benchmark,
+    quiet,
+)
 from terradapt.data.prepare_jobs import Record
 from terradapt.data.tracking import Track, silent
 from terradapt.errors import DataError
 
 _NAME = re.compile(r"^(\d+)_(sat|mask)$")
 RESOLUTION = 0.5
+
+
+def prepare(
+    source: Path,
+    out: Path,
+    options: PrepareOptions,
+    track: Track = silent,
+    tell: Tell = quiet,
+) -> Prepared:
+    """Prepare DeepGlobe roads; see :func:`find_deepglobe` and :func:`prepare_benchmark`."""
+    found = find_deepglobe(source, out, options, track)
+    return prepare_benchmark(found, out, options, track, tell)
 
 
 def find_deepglobe(

@@ -15,23 +15,35 @@ from pathlib import Path
 from terradapt.classes import ISPRS
 from terradapt.data.archives import Found, gather
 from terradapt.data.labels import LabelForm
-from terradapt.data.prepare import Benchmark, PrepareOptions
+from terradapt.data.prepare import (
+    Benchmark,
+    Prepared,
+    PrepareOptions,
+    Tell,
+    prepare_benchmark,
+    quiet,
+)
 from terradapt.data.prepare_jobs import Record
 from terradapt.data.tracking import Track, silent
 from terradapt.errors import DataError
 
+
+def _tiles(text: str) -> tuple[str, ...]:
+    return tuple(text.split())
+
+
 VAIHINGEN = {
-    "train": tuple("1 3 5 7 11 13 15 17 21 23 26 28 32 34 37".split()),
-    "val": ("30",),
-    "test": tuple("2 4 6 8 10 12 14 16 20 22 24 27 29 31 33 35 38".split()),
+    "train": _tiles("1 3 5 7 11 13 15 17 21 23 26 28 32 34 37"),
+    "val": _tiles("30"),
+    "test": _tiles("2 4 6 8 10 12 14 16 20 22 24 27 29 31 33 35 38"),
 }
 POTSDAM = {
-    "train": tuple(
+    "train": _tiles(
         "2_11 2_12 3_10 3_11 3_12 4_10 4_11 4_12 5_10 5_11 5_12 "
-        "6_7 6_8 6_9 6_10 6_11 6_12 7_7 7_8 7_9 7_11 7_12".split()
+        "6_7 6_8 6_9 6_10 6_11 6_12 7_7 7_8 7_9 7_11 7_12"
     ),
-    "val": ("2_10",),
-    "test": tuple("2_13 2_14 3_13 3_14 4_13 4_14 4_15 5_13 5_14 5_15 6_13 6_14 6_15 7_13".split()),
+    "val": _tiles("2_10"),
+    "test": _tiles("2_13 2_14 3_13 3_14 4_13 4_14 4_15 5_13 5_14 5_15 6_13 6_14 6_15 7_13"),
 }
 POTSDAM_OUT = ("7_10",)  # its label is known to be wrong
 POTSDAM_BANDS = ("RGB", "IRRG", "RGBIR")
@@ -40,10 +52,34 @@ _AREA = re.compile(r"^top_mosaic_09cm_area(\d+)(_noboundary)?$")
 _AREA_DSM = re.compile(r"^dsm_09cm_matching_area(\d+)$")
 _TILE = re.compile(r"^top_potsdam_(\d+)_(\d+)_(rgb|irrg|rgbir|label|label_noboundary)$")
 _TILE_DSM = re.compile(r"^dsm_potsdam_(\d+)_(\d+)$")
-_TRUTH = re.compile(r"gts|ground_?truth|label|annotation")
+_TRUTH = re.compile(r"gts|ground_?truth|(^|/)labels?(/|$)")
 
 Roles = Mapping[str, Mapping[str, Found]]
 """File by role, by tile."""
+
+
+def prepare_vaihingen(
+    source: Path,
+    out: Path,
+    options: PrepareOptions,
+    track: Track = silent,
+    tell: Tell = quiet,
+) -> Prepared:
+    """Prepare ISPRS Vaihingen; see :func:`find_vaihingen` and :func:`prepare_benchmark`."""
+    found = find_vaihingen(source, out, options, track)
+    return prepare_benchmark(found, out, options, track, tell)
+
+
+def prepare_potsdam(
+    source: Path,
+    out: Path,
+    options: PrepareOptions,
+    track: Track = silent,
+    tell: Tell = quiet,
+) -> Prepared:
+    """Prepare ISPRS Potsdam; see :func:`find_potsdam` and :func:`prepare_benchmark`."""
+    found = find_potsdam(source, out, options, track)
+    return prepare_benchmark(found, out, options, track, tell)
 
 
 def find_vaihingen(

@@ -12,13 +12,37 @@ from pathlib import Path, PurePosixPath
 from terradapt.classes import ROADS
 from terradapt.data.archives import Found, gather
 from terradapt.data.labels import LabelForm
-from terradapt.data.prepare import Benchmark, PrepareOptions
+from terradapt.data.prepare import (
+    Benchmark,
+    Prepared,
+    PrepareOptions,
+    Tell,
+    prepare_benchmark,
+    quiet,
+    with_paper_crops,
+)
 from terradapt.data.prepare_jobs import Record
 from terradapt.data.tracking import Track, silent
 from terradapt.errors import DataError
 
 RESOLUTION = 1.0
 _PART = re.compile(r"^(train|valid|val|test)(_labels)?$")
+
+
+def prepare(
+    source: Path,
+    out: Path,
+    options: PrepareOptions,
+    track: Track = silent,
+    tell: Tell = quiet,
+) -> Prepared:
+    """Prepare Massachusetts roads; see :func:`find_massachusetts` and :func:`prepare_benchmark`.
+
+    The paper's split is one of 1024 px crops, which it implies.
+    """
+    options = with_paper_crops(options)
+    found = find_massachusetts(source, out, options, track)
+    return prepare_benchmark(found, out, options, track, tell)
 
 
 def find_massachusetts(

@@ -33,7 +33,14 @@ GROUP = 100  # crops that are shuffled together (SAM2MS section IV-A)
 TEST_SHARE = 0.3
 STATISTICS = "statistics.json"
 
+PAPER_CROP = 1024  # px, of SAM2MS
+
+Tell = Callable[[str], None]
 SplitName = Literal["auto", "paper", "by_image", "official"]
+
+
+def quiet(line: str) -> None:
+    """Tell nothing."""
 
 
 @dataclass(frozen=True)
@@ -107,12 +114,19 @@ class Prepared:
     statistics: Mapping[str, Any] = field(default_factory=dict)
 
 
+def with_paper_crops(options: PrepareOptions) -> PrepareOptions:
+    """Return options that cut SAM2MS's crops where its split is asked for."""
+    if options.split == "paper" and options.crop is None:
+        return replace(options, crop=PAPER_CROP)
+    return options
+
+
 def prepare_benchmark(
     benchmark: Benchmark,
     out: Path,
     options: PrepareOptions,
     track: Track = silent,
-    tell: Callable[[str], None] = lambda _: None,
+    tell: Tell = quiet,
 ) -> Prepared:
     """Bring a benchmark to the normal form: labels as ids, ``dataset.json``, ``splits.json``.
 
@@ -128,7 +142,8 @@ def prepare_benchmark(
         OutputError: The disk has no room, or filled up; what is done stays done.
     """
     split = benchmark.default if options.split == "auto" else options.split
-    _check_split(benchmark, split)
+    if options.split != "auto" or not (out / SPLITS_NAME).is_file():
+        _check_split(benchmark, split)
     jobs = [_job(benchmark, record, out, options) for record in benchmark.records]
     before = _outputs(out)
     receipts = {job.record.id: found for job in jobs if (found := finished(job))}
@@ -317,6 +332,7 @@ def _finish(
         with suppress(DataError):
             splits, protocol = read_splits(path, items)
             return replace(dataset, splits=splits, protocol=protocol)
+        _check_split(benchmark, split)
     splits, seed = _splits(benchmark, items, split, options.seed)
     if not path.is_file() or read_json(path) != _stated(splits, split, seed):
         write_splits(path, splits, split, seed)

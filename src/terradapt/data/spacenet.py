@@ -14,7 +14,15 @@ from pathlib import Path
 from terradapt.classes import ROADS
 from terradapt.data.archives import Found, gather
 from terradapt.data.labels import LabelForm, VectorForm
-from terradapt.data.prepare import Benchmark, PrepareOptions
+from terradapt.data.prepare import (
+    Benchmark,
+    Prepared,
+    PrepareOptions,
+    Tell,
+    prepare_benchmark,
+    quiet,
+    with_paper_crops,
+)
 from terradapt.data.prepare_jobs import Record
 from terradapt.data.tracking import Track, silent
 from terradapt.errors import DataError
@@ -23,6 +31,22 @@ IMAGERY = ("PS-RGB", "RGB-PanSharpen", "PS-RGB_8bit", "PS-MS", "MUL-PanSharpen",
 ROAD_FOLDERS = ("geojson_roads", "spacenetroads")
 _CHIP = re.compile(r"(AOI_\d+_[A-Za-z]+)_(?:.*_)?(img\d+)$")
 _RESOLUTION = 0.3
+
+
+def prepare(
+    source: Path,
+    out: Path,
+    options: PrepareOptions,
+    track: Track = silent,
+    tell: Tell = quiet,
+) -> Prepared:
+    """Prepare SpaceNet 3 roads; see :func:`find_spacenet` and :func:`prepare_benchmark`.
+
+    The paper's split is one of 1024 px crops, which it implies.
+    """
+    options = with_paper_crops(options)
+    found = find_spacenet(source, out, options, track)
+    return prepare_benchmark(found, out, options, track, tell)
 
 
 def find_spacenet(
@@ -46,17 +70,17 @@ def find_spacenet(
                 roads.setdefault(name, found)
         else:
             images.setdefault(kind, {}).setdefault(name, found)
-    kind = next((k for k in kinds if k in images), None)
-    if kind is None:
+    chosen = next((k for k in kinds if k in images), None)
+    if chosen is None:
         known = ", ".join(images) or "none"
         raise DataError(
             f"{source}: no {kinds[0]} imagery in it (imagery found: {known})",
             "give the folder or archives of AOI_2_Vegas and the like, or name --bands",
         )
-    _check(images[kind], roads, source)
+    _check(images[chosen], roads, source)
     records = tuple(
-        Record(name, name, images[kind][name].path, roads[name].path)
-        for name in sorted(images[kind], key=_order)
+        Record(name, name, images[chosen][name].path, roads[name].path)
+        for name in sorted(images[chosen], key=_order)
         if name in roads
     )
     form = LabelForm("vector", vector=VectorForm(line_width=options.line_width))
