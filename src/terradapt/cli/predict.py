@@ -98,6 +98,7 @@ def predict(
         check_output(out)
     opening: dict[str, Any] = {"engine": engine, "device": device, "precision": precision}
     opening["trunk"] = trunk
+    _check_device(device)
     predictor = predictors.load(checkpoint, **opening)
     if tta:
         from terradapt.predictors.tta import TtaPredictor
@@ -189,6 +190,17 @@ def _resolution(text: str) -> Any:
             f"'{text}' is no resolution", "use --resolution auto, native or metres per pixel"
         )
     return value
+
+
+def _check_device(device: str | None) -> None:
+    from terradapt.errors import ConfigError
+
+    if device and device.startswith("cuda"):
+        import torch
+
+        known = [f"cuda:{i}" for i in range(torch.cuda.device_count())]
+        if device not in {*known, *(["cuda"] if known else [])}:
+            raise ConfigError(f"no device {device}", f"use one of: {', '.join(['cpu', *known])}")
 
 
 def _digest(path: Path) -> str:

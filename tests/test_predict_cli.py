@@ -1,0 +1,212 @@
+"""``terradapt predict`` with a real checkpoint: every option once, and bad input."""
+
+import json
+import os
+import pickle
+import re
+
+import numpy as np
+import pytest
+import rasterio
+import torch
+from rasterio.control import GroundControlPoint
+from rasterio.transform import Affine
+from rio_cogeo import cog_validate
+
+from scene_files import PLACE, noise, write_scene
+from terradapt import checkpoint, models
+from terradapt.classes import ClassMap
+from terradapt.config import EncoderConfig, InputSpec, ModelConfig, RunConfig
+from terradapt.grid import Window
+from terradapt.raster import SceneReader
+
+MODEL = ModelConfig(name="kd-arafnet", encoder=EncoderConfig(name="mobilenetv3_small_050"))
+CLASSES = ClassMap(("ground", "roof", "tree"))
+
+
+def save(path, spec):
+    torch.manual_seed(0)
+    meta = checkpoint.Meta(RunConfig(model=MODEL), CLASSES, spec, 64)
+    checkpoint.save(path, models.build(MODEL, 3), meta)
+    return path
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    return save(tmp_path_factory.mktemp("run") / "checkpoint.safetensors",
+                InputSpec(resolution=0.3))  # fmt: skip
+
+
+@pytest.fixture
+def scene(tmp_path):
+    pixels = noise(150, 130)
+    pixels[:, :40, :50] = 0
+    return write_scene(tmp_path / "scene.tif", pixels, nodata=0)
+
+
+def test_a_scene_becomes_a_map(terradapt, trained, scene, tmp_path):
+    out = tmp_path / "maps" / "map.tif"
+    done = terradapt("predict", trained, scene, "-o", out, "--scores", "--confidence")
+    assert done.status == 0, done.err
+    assert "roof" in done.out
+    with rasterio.open(out) as file, rasterio.open(scene) as source:
+        classes = file.read(1)
+        assert (file.crs, file.transform, file.shape) == (
+            source.crs, source.transform, source.shape)  # fmt: skip
+        np.testing.assert_array_equal(classes == 255, (source.read() == 0).all(0))
+    figures = json.loads(out.with_suffix(".json").read_text())
+    assert figures["valid_pixels"] == (classes < 255).sum()
+    assert sorted(p.name for p in out.parent.iterdir()) == [
+        "map.json", "map.qml", "map.tif", "map.tif.aux.xml", "map_confidence.tif",
+        "map_scores.tif",
+    ]  # fmt: skip
+    assert cog_validate(out, strict=True, quiet=True)[0]
+
+
+def test_options_reach_the_result(terradapt, trained, scene, tmp_path):
+    out, mask = tmp_path / "map.tif", np.zeros((1, 150, 130), np.uint8)
+    mask[:, 60:120, 60:120] = 1
+    area = write_scene(tmp_path / "area.tif", mask)
+    done = terradapt(
+        "predict", trained, scene, "-o", out, "--tta", "--classes", "ground,tree", "--aoi", area,
+        "--scores", "--scores-as", "uint8", "--resolution", "0.6", "--overlap", "0.5",
+        "--margin", "4", "--batch", "2", "--bands", "3,2,1", "--nodata", "7", "--window", "96",
+    )  # fmt: skip
+    assert done.status == 0, done.err
+    classes = rasterio.open(out).read(1)
+    np.testing.assert_array_equal(classes < 255, mask[0] > 0)
+    assert not (classes == 1).any()
+    with rasterio.open(tmp_path / "map_scores.tif") as file:
+        assert file.descriptions == ("ground", "tree")
+        assert file.dtypes[0] == "uint8"
+
+
+def test_many_scenes_a_folder_and_a_mosaic(terradapt, trained, tmp_path):
+    folder = tmp_path / "scenes"
+    folder.mkdir()
+    for name, shift in (("a", 0), ("b", 100)):
+        place = Affine(0.3, 0, PLACE.c + 0.3 * shift, 0, -0.3, PLACE.f)
+        write_scene(folder / f"{name}.tif", noise(90, 100), transform=place)
+    files = sorted(folder.iterdir())
+    assert terradapt("predict", trained, *files, "-o", tmp_path / "each").status == 0
+    assert {p.name for p in (tmp_path / "each").glob("*.tif")} == {"a.tif", "b.tif"}
+    assert terradapt("predict", trained, folder, "-o", tmp_path / "one.tif").status == 0
+    assert terradapt("predict", trained, *files, "--mosaic", "-o", tmp_path / "two.tif").status == 0
+    assert rasterio.open(tmp_path / "one.tif").shape == (90, 200)
+    assert (tmp_path / "one.tif").read_bytes() == (tmp_path / "two.tif").read_bytes()
+
+
+def test_resume_finds_a_finished_result(terradapt, trained, scene, tmp_path):
+    out = tmp_path / "map.tif"
+    assert terradapt("predict", trained, scene, "-o", out).status == 0
+    before = out.stat().st_mtime_ns
+    assert terradapt("predict", trained, scene, "-o", out, "--resume").status == 0
+    assert out.stat().st_mtime_ns == before
+
+
+@pytest.mark.parametrize("name", ["rotated", "plain", "empty"])
+def test_unusual_scenes_work_and_are_told(terradapt, trained, tmp_path, name):
+    pixels, options, said = noise(90, 80), {}, "px"
+    if name == "rotated":
+        options = {"transform": Affine(0.24, 0.18, 500_000, 0.18, -0.24, 5_400_000)}
+    elif name == "plain":
+        options, said = {"crs": None, "transform": None}, "no CRS"
+    else:
+        pixels, options, said = np.zeros_like(pixels), {"nodata": 0}, "no valid pixel"
+    path = write_scene(tmp_path / "scene.tif", pixels, **options)
+    done = terradapt("predict", trained, path, "-o", tmp_path / "map.tif")
+    assert done.status == 0, done.err
+    assert said in done.out
+    with SceneReader(tmp_path / "map.tif") as out, SceneReader(path) as source:
+        assert out.transform == source.transform
+        assert out.crs == source.crs
+        classes, _ = out.read(Window(0, 0, 90, 80))
+        assert (classes == 255).all() == (name == "empty")
+
+
+def test_a_float_scene_hides_its_nan(terradapt, tmp_path):
+    spec = InputSpec(dtype="float32", stretch=(2.0, 98.0))
+    trained = save(tmp_path / "checkpoint.safetensors", spec)
+    pixels = noise(90, 80).astype(np.float32)
+    pixels[1, 20:30] = np.nan
+    path = write_scene(tmp_path / "scene.tif", pixels)
+    done = terradapt("predict", trained, path, "-o", tmp_path / "map.tif")
+    assert done.status == 0, done.err
+    classes = rasterio.open(tmp_path / "map.tif").read(1)
+    np.testing.assert_array_equal(classes == 255, np.isnan(pixels).any(0))
+
+
+def broken(kind, tmp_path):
+    """Write a bad scene; return it with words that the error must hold."""
+    path = tmp_path / "bad.tif"
+    if kind == "truncated":
+        write_scene(path, noise(700, 600), interleave="pixel")
+        os.truncate(path, path.stat().st_size // 2)
+        return path, "cannot be read"
+    if kind == "gcps":
+        points = [GroundControlPoint(r, c, 10 + c, 50 - r) for r in (0, 8) for c in (0, 8)]
+        return write_scene(path, noise(9, 9), crs="EPSG:4326", transform=None, gcps=points), "gro"
+    if kind in ("zero-byte", "text"):
+        path.write_bytes(b"" if kind == "zero-byte" else b"hello, this is no image")
+        return path, "empty" if kind == "zero-byte" else "no raster"
+    if kind == "missing":
+        return path, "no such file"
+    pixels = {"bands": noise(90, 80, 2), "16-bit": noise(90, 80).astype(np.uint16) * 9,
+              "float": noise(90, 80).astype(np.float32)}[kind]  # fmt: skip
+    words = {"bands": "has 2 bands", "16-bit": "uint16", "float": "float32"}[kind]
+    return write_scene(path, pixels), words
+
+
+KINDS = ["truncated", "gcps", "zero-byte", "text", "missing", "bands", "16-bit", "float"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_bad_scenes_are_told_in_two_lines(terradapt, trained, tmp_path, kind):
+    path, words = broken(kind, tmp_path)
+    out = tmp_path / "maps" / "map.tif"
+    assert terradapt("predict", trained, path, "-o", out).is_user_error("bad.tif", words)
+    assert not [p for p in out.parent.glob("*") if p.is_file()]
+
+
+@pytest.mark.parametrize("kind", ["pickle", "truncated", "empty", "missing"])
+def test_bad_checkpoints_are_told_in_two_lines(terradapt, trained, scene, tmp_path, kind):
+    path, content = tmp_path / "bad.safetensors", trained.read_bytes()
+    if kind != "missing":
+        contents = {"pickle": pickle.dumps({"a": 1}), "truncated": content[:-100], "empty": b""}
+        path.write_bytes(contents[kind])
+    done = terradapt("predict", path, scene, "-o", tmp_path / "maps" / "map.tif")
+    assert done.is_user_error("bad.safetensors")
+    assert not list((tmp_path / "maps").glob("*"))
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--window", "50"], "window of 50"),
+        (["--overlap", "0.99"], "overlap"),
+        (["--resolution", "high"], "'high' is no resolution"),
+        (["--classes", "water"], "no class 'water'"),
+        (["--bands", "nir,1,2"], "no band named 'nir'"),
+        (["--aoi", "nowhere.gpkg"], "nowhere.gpkg"),
+        (["--device", "cuda:7"], "cuda:7"),
+    ],
+)
+def test_options_that_do_not_fit_are_told(terradapt, trained, scene, tmp_path, options, words):
+    done = terradapt("predict", trained, scene, "-o", tmp_path / "maps" / "map.tif", *options)
+    assert done.is_user_error(words)
+    assert not list((tmp_path / "maps").glob("*"))
+
+
+def test_a_place_that_cannot_be_written_is_told_before_any_work(
+    terradapt, trained, scene, tmp_path
+):
+    (tmp_path / "file").write_text("")
+    done = terradapt("predict", trained, scene, "-o", tmp_path / "file" / "map.tif")
+    assert done.is_user_error("map.tif")
+    done = terradapt("predict", trained, scene, scene, "-o", tmp_path / "map.tif")
+    assert done.is_user_error("one file for 2 scenes")
+
+
+def test_help_says_what_the_result_is(terradapt):
+    done = terradapt("predict", "--help")
+    assert re.search(r"The result of `terradapt predict` is", done.out)
