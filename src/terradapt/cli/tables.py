@@ -1,0 +1,47 @@
+"""``terradapt tables``: the papers' tables with our figures beside the printed ones."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verb to the command line."""
+    app.command("tables")(tables)
+
+
+def tables(
+    only: Annotated[
+        list[str] | None, typer.Argument(metavar="[TABLE]...", help="For example arafnet-4.")
+    ] = None,
+    runs: Annotated[
+        list[Path] | None, typer.Option("--runs", help="Folder with runs or reports; repeatable.")
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="Write FILE.md and FILE.csv.")
+    ] = None,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV instead of Markdown.")] = False,
+) -> None:
+    """The result of `terradapt tables` is every table of both papers, with our figures.
+
+    Each cell has the printed value, and ours where a report below --runs is of that model on that
+    data, or what it needs. Parameters and MACs are counted, never quoted.
+    """
+    from terradapt.cli._require import require
+    from terradapt.report.output import check_output, write_together
+
+    require("terradapt tables", "train", "torch", "timm")
+    from terradapt.tables import fill, find_reports, to_csv, to_markdown
+
+    if output is not None:
+        check_output(output)
+    filled = fill(only or (), find_reports(runs or ()))
+    if output is None:
+        typer.echo(to_csv(filled) if as_csv else to_markdown(filled), nl=False)
+        return
+    texts = {".md": to_markdown(filled), ".csv": to_csv(filled)}
+    for path in write_together({output.with_suffix(s): t for s, t in texts.items()}):
+        typer.echo(path)
