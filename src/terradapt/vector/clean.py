@@ -9,7 +9,7 @@ import numpy as np
 
 from terradapt.vector.graph import Bools, Chains, Floats, Graph, line_codes, spans
 from terradapt.vector.measure import Metric
-from terradapt.vector.trace import Codes, Ints, _components
+from terradapt.vector.trace import Codes, Ints, components
 
 _ROUNDS = 8
 
@@ -69,7 +69,7 @@ def merge_junctions(graph: Graph, metric: Metric, factor: float) -> Graph:
     short &= ~_parallel(graph) & (graph.ends[:, 0] != graph.ends[:, 1])
     if not short.any():
         return graph
-    group = _components(len(graph.place), graph.ends[short])
+    group = components(len(graph.place), graph.ends[short])
     count = int(group.max()) + 1
     size = np.bincount(group, minlength=count)
     place = np.stack([np.bincount(group, graph.place[:, i], count) / size for i in (0, 1)], axis=1)

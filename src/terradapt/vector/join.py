@@ -15,7 +15,7 @@ from terradapt.vector.trace import (
     Ints,
     Lattice,
     Pieces,
-    _components,
+    components,
 )
 
 
@@ -71,7 +71,7 @@ class _Joiner:
         at = np.searchsorted(border[:, 0], touching)
         at[at == len(border)] = 0
         known = (border[at, 0] == touching).all(axis=1) if len(border) else np.zeros(0, bool)
-        group = _components(len(pixel), border[at[known], 1] if len(border) else touching)
+        group = components(len(pixel), border[at[known], 1] if len(border) else touching)
         count = int(group.max(initial=-1)) + 1
         least = np.full(count, np.iinfo(np.int64).max)
         np.minimum.at(least, group, pixel)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -78,24 +77,64 @@ class Georef:
     @cached_property
     def metric(self) -> Metric:
         """The metric at the raster's centre."""
-        row, col = (self.height - 1) / 2, (self.width - 1) / 2
-        points = self.xy(np.array([[row, col], [row, col + 1], [row + 1, col]]))
-        right, down = ground_vectors(points[[0, 0]], points[1:], self.crs)
-        return Metric(np.stack([right, down], axis=1))
+        centre = np.array([[(self.height - 1) / 2, (self.width - 1) / 2]])
+        return Metric(self.matrices(centre)[0])
+
+    def matrices(self, places: Floats) -> Floats:
+        """(M, 2, 2) metrics at pixels given as (row, column); see :class:`Metric`."""
+        here = self.xy(places)
+        right, down = (self.vectors(here, self.xy(places + step)) for step in ([0, 1], [1, 0]))
+        return np.stack([right, down], axis=2)
+
+    @cached_property
+    def unit(self) -> float | None:
+        """Metres of a unit of a projected CRS; None where only the ellipsoid tells.
+
+        A projected CRS counts at its nominal scale unless that is more than 1 % off the ground at
+        the centre, as in Web Mercator far from the equator. Without a CRS a unit is a metre.
+        """
+        if self.crs is None:
+            return 1.0
+        own = parse_crs(self.crs, "the raster")
+        if own.is_geographic:
+            return None
+        centre = self.xy(np.array([[self.height / 2, self.width / 2]]))
+        nominal = _unit(own)
+        ground = _ellipsoid_vectors(
+            centre, self.xy(np.array([[self.height / 2, self.width / 2 + 1]])), own
+        )
+        if ground is None:
+            return nominal
+        step = np.hypot(self.transform.a, self.transform.d) * nominal
+        return nominal if abs(float(np.hypot(*ground[0])) / step - 1) <= 0.01 else None
+
+    def vectors(self, start: Floats, stop: Floats) -> Floats:
+        """Return (M, 2) metres east and north from ``start`` to ``stop``, CRS coordinates."""
+        if self.unit is not None:
+            return (stop - start) * self.unit
+        vectors = _ellipsoid_vectors(start, stop, parse_crs(self.crs, "the raster"))
+        return stop - start if vectors is None else vectors
 
 
-def ground_vectors(start: Floats, stop: Floats, crs: Any) -> Floats:
-    """Return (M, 2) metres east and north from ``start`` to ``stop``, (M, 2) CRS coordinates.
+def _unit(crs: Any) -> float:
+    try:
+        return float(crs.linear_units_factor[1])
+    except Exception:  # a CRS without a linear unit
+        return 1.0
 
-    With a CRS the points go to longitude and latitude, and a short step there is measured with the
-    ellipsoid's two radii of curvature at its middle (WGS 84), across the antimeridian too. Without
-    one the coordinates are taken for metres.
+
+def _ellipsoid_vectors(start: Floats, stop: Floats, crs: Any) -> Floats | None:
+    """Measure short steps with the ellipsoid's radii of curvature at their middle (WGS 84).
+
+    The shorter way around counts, so a step across the antimeridian is short. None where the CRS
+    has no way to the globe.
     """
-    if crs is None:
-        return stop - start
-    lonlat = _lonlat(np.concatenate([start, stop]), crs)
-    if lonlat is None:
-        return stop - start
+    try:
+        lonlat = move_points(np.concatenate([start, stop]), crs, parse_crs("EPSG:4326", "WGS 84"))
+    except Exception:  # GDAL: a local or engineering CRS
+        return None
+    if not np.isfinite(lonlat).all():
+        return None
     one, two = lonlat[: len(start)], lonlat[len(start) :]
     turn = two[:, 0] - one[:, 0]
     lon = np.radians((turn + 180.0) % 360.0 - 180.0)
@@ -107,29 +146,19 @@ def ground_vectors(start: Floats, stop: Floats, crs: Any) -> Floats:
     return np.stack([east, north], axis=1)
 
 
-def _lonlat(points: Floats, crs: Any) -> Floats | None:
-    """Return degrees of longitude and latitude; None where the CRS has no way to the globe."""
-    own = parse_crs(crs, "the network")
-    try:
-        lonlat = move_points(points, own, parse_crs("EPSG:4326", "WGS 84"))
-    except Exception:  # GDAL: a local or engineering CRS
-        return None
-    return lonlat if np.isfinite(lonlat).all() else None
-
-
-def line_lengths(points: Floats, sizes: Ints, crs: Any) -> Floats:
+def line_lengths(points: Floats, sizes: Ints, georef: Georef) -> Floats:
     """Return the metres of lines given by all their vertices, one line after the other.
 
     Args:
         points: (M, 2) CRS coordinates.
         sizes: (E,) vertices of each line.
-        crs: Their CRS, or None.
+        georef: Their CRS.
     """
     if not len(sizes):
         return np.zeros(0)
     line = np.repeat(np.arange(len(sizes)), sizes)
     same = line[1:] == line[:-1]
-    steps = np.hypot(*ground_vectors(points[:-1][same], points[1:][same], crs).T)
+    steps = np.hypot(*georef.vectors(points[:-1][same], points[1:][same]).T)
     return np.bincount(line[1:][same], steps, minlength=len(sizes))
 
 
@@ -207,6 +236,3 @@ class Widths:
                 break
             gone[left] += 0.5
         return np.minimum(gone * per_pixel, self._reach)
-
-
-Sampler = Callable[[Ints, Ints], Floats]

@@ -103,7 +103,7 @@ def build_network(graph: Graph, georef: Georef, simplify: float) -> Network:
         part = _lines(graph.take(index), georef, reach, simplify / pixel)
         coords, owner = shapely.get_coordinates(part, return_index=True)
         lines.append(part)
-        length.append(line_lengths(coords, np.bincount(owner, minlength=len(index)), georef.crs))
+        length.append(line_lengths(coords, np.bincount(owner, minlength=len(index)), georef))
     return Network(
         georef.xy(_inside(graph.place, georef)), graph.ends, np.concatenate(lines),
         np.concatenate(length), width, graph.sums[:, 2] / count, graph.sums[:, 3] / count,

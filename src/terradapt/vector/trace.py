@@ -9,6 +9,7 @@ by which :mod:`terradapt.vector.join` puts them together again.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -97,7 +98,7 @@ class Pieces:
     touching: Ints
 
 
-def trace(links: Codes, row: int, col: int, lattice: Lattice) -> Pieces:
+def trace(links: Codes, row: int, col: int, lattice: Lattice, *, grouped: bool = True) -> Pieces:
     """Trace the chains of one block.
 
     Args:
@@ -105,14 +106,16 @@ def trace(links: Codes, row: int, col: int, lattice: Lattice) -> Pieces:
         row: The block's first row, px (not of the ring around it).
         col: The block's first column, px.
         lattice: The scene's pixel numbers.
+        grouped: Make one node of touching junction pixels; else each is a node of its own.
     """
-    return _Tracer(links, row, col, lattice).pieces()
+    return _Tracer(links, row, col, lattice, grouped).pieces()
 
 
 class _Tracer:
     """Places within the block are flat indexes into ``links``; ``step[d]`` leads to a neighbour."""
 
-    def __init__(self, links: Codes, row: int, col: int, lattice: Lattice) -> None:
+    def __init__(self, links: Codes, row: int, col: int, lattice: Lattice, grouped: bool) -> None:
+        self.grouped = grouped
         self.width = links.shape[1]
         self.links = np.ascontiguousarray(links).ravel()
         self.origin = (row - 1, col - 1)
@@ -124,7 +127,6 @@ class _Tracer:
         ring[1:-1, 1:-1] = False
         kind[ring] |= _OUTSIDE
         self.kind = kind.ravel()
-        self.node_of: dict[str, Ints] = {}
 
     def pieces(self) -> Pieces:
         places = np.flatnonzero((self.kind > 0) & (self.kind < _OUTSIDE))
@@ -140,12 +142,14 @@ class _Tracer:
 
     def _groups(self, junctions: Ints) -> Ints:
         """Number the groups of touching junction pixels."""
+        if not self.grouped:
+            return np.arange(len(junctions))
         if len(junctions) > 100_000:
             shape = (len(self.kind) // self.width, self.width)
             image = label((self.kind == _JUNCTION).reshape(shape), np.ones((3, 3)))[0]
             return image.ravel()[junctions].astype(np.int64) - 1
         pairs = [self._touching(junctions, d) for d in (0, 5, 6, 7)]
-        return _components(len(junctions), np.concatenate(pairs))
+        return components(len(junctions), np.concatenate(pairs))
 
     def _touching(self, places: Ints, direction: int) -> Ints:
         """(M, 2) indexes into ``places`` of those that touch in one direction."""
@@ -160,7 +164,7 @@ class _Tracer:
         for d in range(8):
             place = nodes[(self.links[nodes] >> d) & 1 == 1]
             target = self.kind[place + self.step[d]] & (_OUTSIDE - 1)
-            inner = (self.kind[place] == _JUNCTION) & (target == _JUNCTION)
+            inner = (self.kind[place] == _JUNCTION) & (target == _JUNCTION) & self.grouped
             out_place.append(place[~inner])
             out_way.append(np.full(int((~inner).sum()), d))
             place = chain[(self.links[chain] >> d) & 1 == 1]
@@ -220,7 +224,7 @@ class _Tracer:
             linked = np.flatnonzero((self.links[rest] >> d) & 1 == 1)
             target = np.searchsorted(rest, rest[linked] + self.step[d])
             pairs.append(np.stack([linked, target], axis=1))
-        group = _components(len(rest), np.concatenate(pairs))
+        group = components(len(rest), np.concatenate(pairs))
         return rest[np.unique(group, return_index=True)[1]]
 
     def _collect(self, all_walks: list[_Walks], junctions: Ints, group: Ints, ends: Ints) -> Pieces:
@@ -240,7 +244,7 @@ class _Tracer:
         border, touching = self._border(junctions, group)
         return Pieces(nodes, keys, number(start), sizes, codes, pixel, sums, border, touching)
 
-    def _numbers(self):  # type: ignore[no-untyped-def]
+    def _numbers(self) -> Callable[[Ints], Ints]:
         def number(place: Ints) -> Ints:
             row, col = np.divmod(place, self.width)
             return self.lattice.number(row + self.origin[0], col + self.origin[1])
@@ -263,6 +267,8 @@ class _Tracer:
     def _border(self, junctions: Ints, group: Ints) -> tuple[Ints, Ints]:
         """Return junction pixels at the border with their node, and pairs across it."""
         number = self._numbers()
+        if not self.grouped:
+            return np.empty((0, 2), np.int64), np.empty((0, 2), np.int64)
         border, pairs = [], []
         for d in range(8):
             target = junctions + self.step[d]
@@ -319,7 +325,7 @@ def _lookup(place: Ints, junctions: tuple[Ints, Ints], ends: tuple[Ints, Ints]) 
     return node
 
 
-def _components(count: int, pairs: Ints) -> Ints:
+def components(count: int, pairs: Ints) -> Ints:
     """Number the connected components of ``count`` things linked by ``pairs``."""
     ones = np.ones(len(pairs), np.int8)
     matrix = coo_matrix((ones, (pairs[:, 0], pairs[:, 1])), shape=(count, count))
