@@ -21,6 +21,12 @@ __all__ = ["DATASETS", "Dataset", "Item", "LabelForm", "input_spec", "open_datas
 
 DATASETS: dict[str, str] = {
     "folder": "terradapt.data.prepare_folder:prepare",
+    "synthetic": "terradapt.data.synthetic:prepare",
+    "vaihingen": "terradapt.data.benchmarks:vaihingen",
+    "potsdam": "terradapt.data.benchmarks:potsdam",
+    "deepglobe": "terradapt.data.benchmarks:deepglobe",
+    "spacenet": "terradapt.data.benchmarks:spacenet",
+    "massachusetts": "terradapt.data.benchmarks:massachusetts",
 }
 """Dataset name to its preparer, ``module:function``, imported when it is used."""
 

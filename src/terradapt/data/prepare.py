@@ -14,9 +14,10 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
+from pydantic import Field
 
 from terradapt.classes import ClassMap
 from terradapt.config import DataConfig
@@ -65,11 +66,11 @@ class PrepareOptions:
     seed: int = 0
     bands: str | None = None
     dsm: bool = False
-    crop: int | None = None
+    crop: Annotated[int, Field(ge=32)] | None = None
     overlap: int = 0
-    line_width: float = 4.0
-    snap: int = 0
-    workers: int = 0
+    line_width: Annotated[float, Field(gt=0)] = 4.0
+    snap: Annotated[int, Field(ge=0, le=32)] = 0
+    workers: Annotated[int, Field(ge=0)] = 0
 
 
 @dataclass(frozen=True)

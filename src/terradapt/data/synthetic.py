@@ -7,6 +7,7 @@ cities differ in layout, materials, sun, season and camera.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,11 +22,14 @@ from terradapt.data.labels import LabelForm
 from terradapt.data.splits import SPLITS_NAME, write_splits
 from terradapt.data.synthetic_city import Road
 from terradapt.data.synthetic_scene import RESOLUTION, Scene, make_scene
+from terradapt.data.tracking import Track, silent
+from terradapt.errors import DataError
 from terradapt.raster import Layer, SceneWriter, write_raster
 
 __all__ = [
     "Scene",
     "make_scene",
+    "prepare",
     "transform_at",
     "write_city",
     "write_dataset",
@@ -161,6 +165,61 @@ def _item(folder: Path, seed: int, number: int, size: int, roads: bool) -> Item:
     label = folder / ("roads" if roads else "labels") / f"{name}.tif"
     image = folder / "images" / f"{name}.tif"
     return Item(name, image, label, f"city{seed}", None, size, size, RESOLUTION)
+
+
+def prepare(source: Path, out: Path, options: Mapping[str, Any], track: Track = silent) -> Dataset:
+    """Write a synthetic dataset; of its cities the last one is the test, the one before val.
+
+    Args:
+        source: Seeds of the cities, as ``1,2,5`` or ``1-6``; at least two.
+        out: Folder to write.
+        options: ``scenes`` of each city, ``size`` (px), ``roads`` (label roads alone).
+        track: Progress.
+
+    Raises:
+        DataError: No seeds, an unknown option or a value out of range.
+    """
+    seeds = read_seeds(str(source))
+    values = {"scenes": 1, "size": 1024, "roads": False, **options}
+    unknown = sorted(set(options) - {"scenes", "size", "roads"})
+    if unknown:
+        raise DataError(f"no option '{unknown[0]}' for synthetic", "options: scenes, size, roads")
+    if not (_whole(values["scenes"], 1, 1000) and _whole(values["size"], 32, 8192)):
+        raise DataError(
+            f"synthetic: {values['scenes']} scenes of {values['size']} px",
+            "give scenes=1..1000 and size=32..8192",
+        )
+    cities = {"train": seeds[:-2] or seeds[:1], "val": seeds[-2:-1], "test": seeds[-1:]}
+    if len(seeds) == 2:
+        cities = {"train": seeds[:1], "val": seeds[1:], "test": []}
+    with track(len(seeds) * values["scenes"], "draw cities", "scene") as advance:
+        return write_dataset(
+            out, cities, values["scenes"], values["size"], bool(values["roads"]), advance
+        )
+
+
+def read_seeds(text: str) -> list[int]:
+    """Read ``1,2,5`` or ``1-6`` as distinct seeds.
+
+    Raises:
+        DataError: Anything else, or fewer than two.
+    """
+    seeds: list[int] = []
+    for part in text.split(","):
+        match = re.fullmatch(r"(\d{1,6})(?:-(\d{1,6}))?", part.strip())
+        if match is None:
+            raise DataError(f"'{text}' are no seeds of cities", "write them as 1,2,5 or 1-6")
+        seeds += range(int(match[1]), int(match[2] or match[1]) + 1)
+    seeds = list(dict.fromkeys(seeds))
+    if len(seeds) < 2:
+        raise DataError(
+            f"'{text}': {len(seeds)} city cannot be split", "give two or more, such as 1-4"
+        )
+    return seeds
+
+
+def _whole(value: Any, low: int, high: int) -> bool:
+    return isinstance(value, int) and low <= value <= high
 
 
 def write_large_scene(

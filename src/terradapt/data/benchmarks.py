@@ -1,0 +1,82 @@
+"""The preparers of ``DATASETS`` that read benchmarks: options by name in, a dataset out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from terradapt.data import deepglobe as _deepglobe
+from terradapt.data import isprs as _isprs
+from terradapt.data import massachusetts as _massachusetts
+from terradapt.data import spacenet as _spacenet
+from terradapt.data.dataset import Dataset
+from terradapt.data.prepare import PrepareOptions, Tell, quiet
+from terradapt.data.tracking import Track, silent
+from terradapt.errors import DataError
+
+Options = Mapping[str, Any]
+
+
+def vaihingen(
+    source: Path, out: Path, options: Options, track: Track = silent, tell: Tell = quiet
+) -> Dataset:
+    """Prepare ISPRS Vaihingen from a folder or an archive."""
+    chosen = read_options(options, "vaihingen")
+    return _isprs.prepare_vaihingen(source, out, chosen, track, tell).dataset
+
+
+def potsdam(
+    source: Path, out: Path, options: Options, track: Track = silent, tell: Tell = quiet
+) -> Dataset:
+    """Prepare ISPRS Potsdam from a folder or an archive."""
+    chosen = read_options(options, "potsdam")
+    return _isprs.prepare_potsdam(source, out, chosen, track, tell).dataset
+
+
+def deepglobe(
+    source: Path, out: Path, options: Options, track: Track = silent, tell: Tell = quiet
+) -> Dataset:
+    """Prepare DeepGlobe roads from a folder or an archive."""
+    return _deepglobe.prepare(source, out, read_options(options, "deepglobe"), track, tell).dataset
+
+
+def spacenet(
+    source: Path, out: Path, options: Options, track: Track = silent, tell: Tell = quiet
+) -> Dataset:
+    """Prepare SpaceNet 3 roads from a folder or archives."""
+    return _spacenet.prepare(source, out, read_options(options, "spacenet"), track, tell).dataset
+
+
+def massachusetts(
+    source: Path, out: Path, options: Options, track: Track = silent, tell: Tell = quiet
+) -> Dataset:
+    """Prepare Massachusetts roads from a folder or an archive."""
+    chosen = read_options(options, "massachusetts")
+    return _massachusetts.prepare(source, out, chosen, track, tell).dataset
+
+
+def read_options(options: Options, name: str) -> PrepareOptions:
+    """Return checked options of a benchmark's preparation.
+
+    Raises:
+        DataError: An unknown option, or a value of the wrong kind.
+    """
+    known = [field.name for field in fields(PrepareOptions)]
+    unknown = sorted(set(options) - set(known))
+    if unknown:
+        raise DataError(f"no option '{unknown[0]}' for {name}", f"options: {', '.join(known)}")
+    try:
+        chosen = TypeAdapter(PrepareOptions).validate_python(dict(options))
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise DataError(f"option {first['loc'][0]}: {first['msg']}", "correct its value") from error
+    if chosen.crop is not None and not 0 <= chosen.overlap < chosen.crop:
+        raise DataError(
+            f"option overlap: {chosen.overlap} px of crops of {chosen.crop} px",
+            "give fewer pixels than the crops have",
+        )
+    return chosen
