@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import warnings
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -64,8 +65,13 @@ def _read_safetensors(path: str) -> dict[str, Tensor]:
 
 
 def _read_torch(path: str) -> dict[str, Tensor]:
+    with Path(path).open("rb") as file:
+        if file.read(2)[:1] not in (b"P", b"\x80"):  # a zip archive or a pickle
+            raise CheckpointError(f"{path}: truncated or no torch file", FRESH)
     try:
-        values = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of other pickle protocols, which are refused below
+            values = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise CheckpointError(
             f"{path}: a pickle that holds more than weights; it was not run",
