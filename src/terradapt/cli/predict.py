@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 if TYPE_CHECKING:
-    from terradapt.scene import PredictOptions
+    from terradapt.scene import PredictOptions, Predictor
 
 
 class Scores(StrEnum):
@@ -82,7 +83,6 @@ def predict(
     Each is a cloud optimized GeoTIFF on the scene's own grid, with colour table and class names;
     beside it stand .json (pixels and hectares per class) and .qml (QGIS).
     """
-    from terradapt import predictors
     from terradapt.scene import PredictOptions
     from terradapt.scene.predict import check_output
 
@@ -96,22 +96,38 @@ def predict(
     jobs = outputs(scenes, output, mosaic)
     for _, out in jobs:
         check_output(out)
-    opening: dict[str, Any] = {"engine": engine, "device": device, "precision": precision}
-    opening["trunk"] = trunk
     _check_device(device)
-    predictor = predictors.load(checkpoint, **opening)
-    if tta:
-        from terradapt.predictors.tta import TtaPredictor
-
-        predictor = TtaPredictor(predictor)
+    load = partial(
+        open_predictor, checkpoint.absolute(), engine=engine, device=device, precision=precision,
+        trunk=trunk and trunk.absolute(), tta=tta,
+    )  # fmt: skip
+    predictor = load()
     name = f"{checkpoint.name} {_digest(checkpoint)}{' tta' if tta else ''}"
     if cluster:
         from terradapt.scene.cluster import Cluster
 
-        with Cluster(cluster, checkpoint, opening, tta=tta, workers=workers) as pool:
+        with Cluster(cluster, load, name, workers=workers) as pool:
             _run(jobs, predictor, options, name, pool.blocks)
     else:
         _run(jobs, predictor, options, name, None)
+
+
+def open_predictor(checkpoint: Path, *, tta: bool = False, **opening: Any) -> Predictor:
+    """Open a model, here or on a worker.
+
+    Args:
+        checkpoint: What :func:`terradapt.predictors.load` opens.
+        tta: Take the mean over eight views.
+        opening: Further arguments of :func:`terradapt.predictors.load`.
+    """
+    from terradapt import predictors
+
+    predictor = predictors.load(checkpoint, **opening)
+    if not tta:
+        return predictor
+    from terradapt.predictors.tta import TtaPredictor
+
+    return TtaPredictor(predictor)
 
 
 def _run(

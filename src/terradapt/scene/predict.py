@@ -44,6 +44,8 @@ class Job:
         wanted: What is kept of the scores.
         signature: Short hash of scene, model and options.
         stamp: Sizes and times of the scene's files.
+        scene: What was asked for.
+        options: How it was asked for.
     """
 
     source: Any
@@ -53,6 +55,8 @@ class Job:
     wanted: Wanted
     signature: str
     stamp: tuple[Any, ...]
+    scene: Any
+    options: PredictOptions
 
 
 def predict_scene(
@@ -139,7 +143,8 @@ def open_job(
     signature = signature_of(
         [[p.name for p in files], shape, model, settings, batch, predictor.classes.names]
     )
-    return Job(source, suited, grid, batch, wanted, signature, tuple(map(_stamp, files)))
+    stamp = tuple(_stamp(p) for p in files)
+    return Job(source, suited, grid, batch, wanted, signature, stamp, scene, options)
 
 
 def stream_blocks(job: Job, region: Window, advance: Callable[[int], None] | None = None) -> Any:

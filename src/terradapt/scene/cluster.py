@@ -1,0 +1,254 @@
+"""Scenes on a Dask cluster: bands of block rows are tasks, their labels come back in order.
+
+A band is a region of the scene, predicted on a worker by the same function that streams a scene
+here, so the result has the same bits whatever the workers do. Scores, the large thing, never leave
+the worker; the lattice rows that two bands share are predicted by both. A band whose worker dies is
+sent again.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+import zlib
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+
+from terradapt.errors import ConfigError, MissingExtraError, SceneError
+from terradapt.grid import Grid, Window
+from terradapt.raster.opening import is_remote
+from terradapt.scene.options import PredictOptions
+from terradapt.scene.predict import Job, open_job
+from terradapt.scene.predictor import Predictor
+from terradapt.scene.stream import Block, predict_region
+
+Load = Callable[[], Predictor]
+_ROWS_PER_BAND = 16
+_SENDINGS = 20
+_models: dict[Any, Predictor] = {}
+_busy = threading.Lock()
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a worker needs to predict a band; small and picklable.
+
+    Attributes:
+        load: Opens the model; workers keep what it gives for the next band.
+        key: Names the model.
+        scene: As in ``predict_scene``; every worker must see the files.
+        options: How to predict.
+        shape: Height and width of the scene, to find workers that see another one.
+        region: The band.
+    """
+
+    load: Load
+    key: str
+    scene: Any
+    options: PredictOptions
+    shape: tuple[int, int]
+    region: Window
+
+
+Packed = list[tuple[Window, list[tuple[bytes, str, tuple[int, ...]] | None]]]
+
+
+def predict_band(task: Task) -> Packed:
+    """Predict a band on a worker: its blocks, compressed.
+
+    One band at a time in a process, so that a worker holds one model and one band.
+
+    Raises:
+        SceneError: The worker cannot read the scene, or sees another one.
+    """
+    with _busy, ExitStack() as stack:
+        if task.key not in _models:
+            _models.clear()
+            _models[task.key] = task.load()
+        job = open_job(_models[task.key], task.scene, task.options, task.key, stack)
+        if (job.source.height, job.source.width) != task.shape:
+            raise SceneError(
+                f"{job.source.path}: is another file on a worker than here",
+                "give a path that is the same on all machines",
+            )
+        blocks = predict_region(
+            job.source, job.predictor, job.grid, task.region, batch=job.batch,
+            wanted=job.wanted, block_height=job.source.block_height,
+        )  # fmt: skip
+        return [(b.window, [_pack(a) for a in (b.classes, b.scores, b.confidence)]) for b in blocks]
+
+
+def bands(grid: Grid, region: Window, workers: int) -> list[Window]:
+    """Cut a region into bands of whole block rows: enough for all workers, as few as that allows.
+
+    Args:
+        grid: The lattice.
+        region: Starts on a block row.
+        workers: How many work at once.
+    """
+    lattice = len(grid.rows.touching(region.row, region.bottom))
+    rows = -(-region.height // grid.block)
+    count = min(rows, max(workers, -(-lattice // _ROWS_PER_BAND)))
+    edges = [region.row + grid.block * (i * rows // count) for i in range(count)]
+    stops = [*edges[1:], region.bottom]
+    return [
+        Window(top, region.col, stop - top, region.width)
+        for top, stop in zip(edges, stops, strict=True)
+    ]
+
+
+class Cluster:
+    """A Dask cluster by address, or one of local processes.
+
+    Args:
+        address: ``"tcp://HOST:PORT"`` of a scheduler, or ``"local"``.
+        load: Opens the model on a worker.
+        key: Names the model.
+        workers: Local processes; None takes :func:`local_workers`.
+        timeout: Seconds to wait for the scheduler.
+
+    Raises:
+        ConfigError: No scheduler at the address.
+        MissingExtraError: Dask is not installed.
+    """
+
+    def __init__(
+        self,
+        address: str,
+        load: Load,
+        key: str,
+        *,
+        workers: int | None = None,
+        timeout: float = 10.0,
+    ) -> None:
+        try:
+            import dask
+            from distributed import Client, LocalCluster
+        except ImportError as error:
+            raise MissingExtraError("--cluster", "cluster") from error
+        self.load, self.key = load, key
+        self._local = None
+        if address == "local":
+            count = workers or local_workers()
+            threads = max(1, (os.cpu_count() or 1) // count)
+            with dask.config.set({"distributed.nanny.pre-spawn-environ.OMP_NUM_THREADS": threads}):
+                self._local = LocalCluster(
+                    n_workers=count, host="127.0.0.1", threads_per_worker=1, dashboard_address="127.0.0.1:0",
+                    memory_limit=0,
+                )  # fmt: skip
+            address = self._local.scheduler_address
+        try:
+            self.client = Client(address, timeout=timeout, set_as_default=False)
+        except (OSError, TimeoutError, ValueError) as error:
+            raise ConfigError(
+                f"no Dask scheduler answers at {address}",
+                "start one with: dask scheduler, and give its tcp:// address",
+            ) from error
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.client.close()
+        if self._local is not None:
+            self._local.close()
+
+    @property
+    def workers(self) -> int:
+        """Workers that are there now; waits for the first."""
+        self.client.wait_for_workers(1)
+        return len(self.client.scheduler_info(n_workers=-1)["workers"])
+
+    def blocks(
+        self, job: Job, region: Window, advance: Callable[[int], None] | None = None
+    ) -> Iterator[Block]:
+        """Yield a region's blocks from top to bottom, as plain streaming does.
+
+        Raises:
+            SceneError: A worker cannot read the scene.
+        """
+        workers = self.workers
+        waiting = deque(bands(job.grid, region, workers))
+        sent: deque[tuple[Task, Any]] = deque()
+        try:
+            while waiting or sent:
+                while waiting and len(sent) < 2 * workers:
+                    task = self._task(job, waiting.popleft())
+                    sent.append((task, self._send(task)))
+                task, future = sent.popleft()
+                yield from _unpacked(self._result(task, future))
+                if advance is not None:
+                    rows = job.grid.rows.touching(task.region.row, task.region.bottom)
+                    advance(len(rows) * len(job.grid.cols.starts))
+        finally:
+            for _, future in sent:
+                future.cancel()
+
+    def _task(self, job: Job, region: Window) -> Task:
+        shape = (job.source.height, job.source.width)
+        area = job.options.aoi
+        options = replace(job.options, aoi=area and area.absolute())
+        return Task(self.load, self.key, _absolute(job.scene), options, shape, region)
+
+    def _send(self, task: Task) -> Any:
+        return self.client.submit(predict_band, task, pure=False, retries=3)
+
+    def _result(self, task: Task, future: Any) -> Packed:
+        """Wait for a band; send it again when its workers died."""
+        from distributed import CancelledError, KilledWorker
+
+        for _ in range(_SENDINGS):
+            try:
+                packed: Packed = future.result()
+                return packed
+            except (KilledWorker, CancelledError):
+                time.sleep(1)
+                future = self._send(task)
+        raise SceneError(
+            f"{task.scene}: rows {task.region.row} to {task.region.bottom - 1} killed "
+            f"{_SENDINGS} workers",
+            "give the workers more memory, or use a smaller --window or --batch",
+        )
+
+
+def local_workers(cores: int | None = None) -> int:
+    """Return the local processes that keep this machine's cores busy: one for every four."""
+    return max(1, (cores or os.cpu_count() or 1) // 4)
+
+
+def _absolute(scene: Any) -> Any:
+    """Workers may stand in another folder."""
+    if not isinstance(scene, (str, Path)):
+        return [_absolute(part) for part in scene]
+    return scene if is_remote(scene) else Path(scene).absolute()
+
+
+def _pack(array: Any) -> tuple[bytes, str, tuple[int, ...]] | None:
+    if array is None:
+        return None
+    return zlib.compress(np.ascontiguousarray(array).data, 1), array.dtype.str, array.shape
+
+
+def _unpacked(packed: Packed) -> Iterator[Block]:
+    for window, layers in packed:
+        arrays = [
+            None
+            if layer is None
+            else np.frombuffer(zlib.decompress(layer[0]), layer[1]).reshape(layer[2])
+            for layer in layers
+        ]
+        assert arrays[0] is not None
+        yield Block(window, arrays[0], arrays[1], arrays[2])

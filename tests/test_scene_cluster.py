@@ -1,0 +1,130 @@
+"""Scenes on a Dask cluster: the same bytes, whatever happens to the workers."""
+
+import itertools
+import os
+import pickle
+import random
+import signal
+import threading
+import time
+from functools import partial
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from scene_files import PlainPredictor, noise, write_scene
+from terradapt.errors import ConfigError, SceneError
+from terradapt.grid import Grid, Window
+from terradapt.scene import PredictOptions, predict_scene
+from terradapt.scene.cluster import Cluster, bands
+
+pytest.importorskip("distributed")
+pytestmark = pytest.mark.filterwarnings("default")  # of worker processes that are killed
+
+OPTIONS = PredictOptions(scores="uint8", batch=4)
+
+
+class SlowPredictor(PlainPredictor):
+    def predict(self, images):
+        time.sleep(0.01)
+        return super().predict(images)
+
+
+def plain():
+    return PlainPredictor(window=64)
+
+
+def slow():
+    return SlowPredictor(window=64)
+
+
+@pytest.fixture(scope="module")
+def scene(tmp_path_factory):
+    pixels = noise(2100, 500)
+    pixels[:, 400:700] = 0
+    path = tmp_path_factory.mktemp("scene") / "scene.tif"
+    return write_scene(path, pixels, nodata=0, tiled=True)
+
+
+@pytest.fixture(scope="module")
+def result(scene, tmp_path_factory):
+    out = tmp_path_factory.mktemp("result") / "map.tif"
+    predict_scene(plain(), scene, out, OPTIONS)
+    return out
+
+
+@given(st.integers(1, 4000), st.integers(0, 6), st.integers(1, 9))
+def test_bands_are_whole_block_rows_of_the_region(height, skipped, workers):
+    top = skipped * 512
+    region = Window(top, 0, height, 100)
+    found = bands(Grid(top + height, 100, 64, 48, block=512), region, workers)
+    assert found[0].row == top
+    assert found[-1].bottom == top + height
+    assert all(b.row % 512 == 0 for b in found)
+    assert all(a.bottom == b.row for a, b in itertools.pairwise(found))
+    assert len(found) >= min(workers, -(-height // 512))
+
+
+@pytest.fixture(scope="module")
+def pool():
+    with Cluster("local", plain, "plain", workers=2) as cluster:
+        yield cluster
+
+
+def same(out, result):
+    names = ("map.tif", "map_scores.tif")
+    return all((out.parent / n).read_bytes() == (result.parent / n).read_bytes() for n in names)
+
+
+def test_workers_give_the_same_bytes_as_one_process(scene, result, pool, tmp_path):
+    out = tmp_path / "map.tif"
+    predict_scene(plain(), scene, out, OPTIONS, blocks=pool.blocks)
+    assert same(out, result)
+
+
+def test_a_worker_that_sees_another_scene_is_told(scene, pool, tmp_path):
+    out = tmp_path / "map.tif"
+    other = write_scene(tmp_path / "scene.tif", noise(700, 500))
+
+    def blocks(job, region, advance):
+        write_scene(other, noise(900, 500))
+        return pool.blocks(job, region, advance)
+
+    with pytest.raises(SceneError, match="another file on a worker"):
+        predict_scene(plain(), other, out, OPTIONS, blocks=blocks)
+
+
+def test_no_scheduler_is_told():
+    with pytest.raises(ConfigError, match=r"tcp://127\.0\.0\.1:9"):
+        Cluster("tcp://127.0.0.1:9", plain, "plain", timeout=1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [0, 1])
+def test_workers_killed_at_random_change_nothing(scene, result, tmp_path, seed):
+    draw, killed = random.Random(seed), []
+    with Cluster("local", slow, "slow", workers=2) as cluster:
+        stop = threading.Event()
+
+        def killer():
+            while not stop.wait(draw.uniform(0.5, 1.5)) and len(killed) < 4:
+                pids = list(cluster.client.run(os.getpid).values())
+                if pids:
+                    os.kill(draw.choice(pids), signal.SIGKILL)
+                    killed.append(pids)
+
+        thread = threading.Thread(target=killer)
+        thread.start()
+        predict_scene(slow(), scene, tmp_path / "map.tif", OPTIONS, blocks=cluster.blocks)
+        stop.set()
+        thread.join()
+    assert killed
+    assert same(tmp_path / "map.tif", result)
+
+
+def test_tasks_travel_by_pickle():
+    from terradapt.cli.predict import open_predictor
+
+    load = partial(open_predictor, "checkpoint.safetensors", engine="own", tta=True)
+    assert pickle.loads(pickle.dumps(load)).args == load.args
