@@ -83,6 +83,7 @@ def predict(
     Each is a cloud optimized GeoTIFF on the scene's own grid, with colour table and class names;
     beside it stand .json (pixels and hectares per class) and .qml (QGIS).
     """
+    from terradapt import hub
     from terradapt.scene import PredictOptions
     from terradapt.scene.predict import check_output
 
@@ -97,6 +98,7 @@ def predict(
     for _, out in jobs:
         check_output(out)
     _check_device(device)
+    checkpoint = hub.local(checkpoint)
     load = partial(
         open_predictor, checkpoint.absolute(), engine=engine, device=device, precision=precision,
         trunk=trunk and trunk.absolute(), tta=tta,

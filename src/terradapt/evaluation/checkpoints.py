@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
+from terradapt import hub
 from terradapt.data import Dataset, open_dataset
 from terradapt.errors import DataError
 from terradapt.evaluation.describe import Origin, read_origin
@@ -90,6 +91,7 @@ def open_task(
         CheckpointError: The checkpoint cannot be trusted, read or fitted.
         DataError: No dataset, or no such split.
     """
+    checkpoint = hub.local(checkpoint)
     predictor = load(checkpoint, device=device, precision=precision, trunk=trunk)
     origin = read_origin(checkpoint)
     dataset = open_dataset(data, origin.data)

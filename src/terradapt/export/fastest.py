@@ -7,7 +7,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
-from terradapt import predictors
+from terradapt import hub, predictors
 from terradapt.errors import ConfigError
 from terradapt.predictors import engines
 
@@ -45,7 +45,7 @@ def load(
         ConfigError: No such engine.
         MissingExtraError: The engine is not installed.
     """
-    path = Path(path)
+    path = hub.local(path)
     if path.suffix == ".onnx" and path.is_file():
         return engines.load_onnx(path, engine=engine, say=say, seconds=seconds)
 
