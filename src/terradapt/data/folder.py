@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 from terradapt.config import DataConfig
@@ -38,32 +39,68 @@ def open_folder(
         DataError: No images, no labels, names that do not match, unreadable files, or values
             that are no class.
     """
-    parts = [p for p in NAMES if (root / p).is_dir() and _subfolder(root / p, IMAGE_FOLDERS)]
-    if "train" in parts:
-        found = {p: _pairs(root / p, f"{p}/", vector=None) for p in parts}
-        pairs = [pair for part in found.values() for pair in part]
-        given = {p: tuple(i for i, _, _ in found.get(p, [])) for p in NAMES}
-        return _dataset(root, pairs, None, config, progress), given
-    vector = vector_file(root)
-    return _dataset(root, _pairs(root, "", vector), vector, config, progress), None
+    layout = find_layout(root)
+    for error in layout.unmatched:
+        raise error
+    return build_dataset(root, layout, layout.pairs, config, progress), layout.splits
 
 
 Pair = tuple[str, Path, Path | None]
 
 
-def _dataset(
+@dataclass(frozen=True)
+class Layout:
+    """What lies in a folder.
+
+    Args:
+        pairs: Item id, image and label.
+        splits: Item ids by split, when the folders say so.
+        vector: The vector label file, or None.
+        unmatched: Errors for images without a label and labels without an image.
+    """
+
+    pairs: tuple[Pair, ...]
+    splits: Splits | None
+    vector: Path | None
+    unmatched: tuple[DataError, ...]
+
+
+def find_layout(root: Path) -> Layout:
+    """Pair images and labels by name.
+
+    Raises:
+        DataError: No images, no labels, or several vector label files.
+    """
+    parts = [p for p in NAMES if (root / p).is_dir() and _subfolder(root / p, IMAGE_FOLDERS)]
+    if "train" not in parts:
+        vector = vector_file(root)
+        pairs, errors = _pairs(root, "", vector)
+        return Layout(tuple(pairs), None, vector, tuple(errors))
+    found = {p: _pairs(root / p, f"{p}/", None) for p in parts}
+    pairs = [pair for part in found.values() for pair in part[0]]
+    errors = [error for part in found.values() for error in part[1]]
+    splits = {p: tuple(i for i, _, _ in found[p][0]) if p in found else () for p in NAMES}
+    return Layout(tuple(pairs), splits, None, tuple(errors))
+
+
+def build_dataset(
     root: Path,
+    layout: Layout,
     pairs: Sequence[Pair],
-    vector: Path | None,
     config: DataConfig,
-    progress: Callable[[int], None] | None,
+    progress: Callable[[int], None] | None = None,
 ) -> Dataset:
+    """Return the dataset of some pairs of a layout, without splits.
+
+    Raises:
+        DataError: A file cannot be read, or has a value that is no class.
+    """
     items = measure(pairs)
     stated = read_class_file(root)
-    if vector is not None:
+    if layout.vector is not None:
         from terradapt.data.vector_files import vector_classes
 
-        classes, label = vector_classes(vector, config, stated)
+        classes, label = vector_classes(layout.vector, config, stated)
     else:
         paths = [i.label for i in items if i.label is not None]
         scans = scan_labels(paths, root / CACHE_NAME, progress)
@@ -116,7 +153,7 @@ def _is_own(path: Path) -> bool:
         return b'"FeatureCollection"' not in file.read(4096)
 
 
-def _pairs(root: Path, prefix: str, vector: Path | None) -> list[Pair]:
+def _pairs(root: Path, prefix: str, vector: Path | None) -> tuple[list[Pair], list[DataError]]:
     folder = _subfolder(root, IMAGE_FOLDERS)
     if folder is None:
         raise DataError(f"{root}: no folder images/", _LAYOUT)
@@ -124,28 +161,31 @@ def _pairs(root: Path, prefix: str, vector: Path | None) -> list[Pair]:
     if not images:
         raise DataError(f"{folder}: no images", f"put {', '.join(sorted(RASTERS))} files there")
     if vector is not None:
-        return [(prefix + stem, path, vector) for stem, path in sorted(images.items())]
+        return [(prefix + stem, path, vector) for stem, path in sorted(images.items())], []
     home = _subfolder(root, LABEL_FOLDERS)
     labels = _by_stem(home) if home else {}
     if home is None or not labels:
         raise DataError(f"{home or root}: no labels", _LAYOUT)
-    _check_stems(folder, home, images, labels)
-    return [(prefix + stem, path, labels[stem]) for stem, path in sorted(images.items())]
+    errors = [
+        _unmatched(home, "label", images, labels),
+        _unmatched(folder, "image", labels, images),
+    ]
+    both = sorted(set(images) & set(labels))
+    return [(prefix + s, images[s], labels[s]) for s in both], [e for e in errors if e]
 
 
-def _check_stems(
-    folder: Path, home: Path, images: dict[str, Path], labels: dict[str, Path]
-) -> None:
-    for have, lack, where in ((images, labels, home), (labels, images, folder)):
-        left = sorted(set(have) - set(lack))
-        if left:
-            names = ", ".join(have[s].name for s in left[:_SHOWN])
-            more = f" and {len(left) - _SHOWN} more" if len(left) > _SHOWN else ""
-            kind = "label" if have is images else "image"
-            raise DataError(
-                f"{where}: no {kind} for {names}{more}",
-                f"give each the same name as its {kind} (the suffix may differ), or move it away",
-            )
+def _unmatched(
+    where: Path, lacking: str, have: dict[str, Path], lack: dict[str, Path]
+) -> DataError | None:
+    left = sorted(set(have) - set(lack))
+    if not left:
+        return None
+    names = ", ".join(have[s].name for s in left[:_SHOWN])
+    more = f" and {len(left) - _SHOWN} more" if len(left) > _SHOWN else ""
+    return DataError(
+        f"{where}: no {lacking} for {names}{more}",
+        "give image and label one name (the suffix may differ), or move the lone file away",
+    )
 
 
 def _by_stem(folder: Path) -> dict[str, Path]:

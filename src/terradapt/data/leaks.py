@@ -1,0 +1,229 @@
+"""Leaks between splits: overlapping footprints, and the same ground in two images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import shapely
+from numpy.typing import NDArray
+from scipy import fft, ndimage
+
+from terradapt.data.dataset import Dataset, Item
+from terradapt.data.tracking import Track, silent
+from terradapt.errors import TerradaptError
+from terradapt.grid import Window
+from terradapt.raster import SceneReader
+from terradapt.raster.crs import locate_points, move_points, parse_crs
+
+LEAST_OVERLAP = 0.005  # of the smaller footprint; tiles that only touch do not leak
+_SIDE = 1024  # px, larger images are thinned to it for the fingerprints
+_POINTS = 64  # fingerprints of an image
+_PATCH = 32  # px, of a fingerprint
+_BITS = 63  # low frequencies of a patch, without its mean
+_NEAR = 8  # differing bits that still match
+_VOTES = 5  # fingerprints that agree on one offset: the same ground
+_TOLERANCE = 3  # px, of that offset
+
+
+@dataclass(frozen=True)
+class Leak:
+    """Two items of different splits that show the same ground.
+
+    Args:
+        train: Id of the item in train.
+        other: Id of the item in the other split.
+        split: Name of that split.
+        kind: ``footprint`` (their georeference overlaps) or ``pixels`` (near-duplicate crops).
+        share: Of the smaller footprint that both cover, or of the fingerprints that match, 0..1.
+    """
+
+    train: str
+    other: str
+    split: str
+    kind: str
+    share: float
+
+    def __str__(self) -> str:
+        what = "overlaps" if self.kind == "footprint" else "shows the same ground as"
+        return f"{self.split} '{self.other}' {what} train '{self.train}' ({self.share:.0%})"
+
+
+def find_leaks(dataset: Dataset, track: Track = silent, *, pixels: bool = True) -> list[Leak]:
+    """Find items of val, test and further splits that show ground of train.
+
+    Args:
+        dataset: Its splits are compared.
+        track: Progress.
+        pixels: Also compare the images themselves, which reads them all.
+    """
+    leaks = footprint_leaks(dataset)
+    if pixels:
+        known = {(k.train, k.other) for k in leaks}
+        leaks += [k for k in pixel_leaks(dataset, track) if (k.train, k.other) not in known]
+    return leaks
+
+
+def footprint_leaks(dataset: Dataset) -> list[Leak]:
+    """Find overlapping footprints by CRS and transform; images without a CRS have none."""
+    outlines = {i.id: shape for i in dataset.items if (shape := footprint(i)) is not None}
+    train = [i for i in dataset.splits.get("train", ()) if i in outlines]
+    tree = shapely.STRtree([outlines[i] for i in train])
+    found = []
+    for split, ids in dataset.splits.items():
+        for other in ids if split != "train" else ():
+            if other not in outlines:
+                continue
+            for hit in tree.query(outlines[other], predicate="intersects"):
+                share = overlap(outlines[train[hit]], outlines[other])
+                if share >= LEAST_OVERLAP:
+                    found.append(Leak(train[hit], other, split, "footprint", share))
+    return found
+
+
+def footprint(item: Item) -> Any | None:
+    """Return an image's outline in longitude and latitude, or None without a CRS."""
+    try:
+        with SceneReader(item.image) as file:
+            crs, transform = file.crs, file.transform
+            width, height = file.width, file.height
+    except TerradaptError:
+        return None
+    if crs is None:
+        return None
+    corners = [(0, 0), (width, 0), (width, height), (0, height)]
+    ring = shapely.segmentize(shapely.Polygon(corners), max(width, height) / 4)
+    places = locate_points(transform, [tuple(p) for p in shapely.get_coordinates(ring)])
+    places = move_points(places, crs, parse_crs("EPSG:4326", str(item.image)))
+    return shapely.Polygon(places) if np.isfinite(places).all() else None
+
+
+def overlap(a: Any, b: Any) -> float:
+    """Return the share of the smaller of two polygons that the other covers."""
+    return float(shapely.area(shapely.intersection(a, b)) / min(shapely.area(a), shapely.area(b)))
+
+
+def pixel_leaks(dataset: Dataset, track: Track = silent) -> list[Leak]:
+    """Find the same ground by the pixels alone, at any offset, same scale and orientation.
+
+    Fingerprints lie at distinct spots of an image; two images show the same ground when several
+    of their fingerprints match at one common offset.
+    """
+    split_of = {i: name for name, ids in dataset.splits.items() for i in ids}
+    items = [i for i in dataset.items if i.id in split_of]
+    if len({split_of[i.id] for i in items}) < 2:
+        return []
+    with track(len(items), "fingerprints", "images") as advance, ThreadPoolExecutor(4) as pool:
+        prints = []
+        for spots in pool.map(fingerprints, items):
+            prints.append(spots)
+            advance(1)
+    return _matches(items, prints, split_of)
+
+
+@dataclass(frozen=True)
+class Fingerprints:
+    """Spots of an image that its content chooses, with what they look like.
+
+    Args:
+        places: (N, 2) row, column, in pixels of the image.
+        bits: (N,) uint64.
+    """
+
+    places: NDArray[np.float32]
+    bits: NDArray[np.uint64]
+
+
+def fingerprints(item: Item) -> Fingerprints:
+    """Return the fingerprints of an image; none if it cannot be read."""
+    try:
+        grey, step = _grey(item)
+    except TerradaptError:
+        return Fingerprints(np.empty((0, 2), np.float32), np.empty(0, np.uint64))
+    places = _spots(grey)
+    half = _PATCH // 2
+    patches = [grey[r - half : r + half, c - half : c + half] for r, c in places]
+    bits = np.array([_bits(p) for p in patches], np.uint64)
+    return Fingerprints(places.astype(np.float32) * step, bits)
+
+
+def _grey(item: Item) -> tuple[NDArray[np.float32], int]:
+    with SceneReader(item.image) as file:
+        step = max(1, -(-max(file.height, file.width) // _SIDE))
+        rows = []
+        for row in range(0, file.height - step + 1, step * 64):
+            height = min(step * 64, (file.height - row) // step * step)
+            pixels = file.read(Window(row, 0, height, file.width // step * step))[0]
+            plane = pixels[:3].astype(np.float32).mean(0)
+            rows.append(plane.reshape(height // step, step, -1, step).mean((1, 3)))
+    return np.concatenate(rows), step
+
+
+def _spots(grey: NDArray[np.float32]) -> NDArray[np.int64]:
+    """Extrema of a band-passed image, the strongest first: they move with the content."""
+    band = abs(ndimage.gaussian_filter(grey, 3) - ndimage.gaussian_filter(grey, 6))
+    top = (band == ndimage.maximum_filter(band, 17)) & (band > 1)
+    half = _PATCH // 2
+    top[:half], top[-half:], top[:, :half], top[:, -half:] = False, False, False, False
+    places = np.argwhere(top)
+    order = np.argsort(-band[top], kind="stable")[:_POINTS]
+    chosen: NDArray[np.int64] = places[order]
+    return chosen
+
+
+def _bits(patch: NDArray[np.float32]) -> int:
+    """Signs of the 63 lowest frequencies of a patch against their median."""
+    waves = fft.dctn(patch, norm="ortho")[:8, :8].ravel()[1:]
+    signs = waves > np.median(waves)
+    return int(sum(1 << i for i in np.flatnonzero(signs).tolist()))
+
+
+def _matches(
+    items: Sequence[Item], prints: Sequence[Fingerprints], split_of: dict[str, str]
+) -> list[Leak]:
+    owner = np.repeat(np.arange(len(items)), [len(p.bits) for p in prints])
+    bits = np.concatenate([p.bits for p in prints])
+    places = np.concatenate([p.places for p in prints])
+    in_train = np.array([split_of[i.id] == "train" for i in items], bool)[owner]
+    left, right = np.flatnonzero(in_train), np.flatnonzero(~in_train)
+    votes: dict[tuple[int, int], list[NDArray[np.float32]]] = {}
+    for a, b in _near_pairs(bits, left, right):
+        pair = int(owner[a]), int(owner[b])
+        votes.setdefault(pair, []).append(places[b] - places[a])
+    found = []
+    for (a, b), offsets in votes.items():
+        count = _agreeing(np.array(offsets))
+        if count >= _VOTES:
+            fewest = min(len(prints[a].bits), len(prints[b].bits))
+            other = items[b].id
+            share = min(1.0, count / fewest)
+            found.append(Leak(items[a].id, other, split_of[other], "pixels", share))
+    return found
+
+
+def _near_pairs(
+    bits: NDArray[np.uint64], left: NDArray[np.int64], right: NDArray[np.int64]
+) -> list[tuple[int, int]]:
+    """Pairs that differ in few bits, found in buckets of equal 16-bit quarters."""
+    pairs: set[tuple[int, int]] = set()
+    for quarter in range(4):
+        keys = (bits >> np.uint64(16 * quarter)).astype(np.uint16)
+        order = left[np.argsort(keys[left], kind="stable")]
+        first = np.searchsorted(keys[order], keys[right], "left")
+        last = np.searchsorted(keys[order], keys[right], "right")
+        counts = np.minimum(last - first, 64)
+        b = np.repeat(right, counts)
+        within = np.arange(len(b)) - np.repeat(np.cumsum(counts) - counts, counts)
+        a = order[np.repeat(first, counts) + within]
+        near = np.bitwise_count(bits[a] ^ bits[b]) <= _NEAR
+        pairs.update(zip(a[near].tolist(), b[near].tolist(), strict=True))
+    return sorted(pairs)
+
+
+def _agreeing(offsets: NDArray[np.float32]) -> int:
+    """Size of the largest set of offsets around one of them."""
+    near = np.abs(offsets[:, None] - offsets[None]).max(-1) <= _TOLERANCE * 2
+    return int(near.sum(1).max())
