@@ -49,6 +49,7 @@ def render_html(report: Report) -> str:
     environment.filters["title_of"] = title_of
     return environment.from_string(source).render(
         report=report,
+        subtitle=_subtitle(report),
         tiles=[(title_of(k), shown(k, v), MEANINGS.get(k, "")) for k, v in _tiles(report)],
         figures=[
             (title_of(k), shown(k, v), MEANINGS.get(k, ""))
@@ -76,6 +77,19 @@ def render_html(report: Report) -> str:
             for r in report.references
         ],
     )
+
+
+def _subtitle(report: Report) -> str:
+    data, model = report.data, report.model
+    count = data.get("images")
+    encoder = (model.get("encoder") or {}).get("name")
+    parts = [
+        data.get("name"),
+        f"split {data['split']}" if data.get("split") else None,
+        f"{count} image{'' if count == 1 else 's'}" if count else None,
+    ]
+    what = f"{model['name']} with {encoder}" if encoder else model.get("name")
+    return " · ".join(t for t in (", ".join(p for p in parts if p), what) if t)
 
 
 def _tiles(report: Report) -> list[tuple[str, float | int]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from terradapt.errors import OutputError
@@ -35,6 +36,9 @@ def write_together(texts: Mapping[Path, str]) -> list[Path]:
     Raises:
         OutputError: One of them cannot be written; then none has changed.
     """
+    for path in texts:
+        if path.is_dir():
+            raise OutputError(f"{path}: is a folder", "move it away, or give another output path")
     parts = {p: p.with_name(f".{p.name}.{os.getpid()}.part") for p in texts}
     try:
         for path, text in texts.items():
@@ -47,5 +51,6 @@ def write_together(texts: Mapping[Path, str]) -> list[Path]:
         raise OutputError(f"{name}: cannot be written ({error.strerror})", _FIX) from error
     finally:
         for part in parts.values():
-            part.unlink(missing_ok=True)
+            with suppress(OSError):
+                part.unlink(missing_ok=True)
     return list(texts)
