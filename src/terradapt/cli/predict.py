@@ -65,7 +65,13 @@ def predict(
     batch: Annotated[int | None, typer.Option(help="Windows per model call.", min=1)] = None,
     device: Annotated[str | None, typer.Option(help="For example cuda:0 or cpu.")] = None,
     precision: Annotated[str, typer.Option(help="fp32, bf16 or fp16.")] = "fp32",
-    engine: Annotated[str, typer.Option(help="What runs the model.")] = "own",
+    engine: Annotated[
+        str,
+        typer.Option(
+            help="What runs the model: own, auto (the measured fastest), torch, compiled, "
+            "torch-bf16, onnxruntime, openvino, openvino-bf16."
+        ),
+    ] = "own",
     trunk: Annotated[
         Path | None, typer.Option(help="Frozen trunk that the checkpoint only names.")
     ] = None,
@@ -103,7 +109,8 @@ def predict(
         open_predictor, checkpoint.absolute(), engine=engine, device=device, precision=precision,
         trunk=trunk and trunk.absolute(), tta=tta,
     )  # fmt: skip
-    predictor = load()
+    predictor = load(say=lambda line: typer.echo(line, err=True))
+    load = partial(load, engine=getattr(predictor, "engine", engine))
     name = f"{checkpoint.name} {_digest(checkpoint)}{' tta' if tta else ''}"
     if cluster:
         from terradapt.scene.cluster import Cluster
@@ -118,13 +125,13 @@ def open_predictor(checkpoint: Path, *, tta: bool = False, **opening: Any) -> Pr
     """Open a model, here or on a worker.
 
     Args:
-        checkpoint: What :func:`terradapt.predictors.load` opens.
+        checkpoint: What :func:`terradapt.export.fastest.load` opens.
         tta: Take the mean over eight views.
-        opening: Further arguments of :func:`terradapt.predictors.load`.
+        opening: Further arguments of :func:`terradapt.export.fastest.load`.
     """
-    from terradapt import predictors
+    from terradapt.export import fastest
 
-    predictor = predictors.load(checkpoint, **opening)
+    predictor = fastest.load(checkpoint, **opening)
     if not tta:
         return predictor
     from terradapt.predictors.tta import TtaPredictor

@@ -14,7 +14,7 @@ from terradapt.predictors import engines
 if TYPE_CHECKING:
     from terradapt.scene import Predictor
 
-TORCH_ENGINES = {"torch": "fp32", "compiled": "fp32", "torch-bf16": "bf16"}
+TORCH_ENGINES = {"torch": "fp32", "compiled": "fp32", "torch-bf16": "bf16", "torch-fp16": "fp16"}
 
 
 def load(

@@ -56,7 +56,7 @@ class OnnxPredictor:
         self.classes, self.spec = self.info.classes, self.info.spec
         self.window, self.multiple = self.info.window, self.info.multiple
         try:
-            self._session = ort.InferenceSession(data, _options(threads), list(providers))
+            self._session = ort.InferenceSession(data, session_options(threads), list(providers))
         except Exception as error:  # ORT's exceptions share no public base
             reason = str(error).splitlines()[0]
             raise CheckpointError(
@@ -178,7 +178,8 @@ def _misfit(path: Path, what: str) -> CheckpointError:
     return CheckpointError(f"{path}: its graph does not fit its metadata: {what}", REWRITE)
 
 
-def _options(threads: int | None) -> ort.SessionOptions:
+def session_options(threads: int | None = None) -> ort.SessionOptions:
+    """Return options for a small machine: one operator at a time on the physical cores."""
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads or cpu_threads()
     options.inter_op_num_threads = 1

@@ -58,6 +58,8 @@ class TorchPredictor:
         self.multiple = model.size_multiple
         self.device = torch.device(device)
         self.precision = precision
+        own = "torch" if precision == "fp32" else f"torch-{precision}"
+        self.engine = "compiled" if compiled else own
         self.model = model
         self._run: nn.Module | Any = torch.compile(model) if compiled else model
 

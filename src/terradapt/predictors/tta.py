@@ -30,6 +30,7 @@ class TtaPredictor:
         assert views, "no views"
         self.predictor = predictor
         self.views = tuple(views)
+        self.engine = getattr(predictor, "engine", "own")
         self.classes, self.spec = predictor.classes, predictor.spec
         self.window, self.multiple = predictor.window, predictor.multiple
 
