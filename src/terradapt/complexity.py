@@ -12,6 +12,7 @@ import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -211,3 +212,18 @@ def _cells(r: Row) -> list[str]:
     counts = [f"{n / 1e6:.3f}" for n in (r.parameters, r.trainable, r.thop_parameters)]
     at = f"{r.batch} x {r.size} x {r.size}, {r.classes} classes"
     return [r.name, r.encoder, options, *counts, f"{r.gmacs:.3f}", at]
+
+
+TABLE_MARKS = ("<!-- table: python -m terradapt.complexity -->\n", "<!-- end of table -->\n")
+
+
+def with_table(page: str, rows: list[Row]) -> str:
+    """Return a page of the docs with its table of models renewed."""
+    before, _, rest = page.partition(TABLE_MARKS[0])
+    _, _, after = rest.partition(TABLE_MARKS[1])
+    return before + TABLE_MARKS[0] + markdown(rows) + TABLE_MARKS[1] + after
+
+
+if __name__ == "__main__":
+    path = Path("docs/models.md")
+    path.write_text(with_table(path.read_text("utf-8"), catalogue()), "utf-8")
