@@ -77,6 +77,9 @@ def export_onnx(
         with _as_exportable(model):
             _trace(model, traced, torch.zeros(2, channels, window, window), fixed)
         proto = import_onnx().load(str(traced), load_external_data=False)
+        side = window if fixed else None
+        _shape(proto.graph.input[0], channels, side)
+        _shape(proto.graph.output[0], model.num_classes, side)
         return write_proto(proto, path, metadata or {})
     except OSError as error:
         raise OutputError(
@@ -146,6 +149,17 @@ def _trace(model: SegmentationModel, path: Path, x: Tensor, fixed: bool) -> None
             output_names=[OUTPUT],
             dynamic_axes={INPUT: axes, OUTPUT: axes},
         )
+
+
+def _shape(value: Any, channels: int, side: int | None) -> None:
+    """Say (batch, channels, height, width) of a border; the tracer leaves some of it unsaid."""
+    dims = value.type.tensor_type.shape.dim
+    dims[0].dim_param, dims[1].dim_value = "batch", channels
+    for dim, name in zip(dims[2:], ("height", "width"), strict=True):
+        if side is None:
+            dim.dim_param = name
+        else:
+            dim.dim_value = side
 
 
 @contextmanager

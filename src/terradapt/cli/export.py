@@ -1,0 +1,119 @@
+"""``terradapt export``: a checkpoint becomes one ONNX file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from terradapt.export.run import Result
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verb to the command line."""
+    app.command("export")(export)
+
+
+def export(
+    checkpoint: Annotated[Path, typer.Argument(help="A checkpoint.safetensors.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="The ONNX file.")] = Path(
+        "model.onnx"
+    ),
+    window: Annotated[
+        int | None, typer.Option(help="Side of a window, px; the training crop's by default.")
+    ] = None,
+    scene: Annotated[
+        Path | None, typer.Option(help="Scene on which file and checkpoint are compared.")
+    ] = None,
+    trunk: Annotated[
+        Path | None, typer.Option(help="Weights of a frozen trunk that the checkpoint only names.")
+    ] = None,
+    int8: Annotated[bool, typer.Option("--int8", help="Quantize to 8 bit integers.")] = False,
+    calibrate: Annotated[
+        Path | None,
+        typer.Option(help="Folder of scenes or prepared dataset to calibrate on, with --int8."),
+    ] = None,
+    windows: Annotated[int, typer.Option(min=2, help="Windows to calibrate on.")] = 32,
+    method: Annotated[
+        str, typer.Option(help="How to quantize: onnxruntime, or nncf when installed.")
+    ] = "onnxruntime",
+) -> None:
+    """The result of `terradapt export` is one ONNX file with its metadata and a parity report.
+
+    Beside MODEL.onnx it writes MODEL.stac.json and MODEL.report.{json,md}. QGIS Deepness and
+    `terradapt predict` need the ONNX file alone.
+    """
+    from terradapt.cli._require import require
+    from terradapt.errors import ConfigError
+
+    require("terradapt export", "train", "torch", "timm")
+    require("terradapt export", "export", "onnx")
+    if output.suffix != ".onnx":
+        raise ConfigError(f"{output}: no .onnx file", "name the output model.onnx")
+    if int8 != (calibrate is not None):
+        raise ConfigError(
+            "--int8 and --calibrate belong together",
+            "give both: --int8 --calibrate FOLDER_WITH_SCENES",
+        )
+    if int8:
+        assert calibrate is not None
+        values = _int8(checkpoint, output, calibrate, windows, method, window, trunk)
+    else:
+        values = _float(checkpoint, output, window, scene, trunk).to_dict()
+    _tell(output, values)
+
+
+def _float(
+    checkpoint: Path, output: Path, window: int | None, scene: Path | None, trunk: Path | None
+) -> Result:
+    from terradapt.export.run import export_with_proof, parity_windows
+
+    shown = parity_windows(checkpoint, scene, window) if scene else {}
+    return export_with_proof(checkpoint, output, window=window, trunk=trunk, **shown)
+
+
+def _int8(
+    checkpoint: Path,
+    output: Path,
+    folder: Path,
+    count: int,
+    method: str,
+    window: int | None,
+    trunk: Path | None,
+) -> dict[str, Any]:
+    from terradapt.cli._progress import progress
+    from terradapt.export.quantized import export_int8
+
+    with progress(None, "quantize", "run") as advance:
+        return export_int8(
+            checkpoint,
+            output,
+            folder,
+            count=count,
+            method=method,
+            window=window,
+            trunk=trunk,
+            advance=advance,
+            say=lambda line: typer.echo(line, err=True),
+        )
+
+
+def _tell(output: Path, values: dict[str, Any]) -> None:
+    from terradapt.export.report import write_report
+
+    report = write_report(output, values)
+    typer.echo(f"{output}: {values['bytes'] / 1e6:.2f} MB, {values['precision']}")
+    parity = values["parity"]
+    typer.echo(
+        f"parity with the checkpoint: {'passed' if parity['passed'] else 'NOT passed'} "
+        f"(score difference {parity['max_score']:.1e}, "
+        f"{parity['equal_classes']:.3%} equal classes)"
+    )
+    if "int8" in values:
+        typer.echo(
+            f"int8: {values['int8']['smaller']:.2f} times smaller, "
+            f"{values['int8']['agreement']:.3%} of the pixels keep their class"
+        )
+    typer.echo(f"report: {report}")

@@ -1,0 +1,231 @@
+"""A checkpoint becomes an INT8 model, with what it gained and what it lost."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from terradapt import checkpoint
+from terradapt.checkpoint import Meta
+from terradapt.errors import ConfigError, DataError
+from terradapt.export.int8 import (
+    PROBE_SIDE,
+    PROBES,
+    SMALLER,
+    Advance,
+    Quantizer,
+    choose,
+    sensitivity,
+    slim,
+)
+from terradapt.export.metadata import mlm_item, properties, write_item
+from terradapt.export.onnx import import_onnx, write_proto
+from terradapt.export.parity import compare
+from terradapt.export.run import Result, export_model
+from terradapt.export.windows import Windows, collect
+from terradapt.metrics import Confusion
+from terradapt.predictors import engines
+from terradapt.predictors.onnx import OnnxPredictor
+from terradapt.predictors.torch import TorchPredictor
+
+METHODS = ("onnxruntime", "nncf")
+HELD_OUT = 48
+"""Windows at most on which accuracy and agreement are measured."""
+FLOAT_BYTES_SAVED = 3  # of each float32 parameter that becomes an int8
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Windows to calibrate on, others to measure on, and what the user is told of them."""
+
+    calibration: Windows
+    held_out: Windows
+    notes: tuple[str, ...]
+
+
+def export_int8(
+    source: str | Path,
+    path: Path,
+    folder: Path,
+    *,
+    count: int = 32,
+    method: str = "onnxruntime",
+    window: int | None = None,
+    trunk: str | Path | None = None,
+    advance: Advance = lambda n: None,
+    say: Callable[[str], None] = lambda line: None,
+) -> dict[str, Any]:
+    """Write an INT8 model with its STAC item; return the report.
+
+    Args:
+        source: ``.safetensors`` that terradapt wrote.
+        path: ``.onnx`` to write.
+        folder: Scenes or a prepared dataset; a dataset calibrates on ``train`` and measures on
+            ``val`` and ``test``.
+        count: Windows to calibrate on.
+        method: ``onnxruntime``, or ``nncf`` when it is installed.
+        window: Side of a window, px; the training crop's by default.
+        trunk: Weights of a frozen trunk that the checkpoint only names.
+        advance: Called with 1 for each model that is run.
+        say: Called with a line for the user.
+
+    Raises:
+        CheckpointError: The checkpoint cannot be trusted, read or fitted.
+        DataError: The folder has no scenes with valid pixels.
+        ConfigError: No such method.
+        MissingExtraError: The method is not installed.
+    """
+    if method not in METHODS:
+        raise ConfigError(f"no method '{method}'", f"use one of: {', '.join(METHODS)}")
+    model, meta = checkpoint.load(source, trunk=trunk)
+    with TemporaryDirectory() as work:
+        plain = export_model(model, meta, Path(work) / "float.onnx", window=window)
+        sample = gather(folder, meta, plain.facts.window, count)
+        for note in sample.notes:
+            say(f"note: {note}")
+        torch = TorchPredictor(model, meta.classes, meta.spec, plain.facts.window)
+        shown = f"windows of {folder.name}"
+        parity = compare(torch, OnnxPredictor(plain.path), sample.held_out.images[:4], shown)
+        chosen, layers = _quantized(method, plain, meta, sample, Path(work), advance)
+        facts = replace(plain.facts, precision="int8")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        proto = slim(import_onnx().load(str(chosen)))
+        write_proto(proto, path, properties(meta, facts))
+        result = Result(path, facts, meta, parity)
+        write_item(path, mlm_item(path, meta, facts))
+        report = measure(plain, result, sample)
+    return {
+        **result.to_dict(),
+        "int8": {"method": _NAMES[method], "float_layers": list(layers), **report},
+    }
+
+
+_NAMES = {
+    "onnxruntime": "ONNX Runtime static QDQ, per channel, moving average of minimum and maximum",
+    "nncf": "NNCF post-training quantization, QDQ",
+}
+
+
+def gather(folder: Path, meta: Meta, side: int, count: int) -> Sample:
+    """Collect windows to calibrate on and others to measure on."""
+    calibration = collect(folder, meta.spec, meta.classes, side, count)
+    if calibration.split:
+        try:
+            held = collect(
+                folder, meta.spec, meta.classes, side, HELD_OUT, splits=("val", "test"), seed=1
+            )
+        except DataError:
+            held = calibration
+    else:
+        both = collect(folder, meta.spec, meta.classes, side, 2 * count)
+        calibration = replace(both, images=both.images[::2])
+        held = replace(both, images=both.images[1::2]) if len(both) > 1 else both
+    notes = []
+    if calibration.scenes == 1:
+        notes.append(
+            f"{folder} gave one scene only ({len(calibration)} windows); "
+            "ranges measured on it may not hold elsewhere: add scenes of other places and light"
+        )
+    if held is calibration or len(held) == len(calibration) == 1:
+        notes.append("accuracy is measured on the windows of the calibration: there are no others")
+    return Sample(calibration, held, tuple(notes))
+
+
+def measure(plain: Result, result: Result, sample: Sample) -> dict[str, Any]:
+    """Return size, speed, agreement and accuracy of an INT8 file beside the float one."""
+    before, after = plain.path.stat().st_size, result.path.stat().st_size
+    classes = result.meta.classes
+    old, new = (_classes(OnnxPredictor(r.path), sample.held_out.images) for r in (plain, result))
+    report: dict[str, Any] = {
+        "windows": len(sample.calibration),
+        "scenes": sample.calibration.scenes,
+        "notes": list(sample.notes),
+        "float_bytes": before,
+        "bytes": after,
+        "smaller": before / after,
+        "held_out": len(sample.held_out),
+        "agreement": float((old == new).mean()),
+        "shares": {
+            name: (float((old == i).mean()), float((new == i).mean()))
+            for i, name in enumerate(classes.names)
+        },
+        "speed": _speed(plain.path, result.path),
+    }
+    masks = sample.held_out.masks
+    if masks is not None:
+        figures = {
+            name: Confusion(len(classes)).update(masks, ids).metrics(classes)
+            for name, ids in (("fp32", old), ("int8", new))
+        }
+        split = {"split": sample.held_out.split, "windows": len(masks)}
+        report["accuracy"] = {**figures, **split}
+    return report
+
+
+def _quantized(
+    method: str, plain: Result, meta: Meta, sample: Sample, work: Path, advance: Advance
+) -> tuple[Path, tuple[str, ...]]:
+    if method == "nncf":
+        from terradapt.export.nncf import quantize_nncf
+
+        images = sample.calibration.images
+        return quantize_nncf(plain.path, work / "nncf.onnx", meta.spec, images), ()
+    quantizer = Quantizer(plain.path, work, meta.spec, sample.calibration.images)
+    probes = sample.calibration.images[:PROBES, :, :PROBE_SIDE, :PROBE_SIDE]
+    if plain.facts.window == plain.facts.multiple:
+        probes = sample.calibration.images[:1]
+
+    def run(file: Path) -> NDArray[np.float32]:
+        return raw_scores(file, meta, probes)
+
+    change = sensitivity(quantizer, run, advance)
+    budget = _budget(plain.path, quantizer.folder / "all.onnx")
+    held = sample.calibration.images[: 4 * PROBES]
+    reference = raw_scores(plain.path, meta, held).argmax(1)
+
+    def agreement(file: Path) -> float:
+        return float((raw_scores(file, meta, held).argmax(1) == reference).mean())
+
+    file, layers, _ = choose(quantizer, change, agreement, budget, advance)
+    return file, layers
+
+
+def _budget(plain: Path, quantized: Path) -> int:
+    """Return the parameters that may stay in float for the file to be small enough."""
+    smallest = len(slim(import_onnx().load(str(quantized))).SerializeToString())
+    return max(0, int((plain.stat().st_size / SMALLER - smallest) / FLOAT_BYTES_SAVED))
+
+
+def raw_scores(file: Path, meta: Meta, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Return a working file's scores (N, K, S, S), one window at a time."""
+    import onnxruntime
+
+    from terradapt.predictors.onnx import normalize, session_options
+
+    session = onnxruntime.InferenceSession(
+        file.read_bytes(), session_options(), providers=["CPUExecutionProvider"]
+    )
+    name = session.get_inputs()[0].name
+    parts = [session.run(None, {name: normalize(i[None], meta.spec)})[0] for i in images]
+    return np.concatenate(parts)
+
+
+def _classes(predictor: OnnxPredictor, images: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    return np.concatenate([predictor.predict(i[None]).argmax(1).astype(np.uint8) for i in images])
+
+
+def _speed(plain: Path, quantized: Path) -> dict[str, dict[str, float]]:
+    """Return windows per second of both files with each installed engine, taken in turns."""
+    return {
+        name: {
+            "fp32": engines.rate(engines.open_engine(plain, name)),
+            "int8": engines.rate(engines.open_engine(quantized, name)),
+        }
+        for name in engines.installed()
+    }

@@ -1,0 +1,268 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from export_files import LAND, pixels, small
+
+from terradapt import checkpoint
+from terradapt.errors import CheckpointError, ConfigError
+from terradapt.export import metadata, run
+from terradapt.export.onnx import export_onnx
+from terradapt.export.parity import compare
+from terradapt.models import MODELS
+from terradapt.models.encoder import STUDENTS
+from terradapt.predictors.onnx import OnnxPredictor
+from terradapt.predictors.torch import TorchPredictor
+
+TINY = "mobilenetv3_small_100"
+FIXED = {"sam2_hiera_tiny", "sam2_hiera_large"}
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Any, Path]:
+    model, meta = small()
+    folder = tmp_path_factory.mktemp("export")
+    checkpoint.save(folder / "checkpoint.safetensors", model, meta)
+    run.export_with_proof(folder / "checkpoint.safetensors", folder / "model.onnx")
+    return model, meta, folder / "model.onnx"
+
+
+def check_contract(name: str, encoder: str, folder: Path) -> None:
+    """Every model of the registry: one portable file that says what the model says."""
+    model, meta = small(name, encoder)
+    path = folder / "model.onnx"
+    result = run.export_model(model, meta, path)
+    assert [f.name for f in folder.iterdir()] == ["model.onnx"]
+    check_form(path, fixed=encoder in FIXED)
+    ours, theirs = TorchPredictor(model, meta.classes, meta.spec, 128), OnnxPredictor(path)
+    sizes = [(3, 128, 128), (1, 128, 128)] if encoder in FIXED else [(2, 128, 128), (1, 64, 160)]
+    for batch, height, width in sizes:
+        images = pixels(batch, height, width, seed=batch)
+        scores = theirs.predict(images)
+        assert scores.shape == (batch, len(meta.classes), height, width)
+        np.testing.assert_allclose(scores.sum(1), 1, atol=1e-5)
+        assert scores.std((0, 2, 3)).max() > 1e-3, "the scores do not vary: nothing is compared"
+        parity = compare(ours, theirs, images, "test")
+        assert parity.max_score < 1e-3
+        assert parity.equal_classes >= 0.999
+    assert theirs.multiple == (128 if encoder in FIXED else model.size_multiple)
+    assert result.facts.parameters == sum(p.numel() for p in model.parameters())
+
+
+def check_form(path: Path, *, fixed: bool) -> None:
+    proto = onnx.load(str(path), load_external_data=False)
+    onnx.checker.check_model(proto, full_check=True)
+    assert proto.ir_version == 8
+    assert {(o.domain, o.version) for o in proto.opset_import} == {("", 17)}
+    assert all(not t.external_data for t in proto.graph.initializer)
+    (image,), (scores,) = proto.graph.input, proto.graph.output
+    for value in (image, scores):
+        dims = value.type.tensor_type.shape.dim
+        assert dims[0].dim_param, "the batch is dynamic"
+        assert all(bool(d.dim_param) is not fixed for d in dims[2:])
+    assert proto.graph.node[-1].op_type == "Softmax"
+
+
+@pytest.mark.parametrize(
+    ("name", "encoder"), [("kd-arafnet", TINY), ("sam2-unet", "sam2_hiera_tiny")]
+)
+def test_contract(name: str, encoder: str, tmp_path: Path) -> None:
+    check_contract(name, encoder, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", sorted(MODELS))
+def test_contract_of_every_model(name: str, tmp_path: Path) -> None:
+    check_contract(name, MODELS[name].encoder.replace("hiera_large", "hiera_tiny"), tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("encoder", STUDENTS)
+def test_contract_of_every_student(encoder: str, tmp_path: Path) -> None:
+    check_contract("kd-arafnet", encoder, tmp_path)
+
+
+@pytest.mark.slow
+def test_contract_of_the_teacher(tmp_path: Path) -> None:
+    check_contract("sam2-arafnet", "sam2_hiera_large", tmp_path)
+
+
+def test_the_export_leaves_the_model_as_it_was(tmp_path: Path) -> None:
+    model, meta = small()
+    model.train()
+    model.encoder.eval()
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    run.export_model(model, meta, tmp_path / "model.onnx")
+    assert model.training
+    assert not model.encoder.training
+    assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
+
+
+def test_a_window_that_does_not_fit_is_refused(tmp_path: Path) -> None:
+    model, _ = small()
+    with pytest.raises(ConfigError, match="100 px"):
+        export_onnx(model, tmp_path / "m.onnx", channels=3, window=100, fixed=False)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_training_crop_that_is_no_multiple_is_rounded_up() -> None:
+    model, meta = small()
+    facts = run.describe(model, checkpoint.Meta(meta.config, meta.classes, meta.spec, 100))
+    assert (facts.window, facts.multiple) == (128, 32)
+
+
+def test_deepness_keys_are_json_in_its_units(exported: tuple[Any, Any, Path]) -> None:
+    proto = onnx.load(str(exported[2]))
+    props = {p.key: json.loads(p.value) for p in proto.metadata_props}
+    assert props["model_type"] == "Segmentor"
+    assert props["class_names"] == {str(i): n for i, n in enumerate(LAND.names)}
+    assert props["resolution"] == 9.0  # cm per px, from 0.09 m
+    assert props["tiles_size"] == 128
+    assert 0 < props["tiles_overlap"] < 100  # per cent
+    assert props["standardization_mean"] == [0.485, 0.456, 0.406]
+    assert props["standardization_std"] == [0.229, 0.224, 0.225]
+    assert {"seg_thresh", "seg_small_segment"} <= set(props)
+
+
+def test_a_consumer_as_deepness_is_gets_the_checkpoints_classes(
+    exported: tuple[Any, Any, Path],
+) -> None:
+    """Deepness: pixels / 255, standardization by its keys, softmaxed output, argmax."""
+    import onnxruntime as ort
+
+    model, meta, path = exported
+    session = ort.InferenceSession(path.read_bytes(), providers=["CPUExecutionProvider"])
+    props = session.get_modelmeta().custom_metadata_map
+    mean, std = (json.loads(props[f"standardization_{k}"]) for k in ("mean", "std"))
+    images = pixels(2, 128, 128, seed=5)
+    x = (images / 255 - np.reshape(mean, (3, 1, 1))) / np.reshape(std, (3, 1, 1))
+    (scores,) = session.run(None, {session.get_inputs()[0].name: x.astype(np.float32)})
+    expected = TorchPredictor(model, meta.classes, meta.spec, 128).predict(images).numpy()
+    assert (scores.argmax(1) == expected.argmax(1)).mean() > 0.999
+
+
+def test_imagery_without_a_resolution_has_no_resolution_key() -> None:
+    _, meta = small()
+    bare = meta.spec.model_copy(update={"resolution": None})
+    keys = metadata.deepness(checkpoint.Meta(meta.config, meta.classes, bare, 128), 128)
+    assert "resolution" not in keys
+
+
+REQUIRED = {"mlm:name", "mlm:architecture", "mlm:tasks", "mlm:input", "mlm:output"}
+
+
+def test_the_stac_item_has_what_mlm_requires(exported: tuple[Any, Any, Path]) -> None:
+    item = json.loads(exported[2].with_suffix(".stac.json").read_text())
+    assert (item["type"], item["geometry"]) == ("Feature", None)
+    assert {"id", "stac_version", "links", "assets", "properties"} <= set(item)
+    assert any("/mlm/v1.5" in e for e in item["stac_extensions"])
+    properties = item["properties"]
+    assert set(properties) >= REQUIRED
+    (image,), (scores,) = properties["mlm:input"], properties["mlm:output"]
+    assert {"name", "bands", "input"} <= set(image)
+    assert {"name", "tasks", "result"} <= set(scores)
+    for form in (image["input"], scores["result"]):
+        assert set(form) == {"shape", "dim_order", "data_type"}
+        assert len(form["shape"]) == len(form["dim_order"]) == 4
+    assert len(image["value_scaling"]) == len(image["bands"]) == 3
+    assert [c["name"] for c in scores["classification:classes"]] == list(LAND.names)
+    asset = item["assets"]["model"]
+    assert "mlm:model" in asset["roles"]
+    assert asset["mlm:artifact_type"] == "ONNX"
+    assert asset["file:size"] == exported[2].stat().st_size
+
+
+def test_the_items_scaling_is_the_predictors(exported: tuple[Any, Any, Path]) -> None:
+    from terradapt.predictors.onnx import normalize
+
+    _, meta, path = exported
+    item = json.loads(path.with_suffix(".stac.json").read_text())
+    rows = item["properties"]["mlm:input"][0]["value_scaling"]
+    images = pixels(1, 32, 32)
+    shape = (3, 1, 1)
+    mean, std = (np.reshape([r[k] for r in rows], shape) for k in ("mean", "stddev"))
+    np.testing.assert_allclose((images - mean) / std, normalize(images, meta.spec), atol=1e-4)
+
+
+def test_the_files_own_metadata_holds_the_checkpoints(exported: tuple[Any, Any, Path]) -> None:
+    _, meta, path = exported
+    info = OnnxPredictor(path).info
+    assert info.classes == meta.classes
+    assert info.spec == meta.spec
+    assert info.values["config"] == json.loads(meta.to_json())["config"]
+
+
+def test_no_path_of_this_machine_is_exported() -> None:
+    _, meta = small()
+    encoder = meta.config.model.encoder.model_copy(update={"weights": "/home/me/w.safetensors"})
+    model = meta.config.model.model_copy(update={"encoder": encoder})
+    config = meta.config.model_copy(update={"model": model})
+    facts = metadata.Exported(128, 32, "fp32", 1)
+    told = checkpoint.Meta(config, meta.classes, meta.spec, 128)
+    assert "/home/me" not in json.dumps(metadata.properties(told, facts))
+
+
+def test_a_model_that_disagrees_is_not_kept(
+    exported: tuple[Any, Any, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Turned(OnnxPredictor):
+        def predict(self, images: Any) -> Any:
+            return super().predict(images)[:, ::-1].copy()
+
+    monkeypatch.setattr(run, "OnnxPredictor", Turned)
+    source = exported[2].with_name("checkpoint.safetensors")
+    with pytest.raises(CheckpointError, match="another class"):
+        run.export_with_proof(source, tmp_path / "model.onnx")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_export_through_the_command_line(
+    terradapt: Any, exported: tuple[Any, Any, Path], tmp_path: Path
+) -> None:
+    source = exported[2].with_name("checkpoint.safetensors")
+    outcome = terradapt("export", source, "-o", tmp_path / "out.onnx")
+    assert outcome.status == 0, outcome.err
+    assert sorted(f.name for f in tmp_path.iterdir()) == [
+        "out.onnx",
+        "out.report.json",
+        "out.report.md",
+        "out.stac.json",
+    ]
+    parity = json.loads((tmp_path / "out.report.json").read_text())["parity"]
+    assert parity["passed"]
+    assert parity["pixels"] == 4 * 128 * 128
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["missing.safetensors", "-o", "m.onnx"], "missing.safetensors"),
+        (["CKPT", "-o", "m.pt"], "m.pt"),
+        (["CKPT", "-o", "m.onnx", "--int8"], "--calibrate"),
+        (["CKPT", "-o", "m.onnx", "--window", "100"], "100 px"),
+        (["CKPT", "-o", "m.onnx", "--scene", "none.tif"], "none.tif"),
+        (["CKPT", "-o", "m.onnx", "--int8", "--calibrate", "EMPTY"], "empty"),
+        (["CKPT", "-o", "m.onnx", "--int8", "--calibrate", "nowhere"], "nowhere"),
+        (["CKPT", "-o", "m.onnx", "--int8", "--calibrate", "EMPTY", "--method", "x"], "'x'"),
+    ],
+)
+def test_bad_input(
+    terradapt: Any,
+    exported: tuple[Any, Any, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: list[str],
+    named: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").mkdir()
+    known = {"CKPT": exported[2].with_name("checkpoint.safetensors"), "EMPTY": Path("empty")}
+    outcome = terradapt("export", *(known.get(a, a) for a in arguments))
+    assert outcome.is_user_error(named)
+    assert [f.name for f in tmp_path.iterdir()] == ["empty"]
