@@ -18,13 +18,36 @@ MAX_CLASSES = 255
 Colour = tuple[int, int, int]
 
 
-def default_colours(count: int) -> tuple[Colour, ...]:
-    """Return ``count`` distinguishable RGB colours (0..255), golden-angle steps in hue."""
+CUSTOMARY: dict[str, Colour] = {
+    "background": (0, 0, 0),
+    "road": (255, 140, 0),
+    "impervious": (190, 190, 190),
+    "building": (200, 60, 60),
+    "low vegetation": (170, 215, 110),
+    "vegetation": (110, 180, 80),
+    "grass": (170, 215, 110),
+    "agriculture": (230, 205, 100),
+    "tree": (30, 120, 50),
+    "forest": (30, 120, 50),
+    "car": (255, 230, 0),
+    "water": (50, 120, 220),
+    "land": (222, 200, 160),
+    "barren": (185, 155, 110),
+    "bare soil": (185, 155, 110),
+    "clutter": (150, 80, 170),
+}
+"""Colours that map readers expect, by class name."""
+
+
+def default_colours(names: Sequence[str]) -> tuple[Colour, ...]:
+    """Return distinguishable RGB colours (0..255): customary ones, else golden steps in hue."""
     steps = (
         colorsys.hsv_to_rgb((0.09 + i * 0.381966) % 1.0, 0.62, 0.92 - 0.22 * (i % 2))
-        for i in range(count)
+        for i in range(len(names))
     )
-    return tuple((round(r * 255), round(g * 255), round(b * 255)) for r, g, b in steps)
+    other = [(round(r * 255), round(g * 255), round(b * 255)) for r, g, b in steps]
+    chosen = [CUSTOMARY.get(n.lower(), c) for n, c in zip(names, other, strict=True)]
+    return tuple(chosen if len(set(chosen)) == len(chosen) else other)
 
 
 @dataclass(frozen=True)
@@ -55,7 +78,7 @@ class ClassMap:
                 f"doubled class names in {', '.join(self.names)}", "give each class its own name"
             )
         if not self.colours:
-            object.__setattr__(self, "colours", default_colours(len(self.names)))
+            object.__setattr__(self, "colours", default_colours(self.names))
         if len(self.colours) != len(self.names):
             raise DataError(
                 f"{len(self.colours)} colours for {len(self.names)} classes",
