@@ -85,7 +85,7 @@ class PrintedTable:
 @lru_cache(maxsize=1)
 def load_tables() -> tuple[PrintedTable, ...]:
     """Return ARAFNet's Tables 2 to 6 and SAM2MS's Tables 1 to 7."""
-    folder = resources.files("terradapt.report") / "printed"
+    folder = resources.files("terradapt.report") / "papers"
     tables = []
     for name in PAPERS:
         values = yaml.safe_load((folder / f"{name}.yaml").read_text("utf-8"))
