@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from torch import Tensor
 from torch.utils.data import DataLoader
 
@@ -76,6 +77,7 @@ class Trainer:
         self.config = config
         self.dataset = dataset
         self.run = Run(folder)
+        AcceleratorState._reset_state()  # runs of one process may differ in precision
         self.accelerator = Accelerator(
             mixed_precision="no" if config.train.precision == "fp32" else config.train.precision,
             cpu=not torch.cuda.is_available(),

@@ -1,0 +1,78 @@
+"""``terradapt ablate``: an ablation table of the papers on any dataset."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verb to the command line."""
+    app.command("ablate")(ablate)
+
+
+def ablate(
+    table: Annotated[
+        str, typer.Argument(help="arafnet-6, sam2ms-4 (trunks, adapters), -5 (lossnet) or -6.")
+    ],
+    overrides: Annotated[
+        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Overrides of the recipe.")
+    ] = None,
+    data: Annotated[Path, typer.Option("--data", help="Dataset folder.")] = Path("data"),
+    output: Annotated[
+        Path, typer.Option("-o", "--output", help="Folder of runs and table.")
+    ] = Path("ablation"),
+    seeds: Annotated[str, typer.Option(help="Seeds, separated by commas.")] = "42",
+    recipe: Annotated[
+        str | None, typer.Option(help="Recipe or YAML file; the paper's by default.")
+    ] = None,
+    only: Annotated[
+        list[str] | None, typer.Option(help="Only variants whose names hold this; repeatable.")
+    ] = None,
+    split: Annotated[
+        str | None, typer.Option(help="Split to evaluate; by default the first of test, val.")
+    ] = None,
+    resume: Annotated[bool, typer.Option(help="Keep finished runs, go on with the rest.")] = False,
+) -> None:
+    """The result of `terradapt ablate` is a paper's ablation table with our figures on your data.
+
+    Every variant is trained with every seed, each as a normal run; ablation.md, .csv and .json
+    hold the printed values, ours as mean and spread, and the changes against the full model.
+    {encoder}, {size} and {lossnet} in overrides stand for each variant's own, for example
+    encoder.weights=DIR/{encoder}.pt.
+    """
+    from terradapt import ablation
+    from terradapt.cli._progress import progress
+    from terradapt.cli._require import require
+
+    require("terradapt ablate", "train", "torch", "timm", "accelerate")
+    require("the reports of terradapt ablate", "report", "jinja2", "matplotlib")
+    try:
+        ablation.ablate(
+            table,
+            data,
+            output,
+            overrides=overrides or [],
+            recipe=recipe,
+            seeds=_seeds(seeds),
+            only=only or [],
+            split=split,
+            resume=resume,
+            bar=progress,
+            say=lambda line: typer.echo(line, err=True),
+        )
+    except KeyboardInterrupt:
+        typer.echo(f"stopped; go on with --resume, the state is in {output}", err=True)
+        raise
+    typer.echo(f"table: {output / 'ablation.md'}")
+
+
+def _seeds(text: str) -> list[int]:
+    from terradapt.errors import ConfigError
+
+    try:
+        return [int(s) for s in text.split(",")]
+    except ValueError as error:
+        raise ConfigError(f"--seeds {text}: no list of numbers", "write --seeds 0,1,2") from error
