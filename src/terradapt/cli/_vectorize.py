@@ -51,4 +51,13 @@ def run_polygons(
     block: int,
 ) -> None:
     """Write polygons and say what they are."""
-    raise NotImplementedError
+    from terradapt.vector.files import polygon_blocks, raster_classes, vectorize_polygons
+    from terradapt.vector.polygons import PolygonOptions
+
+    square = None if buildings is None else raster_classes(labels).value(buildings, labels)
+    options = PolygonOptions(simplify, min_area, square, block)
+    with progress(polygon_blocks(labels, options), "polygons", "blocks") as advance:
+        figures = vectorize_polygons(labels, output, options, advance)
+    typer.echo(f"{output}: {sum(int(f['polygons']) for f in figures.values())} polygons")
+    for name, row in figures.items():
+        typer.echo(f"  {name}: {row['polygons']:.0f} polygons, {row['area_m2'] / 10_000:.4f} ha")

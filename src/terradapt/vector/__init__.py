@@ -1,7 +1,8 @@
 """Rasters to vectors: road networks and land-cover polygons, for scenes of any size."""
 
-from terradapt.vector.files import vectorize_roads
+from terradapt.vector.files import vectorize_polygons, vectorize_roads
 from terradapt.vector.network import Network
+from terradapt.vector.polygons import PolygonOptions, Polygons, polygonize_labels
 from terradapt.vector.roads import RoadOptions, road_network, roads_from_array
 from terradapt.vector.source import ArraySource, RasterSource
 from terradapt.vector.write import write_network
@@ -9,10 +10,14 @@ from terradapt.vector.write import write_network
 __all__ = [
     "ArraySource",
     "Network",
+    "PolygonOptions",
+    "Polygons",
     "RasterSource",
     "RoadOptions",
+    "polygonize_labels",
     "road_network",
     "roads_from_array",
+    "vectorize_polygons",
     "vectorize_roads",
     "write_network",
 ]

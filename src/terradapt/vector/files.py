@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,10 @@ from terradapt.classes import ClassMap
 from terradapt.errors import DataError
 from terradapt.grid import Window
 from terradapt.raster import SceneReader
+from terradapt.vector.polygons import PolygonOptions, RasterLabels, polygonize_labels
 from terradapt.vector.roads import RoadOptions, block_count, road_network
 from terradapt.vector.source import RasterSource
-from terradapt.vector.write import SUFFIXES, check_output, write_network
+from terradapt.vector.write import SUFFIXES, check_output, write_layers, write_network
 
 Progress = Callable[[int], None]
 
@@ -65,6 +67,51 @@ def road_blocks(labels: str | Path, options: RoadOptions) -> int:
         return block_count(source, options)
     finally:
         source.close()
+
+
+def vectorize_polygons(
+    labels: str | Path,
+    output: str | Path,
+    options: PolygonOptions = PolygonOptions(),
+    progress: Progress | None = None,
+) -> dict[str, dict[str, float]]:
+    """Write the polygons of all classes of a label raster, and return each class's figures.
+
+    Args:
+        labels: Raster of class ids; 255 and pixels without data have no polygons.
+        output: ``.gpkg`` or ``.geojson``.
+        options: Sizes.
+        progress: Called with 1 after each of :func:`polygon_blocks` blocks.
+
+    Returns:
+        For each class that occurs, by name, or by id where the raster has no names: polygons and
+        square metres.
+
+    Raises:
+        SceneError: The raster cannot be read.
+        DataError: It holds no class ids.
+        OutputError: The result cannot be written.
+    """
+    output = check_output(output, SUFFIXES[:3])
+    names = raster_classes(labels).names
+    source = RasterLabels(labels)
+    try:
+        found = polygonize_labels(source, options, progress)
+    finally:
+        source.close()
+    name = np.array([names.get(int(v), str(v)) for v in found.value], object)
+    fields = {"class_id": found.value, "class": name, "area_m2": found.area}
+    write_layers(output, [("polygons", "Polygon", found.shapes, fields)], found.crs)
+    return {
+        str(n): {"polygons": int((name == n).sum()), "area_m2": float(found.area[name == n].sum())}
+        for n in dict.fromkeys(name[np.argsort(found.value, kind="stable")])
+    }
+
+
+def polygon_blocks(labels: str | Path, options: PolygonOptions) -> int:
+    """Return how many blocks :func:`vectorize_polygons` works through."""
+    with SceneReader(labels) as reader:
+        return ceil(reader.height / options.block) * ceil(reader.width / options.block)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,178 @@
+"""Land cover as polygons that share their borders."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import shapely
+from numpy.typing import NDArray
+
+from terradapt.classes import IGNORE
+from terradapt.errors import DataError
+from terradapt.grid import Window
+from terradapt.raster import SceneReader
+from terradapt.vector.graph import Floats
+from terradapt.vector.measure import Georef
+from terradapt.vector.regions import OUTSIDE, LabelSource, Partition, find_regions
+from terradapt.vector.right_angles import right_angled
+from terradapt.vector.rings import region_polygons
+from terradapt.vector.sieve import sieve
+from terradapt.vector.trace import Ints
+
+
+@dataclass(frozen=True)
+class PolygonOptions:
+    """How regions become polygons.
+
+    Args:
+        simplify: Detail below this is smoothed away, m; 0 keeps the pixels' edges. Shared borders
+            stay shared.
+        min_area: Smaller regions join the neighbour with the longest common border, square metres.
+        right_angles: Class id whose polygons get right angles; None for no class.
+        block: Side of the blocks that are worked on, px.
+    """
+
+    simplify: float = 0.0
+    min_area: float = 0.0
+    right_angles: int | None = None
+    block: int = 2048
+
+
+@dataclass(frozen=True)
+class Polygons:
+    """P polygons of classes.
+
+    Attributes:
+        shapes: (P,) shapely Polygons in the CRS, valid, without overlaps.
+        value: (P,) class ids.
+        area: (P,) square metres.
+        crs: The CRS or None.
+    """
+
+    shapes: NDArray[Any]
+    value: Ints
+    area: Floats
+    crs: Any = None
+
+    def __len__(self) -> int:
+        return len(self.shapes)
+
+
+@dataclass(frozen=True)
+class ArrayLabels:
+    """Class ids in memory.
+
+    Args:
+        array: (H, W) uint8 ids; 255 has no polygons.
+        georef: Where it lies.
+    """
+
+    array: NDArray[np.uint8]
+    georef: Georef
+
+    def labels(self, window: Window) -> NDArray[np.uint8]:
+        """Return (H, W) ids."""
+        return self.array[window.slices]
+
+
+class RasterLabels:
+    """Class ids in a raster; pixels without data are 255.
+
+    Args:
+        path: The raster; the first band counts.
+
+    Raises:
+        SceneError: The file cannot be read.
+        DataError: It holds no integers of 0..255.
+    """
+
+    def __init__(self, path: Any) -> None:
+        self.reader = SceneReader(path)
+        if np.dtype(self.reader.dtype).kind not in "iu":
+            self.reader.close()
+            raise DataError(
+                f"{path}: holds {self.reader.dtype} values, not class ids",
+                "give the class raster, or make roads of scores with --roads",
+            )
+
+    @property
+    def georef(self) -> Georef:
+        """Size, transform and CRS."""
+        return Georef(self.reader.transform, self.reader.crs, self.reader.height, self.reader.width)
+
+    def labels(self, window: Window) -> NDArray[np.uint8]:
+        """Return (H, W) ids."""
+        pixels, valid = self.reader.read(window)
+        values = np.where(valid, pixels[0], IGNORE)
+        if values.min(initial=0) < 0 or values.max(initial=0) > IGNORE:
+            raise DataError(
+                f"{self.reader.path}: has values beyond 0 to 255", "save the labels as 8 bit ids"
+            )
+        return values.astype(np.uint8)
+
+    def close(self) -> None:
+        """Close the file."""
+        self.reader.close()
+
+
+def polygonize_labels(
+    source: LabelSource,
+    options: PolygonOptions = PolygonOptions(),
+    progress: Callable[[int], None] | None = None,
+) -> Polygons:
+    """Return the polygons of all classes; the same for every block size.
+
+    Args:
+        source: Labels by window; 255 has no polygons.
+        options: Sizes.
+        progress: Called with 1 after each block.
+    """
+    georef = source.georef
+    partition = find_regions(source, block=options.block, progress=progress)
+    pixel_area = abs(float(np.linalg.det(georef.metric.matrix)))
+    into = sieve(partition, partition.pixels * pixel_area, options.min_area)
+    shapes, region = _shapes(partition, into)
+    if options.simplify > 0 and len(shapes):
+        shapes = _simplified(shapes, options.simplify / georef.metric.pixel)
+    value = partition.value[region]
+    shown = (value != IGNORE) & (value != OUTSIDE)
+    shapes, value = shapes[shown], value[shown]
+    if options.right_angles is not None:
+        shapes = right_angled(shapes, value == options.right_angles)
+        shapes, index = shapely.get_parts(shapes, return_index=True)
+        value = value[index]
+    kept = ~shapely.is_empty(shapes)
+    return _placed(shapes[kept], value[kept], georef)
+
+
+def _shapes(partition: Partition, into: Ints) -> tuple[NDArray[Any], Ints]:
+    sides = into[partition.sides]
+    different = sides[:, 0] != sides[:, 1]
+    borders = partition.borders.take(np.flatnonzero(different))
+    polygons, region = region_polygons(borders, sides[different])
+    return np.array(polygons, object), region
+
+
+def _simplified(shapes: NDArray[Any], tolerance: float) -> NDArray[Any]:
+    """Simplify a coverage: borders that two polygons share are simplified once.
+
+    Visvalingam and Whyatt 1993, as GEOS does it for coverages: no polygon loses its validity, no
+    two come to overlap.
+    """
+    simple: NDArray[Any] = shapely.coverage_simplify(shapes, tolerance)
+    return np.where(shapely.is_valid(simple) & ~shapely.is_empty(simple), simple, shapes)
+
+
+def _placed(shapes: NDArray[Any], value: Ints, georef: Georef) -> Polygons:
+    area = shapely.area(shapes)
+    bounds = shapely.bounds(shapes).reshape(-1, 4)
+    middle = np.stack([bounds[:, 1] + bounds[:, 3], bounds[:, 0] + bounds[:, 2]], axis=1) / 2 - 0.5
+    scale = np.abs(np.linalg.det(georef.matrices(middle))) if len(shapes) else area
+    placed = shapely.transform(shapes, lambda xy: georef.xy(xy[:, ::-1] - 0.5))
+    return Polygons(placed, value, area * scale, georef.crs)
+
+
+__all__ = ["ArrayLabels", "PolygonOptions", "Polygons", "RasterLabels", "polygonize_labels"]
