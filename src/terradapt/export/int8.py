@@ -26,7 +26,7 @@ TARGET = 0.99
 """Share of pixels that should keep their class."""
 SMALLER = 3.55
 """The file shall be this many times smaller than the float one."""
-PROBES, PROBE_SIDE = 2, 256
+PROBES, PROBE_SIDE = 6, 256
 """Windows on which each layer alone is measured, and their side in px at most."""
 
 Advance = Callable[[int], None]

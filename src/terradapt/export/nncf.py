@@ -14,9 +14,7 @@ from terradapt.export.onnx import INPUT, import_onnx
 from terradapt.predictors.onnx import normalize
 
 
-def quantize_nncf(
-    source: Path, path: Path, spec: InputSpec, images: NDArray[np.uint8]
-) -> Path:
+def quantize_nncf(source: Path, path: Path, spec: InputSpec, images: NDArray[np.uint8]) -> Path:
     """Write an INT8 model whose ranges and corrected biases NNCF chose; return its path.
 
     Args:

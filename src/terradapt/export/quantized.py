@@ -177,16 +177,16 @@ def _quantized(
         images = sample.calibration.images
         return quantize_nncf(plain.path, work / "nncf.onnx", meta.spec, images), ()
     quantizer = Quantizer(plain.path, work, meta.spec, sample.calibration.images)
-    probes = sample.calibration.images[:PROBES, :, :PROBE_SIDE, :PROBE_SIDE]
-    if plain.facts.window == plain.facts.multiple:
-        probes = sample.calibration.images[:1]
+    fixed = plain.facts.window == plain.facts.multiple
+    side = plain.facts.window if fixed else PROBE_SIDE
+    probes = spread(sample.calibration.images, 1 if fixed else PROBES)[:, :, :side, :side]
 
     def run(file: Path) -> NDArray[np.float32]:
         return raw_scores(file, meta, probes)
 
     change = sensitivity(quantizer, run, advance)
     budget = _budget(plain.path, quantizer.folder / "all.onnx")
-    held = sample.calibration.images[: 4 * PROBES]
+    held = spread(sample.calibration.images, 4 * PROBES)
     reference = raw_scores(plain.path, meta, held).argmax(1)
 
     def agreement(file: Path) -> float:
@@ -194,6 +194,11 @@ def _quantized(
 
     file, layers, _ = choose(quantizer, change, agreement, budget, advance)
     return file, layers
+
+
+def spread(images: NDArray[np.uint8], count: int) -> NDArray[np.uint8]:
+    """Return up to ``count`` windows, evenly over all, which lie in the order of their scenes."""
+    return images[np.unique(np.linspace(0, len(images) - 1, count).round().astype(int))]
 
 
 def _budget(plain: Path, quantized: Path) -> int:

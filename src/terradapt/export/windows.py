@@ -13,6 +13,7 @@ from terradapt.classes import IGNORE, ClassMap
 from terradapt.config import InputSpec
 from terradapt.data import Dataset, Item, open_dataset
 from terradapt.data.dataset import INDEX_NAME
+from terradapt.data.splits import SPLITS_NAME
 from terradapt.errors import DataError
 from terradapt.grid import Window
 from terradapt.raster import SceneReader
@@ -71,7 +72,7 @@ def collect(
     """
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder", "give a folder with scenes to calibrate on")
-    if (folder / INDEX_NAME).is_file():
+    if (folder / INDEX_NAME).is_file() or (folder / SPLITS_NAME).is_file():
         return _of_dataset(open_dataset(folder), spec, classes, side, count, splits, seed)
     files = _rasters(folder / "images") or _rasters(folder)
     if not files:
@@ -156,15 +157,36 @@ def _item_windows(
     seed: int,
 ) -> list[tuple[NDArray[np.uint8], NDArray[np.uint8]]]:
     found: list[tuple[NDArray[np.uint8], NDArray[np.uint8]]] = []
+    zoom = spec.resolution / item.resolution if spec.resolution and item.resolution else 1.0
+    native = max(1, round(side * zoom))
     blank = np.full((side, side), IGNORE, np.uint8)
-    for window in places(item.height, item.width, side, seed):
+    for window in places(item.height, item.width, native, seed):
         if len(found) == count:
             break
-        image = dataset.read_image(item, window, spec)
-        mask = dataset.read_mask(item, window) if labelled else blank
+        image = resample(dataset.read_image(item, window, spec), side)
+        mask = resample_ids(dataset.read_mask(item, window), side) if labelled else blank
         if not labelled or (mask != IGNORE).mean() >= MIN_VALID:
             found.append((image, mask))
     return found
+
+
+def resample(image: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
+    """Resample an image (C, N, N) to (C, S, S): averages of areas, or bilinear when it grows."""
+    if image.shape[-1] == side:
+        return image
+    import torch
+
+    mode = "area" if image.shape[-1] > side else "bilinear"
+    x = torch.from_numpy(image)[None].float()
+    resized = torch.nn.functional.interpolate(x, (side, side), mode=mode)[0]
+    values: NDArray[np.uint8] = resized.round().clamp(0, 255).to(torch.uint8).numpy()
+    return values
+
+
+def resample_ids(ids: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
+    """Take the ids (N, N) at the centres of (S, S) pixels."""
+    at = ((np.arange(side) + 0.5) * ids.shape[0] / side).astype(int)
+    return ids[at][:, at]
 
 
 def _rasters(folder: Path) -> list[Path]:
