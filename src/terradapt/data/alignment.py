@@ -21,9 +21,9 @@ from terradapt.grid import Window
 
 SIDE = 256  # px of a patch, at most
 REACH = 24  # px, largest shift looked for
-PATCHES = 96  # of an image, at most
+PATCHES = 256  # of an image, at most
 WARN = 2.0  # px
-_SURE = 4.0  # standard errors
+_SURE = 5.0  # standard errors
 _LEAST_PATCHES = 6
 _MANY_PATCHES, _MUCH = 24, 0.15  # one of both, else one image's peak may be chance
 _APART = 3 * np.sqrt(3)  # 3 standard errors of a third: a third's peak beyond it is another peak
@@ -65,11 +65,13 @@ class Shift:
 
     @property
     def is_off(self) -> bool:
-        """Whether the label is shifted by 2 px or more beyond doubt (4 standard errors)."""
+        """Whether the label is shifted by 2 px or more beyond doubt (5 standard errors)."""
         return self.is_clear and self.distance >= max(WARN, _SURE * self.error)
 
 
-def image_surfaces(image: Read, mask: Read, height: int, width: int) -> list[Surface]:
+def image_surfaces(
+    image: Read, mask: Read, height: int, width: int, patches: int = PATCHES
+) -> list[Surface]:
     """Return the surface of every patch of one image that has borders; may be empty.
 
     Args:
@@ -77,9 +79,10 @@ def image_surfaces(image: Read, mask: Read, height: int, width: int) -> list[Sur
         mask: Reads (H, W) class ids of a window.
         height: Rows of the image, px.
         width: Columns of the image, px.
+        patches: At most, spread over the image.
     """
     found = []
-    for window in _patches(height, width):
+    for window in _patches(height, width, patches):
         ids = mask(window)
         if _classes(ids).size < 2:
             continue
@@ -169,8 +172,8 @@ def _classes(ids: NDArray[np.uint8]) -> NDArray[np.int64]:
     return np.flatnonzero(counts >= _LEAST_PIXELS)
 
 
-def _patches(height: int, width: int) -> list[Window]:
-    """Patches on a lattice that keeps the reach from the edge, an even choice of ``PATCHES``."""
+def _patches(height: int, width: int, most: int) -> list[Window]:
+    """Patches on a lattice that keeps the reach from the edge, an even choice of ``most``."""
     inner = height - 2 * REACH, width - 2 * REACH
     side = min(SIDE, inner[0] // 3, inner[1] // 3)
     if side < REACH:
@@ -179,5 +182,5 @@ def _patches(height: int, width: int) -> list[Window]:
         np.linspace(REACH, REACH + n - side, -(-n // side)).round().astype(int) for n in inner
     )
     windows = [Window(int(r), int(c), side, side) for r in rows for c in cols]
-    chosen = np.linspace(0, len(windows) - 1, min(PATCHES, len(windows))).round().astype(int)
+    chosen = np.linspace(0, len(windows) - 1, min(most, len(windows))).round().astype(int)
     return [windows[i] for i in chosen]

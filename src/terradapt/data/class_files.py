@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -177,6 +177,26 @@ def _colour_labels(
 def _check_known(
     scans: Mapping[Path, LabelScan], form: LabelForm, classes: ClassMap, grey: bool
 ) -> None:
+    for _, error in _unknown(scans, form, classes, grey):
+        raise error
+
+
+def unknown_values(
+    scans: Mapping[Path, LabelScan], stated: ClassFile
+) -> list[tuple[Path, DataError]]:
+    """Return an error for every label with values or colours that the classes file lacks."""
+    grey = all(_is_grey(scan) for scan in scans.values())
+    if not grey and not stated.coloured:
+        return []
+    form = LabelForm("colour", {}, (), stated.ignored_colours)
+    if grey:
+        form = _stated_form(stated, _totals(scans, grey))
+    return list(_unknown(scans, form, stated.classes, grey))
+
+
+def _unknown(
+    scans: Mapping[Path, LabelScan], form: LabelForm, classes: ClassMap, grey: bool
+) -> Iterator[tuple[Path, DataError]]:
     for path, scan in sorted(scans.items()):
         counts = _grey_counts(scan) if grey else scan.counts
         wrong = {v: n for v, n in counts.items() if form.class_of(v, classes) < 0}
@@ -185,10 +205,11 @@ def _check_known(
             shown = f"label value {value}"
             if form.kind == "colour":
                 shown = f"colour {value >> 16},{(value >> 8) & 255},{value & 255}"
-            raise DataError(
+            error = DataError(
                 f"{path}: {shown} is no class ({wrong[value]} pixels; {len(wrong)} unknown in all)",
                 "mend the label, or add it to the classes file (a class, or 'ignore')",
             )
+            yield path, error
 
 
 def _is_binary(counts: Mapping[int, int]) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,11 +13,12 @@ import shapely
 from numpy.typing import NDArray
 
 from terradapt.classes import IGNORE
+from terradapt.data.dataset import Dataset, Item
 from terradapt.data.labels import VectorForm
 from terradapt.data.vector_files import Features, read_features
 from terradapt.errors import DataError
 from terradapt.grid import Window
-from terradapt.raster import rasterize
+from terradapt.raster import SceneReader, rasterize
 from terradapt.raster.crs import locate_points, metric_crs, move_origin, move_points, parse_crs
 
 _ARC_SEGMENTS = 16  # of a quarter circle, round line ends
@@ -173,6 +175,17 @@ def vector_source(path: Path, form: VectorForm) -> VectorSource:
             _OPEN.popitem(last=False)
     _OPEN.move_to_end(key)
     return _OPEN[key]
+
+
+def uncovered(dataset: Dataset, path: Path, items: Sequence[Item]) -> tuple[int, int]:
+    """Return how many geometries of a label file touch none of the images, and how many are."""
+    assert dataset.label.vector is not None
+    source = vector_source(path, dataset.label.vector)
+    touched = np.zeros(len(source.geometries), bool)
+    for item in items:
+        with SceneReader(item.image) as file:
+            touched[source.covers(item.window, file.crs, file.transform, str(item.image))] = True
+    return int((~touched).sum()), len(touched)
 
 
 _OPEN: OrderedDict[tuple[str, int, int, str], VectorSource] = OrderedDict()

@@ -1,0 +1,71 @@
+"""One training step, measured: for the estimate of a recipe's time and memory."""
+
+from __future__ import annotations
+
+import resource
+import sys
+import time
+from typing import Any
+
+from terradapt.config import RunConfig
+
+_OPTIMISER_STATES = 3  # gradient and the two moments of AdamW, each as large as the weight
+
+
+def measure_step(config: RunConfig, num_classes: int) -> dict[str, Any]:
+    """Run a forward and backward pass of the recipe's model on one crop, and scale to the batch.
+
+    Args:
+        config: The recipe; its weights are left random.
+        num_classes: Of the dataset.
+
+    Returns:
+        ``device``, ``step_seconds`` of a whole batch, ``memory_bytes`` of weights, gradients,
+        optimiser and activations.
+    """
+    import torch
+
+    from terradapt import models
+
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    encoder = config.model.encoder.model_copy(update={"weights": None})
+    channels = len(config.data.bands)
+    plan = config.model.model_copy(update={"encoder": encoder, "in_channels": channels})
+    model = models.build(plan, num_classes).to(device).train()
+    image = torch.rand(2, channels, config.data.crop, config.data.crop, device=device)
+    mask = torch.zeros(2, config.data.crop, config.data.crop, dtype=torch.long, device=device)
+    before = _used(device)
+    seconds = min(_pass(model, image, mask) for _ in range(2))
+    activations = max(0, _used(device) - before)
+    weights = sum(p.numel() * p.element_size() for p in model.parameters())
+    trained = sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad)
+    return {
+        "device": "the GPU" if device.type == "cuda" else "the CPU",
+        "step_seconds": seconds / len(image) * config.train.batch * config.train.accumulate,
+        "memory_bytes": weights
+        + trained * _OPTIMISER_STATES
+        + activations * config.train.batch // len(image),
+    }
+
+
+def _pass(model: Any, image: Any, mask: Any) -> float:
+    import torch
+    from torch.nn import functional
+
+    start = time.perf_counter()
+    logits = model(image).logits
+    functional.cross_entropy(logits, mask).backward()
+    if image.is_cuda:
+        torch.cuda.synchronize()
+    model.zero_grad(set_to_none=True)
+    return time.perf_counter() - start
+
+
+def _used(device: Any) -> int:
+    """Peak bytes so far: of the device, or of this process."""
+    import torch
+
+    if device.type == "cuda":
+        return int(torch.cuda.max_memory_allocated(device))
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return int(peak) if sys.platform == "darwin" else int(peak) * 1024

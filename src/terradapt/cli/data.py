@@ -1,0 +1,160 @@
+"""``terradapt data``: prepare a dataset by name; ``terradapt data check``: the pre-flight."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from terradapt.data.check import CheckReport
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verb to the command line."""
+    app.command("data")(data)
+    app.command("datasets")(datasets)
+
+
+def data(
+    name: Annotated[str, typer.Argument(help="A dataset (see terradapt datasets), or 'check'.")],
+    source: Annotated[Path, typer.Argument(help="Folder of its files; of 'check': the dataset.")],
+    options: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[KEY=VALUE]...", help="Options, for example split=paper."),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("-o", "--output", help="Folder of the result; of 'check': an HTML page."),
+    ] = None,
+    recipe: Annotated[
+        str | None, typer.Option(help="Also estimate memory and time of this recipe.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the check as JSON.")] = False,
+) -> None:
+    """The result of `terradapt data NAME SRC -o DIR` is a dataset: index, splits, statistics.
+
+    `terradapt data check DIR` prints the pre-flight of a prepared dataset or a bare folder: CRS,
+    resolution, alignment, nodata, classes, leaks, unreadable files, and with --recipe memory and
+    time. It ends with status 2 when a training run would stop.
+    """
+    values = _options(options or [])
+    if name == "check":
+        _check(source, values, output, recipe, as_json)
+        return
+    _prepare(name, source, values, output, recipe)
+
+
+def datasets(
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """The result of `terradapt datasets` is the list of datasets that can be prepared."""
+    from terradapt.data import DATASETS
+
+    rows = [{"name": n, "description": _summary(t)} for n, t in DATASETS.items()]
+    if as_json:
+        typer.echo(json.dumps(rows, indent=2))
+        return
+    width = max(len(r["name"]) for r in rows)
+    for row in rows:
+        typer.echo(f"{row['name']:{width}}  {row['description']}")
+
+
+def _prepare(
+    name: str, source: Path, values: Mapping[str, Any], output: Path | None, recipe: str | None
+) -> None:
+    from terradapt.cli._progress import progress
+    from terradapt.data import DATASETS
+    from terradapt.data.check_page import write_page
+    from terradapt.data.check_text import to_dict
+    from terradapt.data.dataset import write_json
+    from terradapt.errors import ConfigError
+
+    if name not in DATASETS:
+        raise ConfigError(f"no dataset '{name}'", f"use one of: {', '.join(DATASETS)}, or check")
+    if output is None:
+        raise ConfigError("no folder for the result", "name it with -o DIR")
+    dataset = _function(DATASETS[name])(source, output, values, progress)
+    counts = ", ".join(f"{k} {len(v)}" for k, v in dataset.splits.items())
+    typer.echo(f"{name}: {len(dataset.items)} images ({counts}) in {output}")
+    report, estimate = _checked(output, values, recipe, pictures=True)
+    write_json(output / "check.json", to_dict(report, estimate))
+    page = write_page(report, output / "report.html", estimate)
+    _print(report, estimate)
+    typer.echo(f"report: {page}")
+    report.raise_first()
+
+
+def _check(
+    root: Path, values: Mapping[str, Any], output: Path | None, recipe: str | None, as_json: bool
+) -> None:
+    from terradapt.data.check_page import require_page, write_page
+    from terradapt.data.check_text import to_dict
+
+    if output is not None:
+        require_page()
+    report, estimate = _checked(root, values, recipe, pictures=output is not None)
+    if as_json:
+        typer.echo(json.dumps(to_dict(report, estimate), indent=2))
+    else:
+        _print(report, estimate)
+    if output is not None:
+        page = write_page(report, output, estimate)
+        typer.echo(f"page: {page}", err=as_json)
+    report.raise_first()
+
+
+def _checked(
+    root: Path, values: Mapping[str, Any], recipe: str | None, *, pictures: bool
+) -> tuple[CheckReport, dict[str, Any]]:
+    from terradapt.cli._progress import progress
+    from terradapt.config import load_config
+    from terradapt.data.check import check_dataset
+    from terradapt.data.prepare_folder import OPTIONS, folder_config
+
+    config = folder_config({k: v for k, v in values.items() if k in OPTIONS})
+    run = load_config(recipe) if recipe else None
+    report = check_dataset(root, config, progress, pictures=pictures)
+    estimate: dict[str, Any] = {}
+    if run is not None and report.dataset is not None and not report.of("error"):
+        from terradapt.cli._require import require
+        from terradapt.cli._step import measure_step
+        from terradapt.data.estimate import estimate_run
+
+        require("the estimate of a recipe", "train", "torch", "timm")
+        estimate = estimate_run(report.dataset, run, measure_step)
+    return report, estimate
+
+
+def _print(report: CheckReport, estimate: Mapping[str, Any]) -> None:
+    from terradapt.data.check_text import render_text
+
+    typer.echo(render_text(report, estimate))
+
+
+def _options(pairs: list[str]) -> dict[str, Any]:
+    import yaml
+
+    from terradapt.errors import ConfigError
+
+    values: dict[str, Any] = {}
+    for pair in pairs:
+        key, sep, text = pair.partition("=")
+        if not sep or not key:
+            raise ConfigError(f"'{pair}' is no option", "write it as key=value")
+        values[key.strip()] = yaml.safe_load(text) if text else None
+    return values
+
+
+def _function(target: str) -> Callable[..., Any]:
+    module, _, name = target.partition(":")
+    found: Callable[..., Any] = getattr(import_module(module), name)
+    return found
+
+
+def _summary(target: str) -> str:
+    return (_function(target).__doc__ or "").strip().splitlines()[0]

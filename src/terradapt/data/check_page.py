@@ -1,0 +1,128 @@
+"""The pre-flight as one HTML page without anything outside it."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Mapping
+from importlib import import_module, resources
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from terradapt.data.check import CheckReport, class_pixels
+from terradapt.data.check_text import render_text
+from terradapt.errors import MissingExtraError, OutputError
+
+TEMPLATE = "check.html.j2"
+_ROWS = 300  # of the table of images
+
+
+def require_page() -> None:
+    """Refuse early when the page's libraries are missing.
+
+    Raises:
+        MissingExtraError: jinja2 or Pillow is not installed.
+    """
+    try:
+        for name in ("jinja2", "PIL"):
+            import_module(name)
+    except ImportError as error:
+        raise MissingExtraError("the HTML page", "report") from error
+
+
+def write_page(report: CheckReport, path: Path, estimate: Mapping[str, Any] | None = None) -> Path:
+    """Write the page beside ``path``, then rename it.
+
+    Raises:
+        MissingExtraError: jinja2 or Pillow is not installed.
+        OutputError: The folder cannot be written.
+    """
+    page = render_page(report, estimate)
+    part = path.with_name(f".{path.name}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part.write_text(page, "utf-8")
+        part.replace(path)
+    except OSError as error:
+        raise OutputError(
+            f"{path}: cannot be written ({error.strerror})", "choose another place with -o"
+        ) from error
+    finally:
+        part.unlink(missing_ok=True)
+    return path
+
+
+def render_page(report: CheckReport, estimate: Mapping[str, Any] | None = None) -> str:
+    """Return the page.
+
+    Raises:
+        MissingExtraError: jinja2 or Pillow is not installed.
+    """
+    require_page()
+    from jinja2 import Environment, StrictUndefined
+
+    dataset = report.dataset
+    split_of = {i: s for s, ids in dataset.splits.items() for i in ids} if dataset else {}
+    table = class_pixels(report)
+    splits = [s for s in table if sum(table[s])]
+    source = (resources.files(__package__) / TEMPLATE).read_text("utf-8")
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    return environment.from_string(source).render(
+        name=dataset.name if dataset else Path(report.root).absolute().name,
+        report=report,
+        summary=_summary(report, estimate),
+        splits=splits,
+        classes=_class_rows(report, table, splits),
+        thumbs=[
+            {"id": i, "split": split_of.get(i), "image": _jpeg(t.image), "label": _png(t.label)}
+            for i, t in report.thumbs.items()
+        ],
+        facts=report.facts[:_ROWS],
+        hidden=max(0, len(report.facts) - _ROWS),
+        split_of=split_of,
+    )
+
+
+def _summary(report: CheckReport, estimate: Mapping[str, Any] | None) -> str:
+    """The text without the findings, which have a section of their own."""
+    quiet = CheckReport(report.root, report.dataset, report.facts, [], report.shift, report.index)
+    quiet.leaks = report.leaks
+    return render_text(quiet, estimate).rsplit("\n", 1)[0]
+
+
+def _class_rows(
+    report: CheckReport, table: Mapping[str, list[int]], splits: list[str]
+) -> list[dict[str, Any]]:
+    if report.dataset is None or not splits:
+        return []
+    classes = report.dataset.classes
+    return [
+        {
+            "name": name,
+            "colour": "#{:02x}{:02x}{:02x}".format(*classes.colours[i]),
+            "cells": [(table[s][i], table[s][i] / sum(table[s])) for s in splits],
+        }
+        for i, name in enumerate(classes.names)
+    ]
+
+
+def _jpeg(picture: NDArray[np.uint8]) -> str:
+    return _uri(picture, "JPEG", quality=80)
+
+
+def _png(picture: NDArray[np.uint8]) -> str:
+    return _uri(picture, "PNG", optimize=True)
+
+
+def _uri(picture: NDArray[np.uint8], kind: str, **options: Any) -> str:
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    Image.fromarray(picture).save(buffer, kind, **options)
+    text = base64.b64encode(buffer.getvalue()).decode("ascii")
+    return f"data:image/{kind.lower()};base64,{text}"

@@ -1,0 +1,142 @@
+"""The pre-flight as text and as plain values for JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from terradapt.data.alignment import Shift
+from terradapt.data.check import CheckReport, class_pixels
+
+_MARKS = {"error": "ERROR", "warning": "warning", "note": "note"}
+
+
+def render_text(report: CheckReport, estimate: Mapping[str, Any] | None = None) -> str:
+    """Return the report as lines for a terminal.
+
+    Args:
+        report: What was found.
+        estimate: Memory and time of a recipe, from :func:`terradapt.data.estimate`.
+    """
+    lines = [f"dataset  {report.root}", *_facts(report), *_classes(report)]
+    if report.shift is not None:
+        lines.append(f"labels   {shift_text(report.shift)}")
+    if report.dataset is not None and report.dataset.splits:
+        lines.append(f"leaks    {len(report.leaks) or 'none'} between train and the other splits")
+    lines += estimate_lines(estimate or {})
+    for problem in report.problems:
+        lines += [f"{_MARKS[problem.level]}: {problem.message}", f"  -> {problem.fix}"]
+    counts = [f"{len(report.of(level))} {level}s" for level in _MARKS]
+    return "\n".join([*lines, ", ".join(counts)])
+
+
+def _facts(report: CheckReport) -> list[str]:
+    facts = [f for f in report.facts if f.width]
+    if not facts:
+        return [f"images   {len(report.facts)}"]
+    pixels = sum(f.width * f.height for f in facts)
+    sides = sorted({(f.width, f.height) for f in facts})
+    size = f"{sides[0][0]} x {sides[0][1]}"
+    if len(sides) > 1:
+        size += f" to {sides[-1][0]} x {sides[-1][1]}"
+    known = [f.resolution for f in facts if f.resolution]
+    scale = f"{min(known):.3g} to {max(known):.3g} m/px" if known else "unknown"
+    valid = sum(f.valid * f.width * f.height for f in facts) / pixels
+    crs = ", ".join(sorted({f.crs or "none" for f in facts})[:4])
+    kinds = ", ".join(sorted({f"{f.bands} x {f.dtype}" for f in facts}))
+    lines = [
+        f"images   {len(report.facts)}, {pixels / 1e6:.1f} Mpx, {size} px, {kinds}",
+        f"CRS      {crs}; resolution {scale}",
+        f"nodata   {1 - valid:.2%} of the pixels; values {_nodata(report)}",
+    ]
+    if report.dataset is not None and report.dataset.splits:
+        parts = ", ".join(f"{k} {len(v)}" for k, v in report.dataset.splits.items())
+        lines.append(f"splits   {parts} ({report.dataset.protocol})")
+    return lines
+
+
+def _nodata(report: CheckReport) -> str:
+    values = sorted({f.nodata for f in report.facts if f.nodata is not None})
+    return ", ".join(f"{v:g}" for v in values[:4]) or "none stated"
+
+
+def _classes(report: CheckReport) -> list[str]:
+    table = class_pixels(report)
+    if not table or report.dataset is None:
+        return []
+    splits = [s for s in table if sum(table[s])]
+    names = report.dataset.classes.names
+    width = max(map(len, names))
+    lines = [f"classes  {'':{width}}" + "".join(f"{s:>9}" for s in splits)]
+    for number, name in enumerate(names):
+        shares = (table[s][number] / sum(table[s]) for s in splits)
+        lines.append(f"         {name:{width}}" + "".join(f"{v:9.2%}" for v in shares))
+    ignored = sum(report.index.ignored.values()) if report.index else 0
+    every = ignored + sum(table["all"])
+    return [*lines, f"         {ignored / max(1, every):.2%} of the label pixels are ignored"]
+
+
+def shift_text(shift: Shift) -> str:
+    """Return a shift in words."""
+    error = f"{shift.error:.1f} px" if np.isfinite(shift.error) else "unknown"
+    place = f"shift {shift.rows:+.1f} rows, {shift.cols:+.1f} columns (standard error {error})"
+    return place if shift.is_clear else f"{place}: too vague to tell"
+
+
+def estimate_lines(estimate: Mapping[str, Any]) -> list[str]:
+    """Return the estimate of a recipe as lines."""
+    if not estimate:
+        return []
+    lines = [
+        f"recipe   {estimate['recipe']}: {estimate['crops']} crops of {estimate['crop']} px an "
+        f"epoch, {estimate['steps']} steps in {estimate['epochs']} epochs",
+        f"reading  {estimate['crops_per_second']:.3g} crops/s in one process, images held in "
+        f"memory {size_text(estimate['held_bytes'])}",
+    ]
+    if "step_seconds" in estimate:
+        lines.append(
+            f"training about {time_text(estimate['hours'] * 3600)} on {estimate['device']} "
+            f"({estimate['step_seconds']:.2g} s a step measured), about "
+            f"{size_text(estimate['memory_bytes'])} of memory"
+        )
+    return lines
+
+
+def size_text(size: float) -> str:
+    """Return bytes as MB or GB."""
+    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.0f} MB"
+
+
+def time_text(seconds: float) -> str:
+    """Return seconds as s, min or h."""
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+def to_dict(report: CheckReport, estimate: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Return the report as plain values for JSON."""
+    dataset = report.dataset
+    shift = report.shift
+    return {
+        "dataset": str(report.root),
+        "name": dataset.name if dataset else Path(report.root).name,
+        "classes": dataset.classes.to_dict() if dataset else None,
+        "label": dataset.label.to_dict() if dataset else None,
+        "splits": {k: list(v) for k, v in dataset.splits.items()} if dataset else {},
+        "protocol": dataset.protocol if dataset else None,
+        "class_pixels": class_pixels(report),
+        "shift": None if shift is None else _shift_values(shift),
+        "leaks": [leak.__dict__ for leak in report.leaks],
+        "problems": [p.__dict__ for p in report.problems],
+        "estimate": dict(estimate) if estimate else None,
+        "items": [f.to_dict() for f in report.facts],
+    }
+
+
+def _shift_values(shift: Shift) -> dict[str, Any]:
+    error = shift.error if np.isfinite(shift.error) else None
+    return {**shift.__dict__, "error": error, "clear": shift.is_clear}
