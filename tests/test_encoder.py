@@ -10,9 +10,10 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from terradapt.config import EncoderConfig
+from terradapt.config import EncoderConfig, ModelConfig
 from terradapt.errors import CheckpointError, ConfigError
 from terradapt.models import build, default_config
+from terradapt.models import resolve as resolve_model
 from terradapt.models.adapters import Adapter
 from terradapt.models.encoder import (
     IMAGENET,
@@ -227,6 +228,22 @@ def test_metadata_of_the_file_completes_the_config(tmp_path: Path, whole: nn.Mod
     assert mean == (0.5, 0.4, 0.3, pytest.approx(0.4))
     kinds = {type(m).__name__ for m in from_config(config).modules()}
     assert "Conv2dSame" in kinds
+
+
+def test_resolved_model_needs_the_file_no_more(tmp_path: Path, whole: nn.Module) -> None:
+    path = tmp_path / "w.safetensors"
+    save_file(whole.state_dict(), path, {"pad_type": "same"})
+    config = resolve_model(ModelConfig(encoder=EncoderConfig(name=SMALL, weights=str(path))))
+    model = build(config, 3).eval()
+    path.unlink()
+    bare = config.model_copy(
+        update={"encoder": config.encoder.model_copy(update={"weights": None})}
+    )
+    twin = build(bare, 3).eval()
+    twin.load_state_dict(model.state_dict())
+    x = torch.randn(1, 3, 64, 64)
+    with torch.no_grad():
+        assert torch.equal(model(x).logits, twin(x).logits)
 
 
 def test_normalization_without_a_file() -> None:

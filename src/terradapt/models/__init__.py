@@ -111,8 +111,6 @@ def build(config: ModelConfig, num_classes: int) -> SegmentationModel:
         ConfigError: No such model, encoder or option, or a number of classes it cannot have.
         CheckpointError: The encoder's weight file cannot be read or does not fit.
     """
-    from terradapt.models.encoder import resolve
-
     line = entry(config.name)
     if num_classes < 2 or (line.binary and num_classes != 2):
         wanted = "exactly 2" if line.binary else "at least 2"
@@ -121,10 +119,25 @@ def build(config: ModelConfig, num_classes: int) -> SegmentationModel:
             f"give {wanted} classes, background among them",
         )
     options = parse_options(config)
-    config = config.model_copy(update={"encoder": resolve(config.encoder)})
+    config = resolve(config)
     model: SegmentationModel = line.load().from_config(config, num_classes, options)
     model.config = config
     return model
+
+
+def resolve(config: ModelConfig) -> ModelConfig:
+    """Complete a config with what its encoder's weight file says of itself.
+
+    A run starts with this, so that its checkpoints build the same model without the file.
+
+    Raises:
+        CheckpointError: The weight file cannot be read.
+    """
+    if config.encoder.weights is None:
+        return config
+    from terradapt.models.encoder import resolve as resolve_encoder
+
+    return config.model_copy(update={"encoder": resolve_encoder(config.encoder)})
 
 
 def parse_options(config: ModelConfig) -> Any:

@@ -31,7 +31,7 @@ from terradapt.data.reading import ItemReader
 from terradapt.data.sampling import CropDataset
 from terradapt.errors import CheckpointError, ConfigError, DataError
 from terradapt.metrics.confusion import Confusion
-from terradapt.models import build
+from terradapt.models import build, resolve
 from terradapt.models.encoder import encoder_normalization
 from terradapt.predictors.torch import TorchPredictor, normalize
 from terradapt.scene import predict_blocks
@@ -74,7 +74,7 @@ class Trainer:
         resume: bool = False,
     ) -> None:
         _require_items(dataset, "train")
-        self.config = config
+        self.config = config = config.model_copy(update={"model": resolve(config.model)})
         self.dataset = dataset
         self.run = Run(folder)
         AcceleratorState._reset_state()  # runs of one process may differ in precision
