@@ -113,6 +113,22 @@ def test_percentiles_are_those_of_the_valid_pixels(tmp_path):
     np.testing.assert_array_equal(part, found[:, 150:190, 20:50])
 
 
+@pytest.mark.parametrize("interleave", ["pixel", "band"])
+def test_a_sparse_file_reads_as_nodata_where_blocks_are_missing(tmp_path, interleave):
+    path, pixels = tmp_path / "scene.tif", np.zeros((3, 900, 900), np.uint8)
+    pixels[:, 300:400, 600:700] = noise(100, 100)
+    profile = {"driver": "GTiff", "count": 3, "height": 900, "width": 900, "dtype": "uint8",
+               "nodata": 0, "crs": UTM, "transform": PLACE, "tiled": True, "blockxsize": 256,
+               "blockysize": 256, "sparse_ok": True, "interleave": interleave}  # fmt: skip
+    with rasterio.open(path, "w", **profile) as file:
+        file.write(pixels[:, 256:512, 512:768], window=rasterio.windows.Window(512, 256, 256, 256))
+    with SceneReader(path, RGB) as reader:
+        for window in (Window(0, 0, 900, 900), Window(250, 500, 80, 300), Window(700, 0, 99, 99)):
+            found, valid = reader.read(window)
+            np.testing.assert_array_equal(found, pixels[(slice(None), *window.slices)])
+            np.testing.assert_array_equal(valid, found.any(0))
+
+
 def test_an_all_nodata_scene_reads_as_nothing(tmp_path):
     pixels = np.zeros((3, 60, 70), np.uint16)
     path = write_scene(tmp_path / "scene.tif", pixels, nodata=0)

@@ -11,7 +11,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 from rasterio.crs import CRS
-from rasterio.enums import ColorInterp, MaskFlags, Resampling
+from rasterio.enums import Interleaving, MaskFlags, Resampling
 from rasterio.errors import RasterioError
 from rasterio.transform import Affine
 from rasterio.warp import transform as warp_points
@@ -114,7 +114,7 @@ class SceneReader:
         shape = (window.height, window.width)
         kind = np.dtype(np.uint8 if self.spec else self.dtype)
         inside = window.intersect(Window(0, 0, self.height, self.width))
-        if inside is None:
+        if inside is None or self._missing(inside):
             return np.zeros((len(self.indexes), *shape), kind), np.zeros(shape, bool)
         pixels, valid = self._read_inside(inside)
         if inside == window:
@@ -124,6 +124,19 @@ class SceneReader:
         rows, cols = inside.shift(-window.row, -window.col).slices
         full[:, rows, cols], mask[rows, cols] = pixels, valid
         return full, mask
+
+    def _missing(self, window: Window) -> bool:
+        """Tell whether a sparse GeoTIFF has not one of a window's blocks: all nodata, unread."""
+        if not self._sparse:
+            return False
+        rows, cols = self._file.block_shapes[0]
+        bands = self.indexes if self._file.interleaving == Interleaving.band else (1,)
+        return not any(
+            self._file.get_tag_item(f"BLOCK_OFFSET_{x}_{y}", "TIFF", bidx=band)
+            for band in bands
+            for y in range(window.row // rows, -(-window.bottom // rows))
+            for x in range(window.col // cols, -(-window.right // cols))
+        )
 
     def pixel_area(self, row: int) -> float | None:
         """Return square metres of a pixel of a row; None without a CRS."""
@@ -170,7 +183,10 @@ class SceneReader:
         if self._masked:
             valid &= (self._raw(window, self.indexes[:1], mask=True) > 0)[0]
         elif self.nodata is not None and not math.isnan(self.nodata):
-            valid &= (raw != self.nodata).any(0)
+            shown = raw[0] != self.nodata
+            for band in raw[1:]:
+                shown |= band != self.nodata
+            valid &= shown
         if raw.dtype.kind == "f":
             valid &= np.isfinite(raw).all(0)
         return valid
@@ -259,6 +275,8 @@ class SceneReader:
         self.height = max(1, round(file.height * factor))
         self._scale = (file.height / self.height, file.width / self.width)
         self._scaled = (self.width, self.height) != (file.width, file.height)
+        plain = file.driver == "GTiff" and not self._scaled and not self._masked
+        self._sparse = plain and self.nodata is not None and self.nodata == file.nodata
         self.transform: Affine = file.transform
         if self._scaled:
             self.transform = zoomed(file.transform, *self._scale)
@@ -359,6 +377,3 @@ def _family(dtype: str) -> str:
 
 def _listed(values: Sequence[Any]) -> str:
     return ", ".join(str(v) for v in values) or "none"
-
-
-__all__ = ["ColorInterp", "SceneReader", "ground_resolution"]
