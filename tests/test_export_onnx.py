@@ -8,8 +8,8 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from export_files import LAND, pixels, small
 
+from export_files import LAND, pixels, small
 from terradapt import checkpoint
 from terradapt.errors import CheckpointError, ConfigError
 from terradapt.export import metadata, run

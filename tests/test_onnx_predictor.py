@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
+
 from onnx_files import CLASSES, SPEC, WEIGHTS, tiny_proto, values, with_external_data, write_tiny
 from scene_files import noise, write_scene
-
 from terradapt.errors import CheckpointError, SceneError
 from terradapt.predictors import load
 from terradapt.predictors.onnx import OnnxPredictor

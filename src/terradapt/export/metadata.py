@@ -10,9 +10,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from terradapt import __version__
 from terradapt.checkpoint import Meta
 from terradapt.predictors.onnx_file import FORMAT, KEY
+from terradapt.version import __version__
 
 OVERLAP = 25
 """Per cent of a tile that Deepness reads twice."""

@@ -35,7 +35,7 @@ def _parity(parity: Mapping[str, Any] | None) -> list[str]:
     if not parity:
         return []
     return [
-        "## Parity with the checkpoint",
+        "## Parity of the float32 graph with the checkpoint",
         "",
         f"{parity['windows']} windows ({parity['source']}), {parity['pixels']} pixels: "
         f"{'passed' if parity['passed'] else 'NOT passed'}.",
