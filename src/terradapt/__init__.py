@@ -8,11 +8,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from terradapt.version import __version__
+
 if TYPE_CHECKING:
     from terradapt.models.contract import SegmentationModel
     from terradapt.scene import Predictor
 
-__version__ = "0.1.0"
 __all__ = ["__version__", "build", "load"]
 
 

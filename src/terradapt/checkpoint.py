@@ -22,12 +22,12 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from terradapt import __version__
 from terradapt.classes import ClassMap
 from terradapt.config import InputSpec, RunConfig
 from terradapt.errors import CheckpointError, ConfigError, OutputError, TerradaptError
 from terradapt.models import build
 from terradapt.models.contract import SegmentationModel
+from terradapt.version import __version__
 
 FORMAT = "terradapt-1"
 STATE_PREFIX = "state."  # optimiser moments and averages, beside the weights in last.safetensors

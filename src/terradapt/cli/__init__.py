@@ -10,8 +10,8 @@ from typing import Annotated
 
 import typer
 
-from terradapt import __version__
 from terradapt.errors import OutputError, TerradaptError
+from terradapt.version import __version__
 
 DEBUG_VARIABLE = "TERRADAPT_DEBUG"
 

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from terradapt import __version__
 from terradapt.classes import ClassMap
 from terradapt.errors import DataError
 from terradapt.report.output import write_together
+from terradapt.version import __version__
 
 FORMAT = "terradapt-report-1"
 

@@ -8,8 +8,8 @@ from math import ceil
 from typing import Any
 
 import numpy as np
+from affine import Affine
 from numpy.typing import NDArray
-from rasterio.transform import Affine
 
 from terradapt.vector.bridge import BridgeOptions, bridge
 from terradapt.vector.clean import CleanOptions, clean, drop_components, join_chains
