@@ -94,7 +94,7 @@ def find_vaihingen(
     if options.bands not in (None, "IRRG"):
         raise DataError(
             f"{source}: Vaihingen has no {options.bands} imagery",
-            "leave --bands out: its bands are NIR, R, G",
+            "leave bands= out: its bands are NIR, R, G",
         )
     records = _records(roles, "image", options, source, "top_mosaic_09cm_areaN.tif")
     return _benchmark("vaihingen", records, 0.09, VAIHINGEN)
@@ -192,7 +192,7 @@ def _records(
         if bare:
             raise DataError(
                 f"{source}: no surface model for {', '.join(bare[:8])}",
-                "add the DSM files, or leave --dsm out",
+                "add the DSM files, or leave dsm=true out",
             )
     return tuple(_record(t, roles[t], image, options.dsm) for t in labelled)
 

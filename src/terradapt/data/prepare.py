@@ -175,7 +175,7 @@ def prepare_benchmark(
 def _check_split(benchmark: Benchmark, split: str) -> None:
     if split == "official" and benchmark.official is None:
         raise DataError(
-            f"{benchmark.name}: its files state no split", "use --split by_image or --split paper"
+            f"{benchmark.name}: its files state no split", "use split=by_image or split=paper"
         )
     if split == "paper" and benchmark.paper is not None:
         found = {record.id for record in benchmark.records}
@@ -189,7 +189,7 @@ def missing_tiles(name: str, missing: Sequence[str]) -> DataError:
     shown = ", ".join(missing[:8]) + (f" and {len(missing) - 8} more" if len(missing) > 8 else "")
     return DataError(
         f"{name}: {len(missing)} tiles of the paper's split are missing: {shown}",
-        "add their image and label files, or use --split by_image for what is there",
+        "add their image and label files, or use split=by_image for what is there",
     )
 
 
@@ -209,7 +209,7 @@ def _job(benchmark: Benchmark, record: Record, out: Path, options: PrepareOption
 def disk_use(jobs: Sequence[Job]) -> int:
     """Estimate the bytes that jobs will write, from the size of the first one's image.
 
-    Labels compress to about a tenth; crops are counted at the images' uncompressed size.
+    Labels compress to a seventh or less; crops are counted at the images' uncompressed size.
     """
     first = jobs[0]
     with SceneReader(first.record.image) as image:
@@ -221,7 +221,7 @@ def disk_use(jobs: Sequence[Job]) -> int:
 
             crops = windows(image.height, image.width, first.crop, first.overlap)
             cover = sum(w.height * w.width for w in crops) / pixels
-    labels = (2 if first.record.eroded else 1) * 0.1
+    labels = (2 if first.record.eroded else 1) * 0.15
     images = bands + (4 if first.record.extra else 0) if first.crop is not None else 0
     return int(len(jobs) * (pixels * cover * (labels + images) + 65536))
 

@@ -75,7 +75,7 @@ def find_spacenet(
         known = ", ".join(images) or "none"
         raise DataError(
             f"{source}: no {kinds[0]} imagery in it (imagery found: {known})",
-            "give the folder or archives of AOI_2_Vegas and the like, or name --bands",
+            "give the folder or archives of AOI_2_Vegas and the like, or name bands=",
         )
     _check(images[chosen], roads, source)
     records = tuple(
