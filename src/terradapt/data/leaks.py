@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -21,12 +21,12 @@ from terradapt.raster.crs import locate_points, move_points, parse_crs
 
 LEAST_OVERLAP = 0.005  # of the smaller footprint; tiles that only touch do not leak
 _SIDE = 1024  # px, larger images are thinned to it for the fingerprints
-_POINTS = 64  # fingerprints of an image
+_CELLS, _EACH = 8, 2  # fingerprints: 2 in each of 8 x 8 cells of an image
 _PATCH = 32  # px, of a fingerprint
-_BITS = 63  # low frequencies of a patch, without its mean
-_NEAR = 8  # differing bits that still match
-_VOTES = 5  # fingerprints that agree on one offset: the same ground
-_TOLERANCE = 3  # px, of that offset
+_NEAR = 12  # of 63 bits that may differ; two patches of different ground differ in 31 or so
+_VOTES = 4  # fingerprints that agree on one offset: the same ground
+_TOLERANCE = 3  # px (of the thinned image), of that offset
+_EVERY_PAIR = 4 << 30  # pairs of fingerprints that are all compared; beyond it by buckets
 
 
 @dataclass(frozen=True)
@@ -84,6 +84,33 @@ def footprint_leaks(dataset: Dataset) -> list[Leak]:
     return found
 
 
+def group_by_ground(items: Sequence[Item]) -> tuple[Item, ...]:
+    """Put images whose footprints overlap into one group, so that no split cuts through them.
+
+    Where fewer than three groups would be left, as in a mosaic of overlapping tiles, the items
+    stay as they are; the leak check then tells what overlaps.
+    """
+    outlines = {i.id: shape for i in items if (shape := footprint(i)) is not None}
+    names = list(outlines)
+    tree = shapely.STRtree([outlines[n] for n in names])
+    head = {i.id: i.id for i in items}
+
+    def top(name: str) -> str:
+        while head[name] != name:
+            name = head[name]
+        return name
+
+    for name in names:
+        for hit in tree.query(outlines[name], predicate="intersects"):
+            if overlap(outlines[name], outlines[names[hit]]) >= LEAST_OVERLAP:
+                first, second = sorted((top(name), top(names[hit])))
+                head[second] = first
+    groups = {i.id: top(i.id) for i in items}
+    if len(set(groups.values())) in (len(items), 1, 2):
+        return tuple(items)
+    return tuple(replace(i, group=groups[i.id]) for i in items)
+
+
 def footprint(item: Item) -> Any | None:
     """Return an image's outline in longitude and latitude, or None without a CRS."""
     try:
@@ -129,7 +156,7 @@ class Fingerprints:
     """Spots of an image that its content chooses, with what they look like.
 
     Args:
-        places: (N, 2) row, column, in pixels of the image.
+        places: (N, 2) row, column, in pixels of the thinned image.
         bits: (N,) uint64.
     """
 
@@ -140,17 +167,18 @@ class Fingerprints:
 def fingerprints(item: Item) -> Fingerprints:
     """Return the fingerprints of an image; none if it cannot be read."""
     try:
-        grey, step = _grey(item)
+        grey = _grey(item)
     except TerradaptError:
         return Fingerprints(np.empty((0, 2), np.float32), np.empty(0, np.uint64))
     places = _spots(grey)
     half = _PATCH // 2
     patches = [grey[r - half : r + half, c - half : c + half] for r, c in places]
     bits = np.array([_bits(p) for p in patches], np.uint64)
-    return Fingerprints(places.astype(np.float32) * step, bits)
+    return Fingerprints(places.astype(np.float32), bits)
 
 
-def _grey(item: Item) -> tuple[NDArray[np.float32], int]:
+def _grey(item: Item) -> NDArray[np.float32]:
+    """The image's mean of up to three bands, thinned to ``_SIDE``."""
     with SceneReader(item.image) as file:
         step = max(1, -(-max(file.height, file.width) // _SIDE))
         rows = []
@@ -159,18 +187,23 @@ def _grey(item: Item) -> tuple[NDArray[np.float32], int]:
             pixels = file.read(Window(row, 0, height, file.width // step * step))[0]
             plane = pixels[:3].astype(np.float32).mean(0)
             rows.append(plane.reshape(height // step, step, -1, step).mean((1, 3)))
-    return np.concatenate(rows), step
+    grey: NDArray[np.float32] = np.concatenate(rows)
+    return grey
 
 
 def _spots(grey: NDArray[np.float32]) -> NDArray[np.int64]:
-    """Extrema of a band-passed image, the strongest first: they move with the content."""
+    """Extrema of a band-passed image, the strongest of each cell: they move with the content."""
     band = abs(ndimage.gaussian_filter(grey, 3) - ndimage.gaussian_filter(grey, 6))
-    top = (band == ndimage.maximum_filter(band, 17)) & (band > 1)
+    top = (band == ndimage.maximum_filter(band, 17)) & (band > 0.5)
     half = _PATCH // 2
     top[:half], top[-half:], top[:, :half], top[:, -half:] = False, False, False, False
     places = np.argwhere(top)
-    order = np.argsort(-band[top], kind="stable")[:_POINTS]
-    chosen: NDArray[np.int64] = places[order]
+    places = places[np.argsort(-band[top], kind="stable")]
+    rows, cols = (places[:, i] * _CELLS // grey.shape[i] for i in (0, 1))
+    cells = rows * _CELLS + cols
+    order = np.argsort(cells, kind="stable")
+    first = np.searchsorted(cells[order], cells[order])
+    chosen: NDArray[np.int64] = places[order[np.arange(len(order)) - first < _EACH]]
     return chosen
 
 
@@ -207,7 +240,20 @@ def _matches(
 def _near_pairs(
     bits: NDArray[np.uint64], left: NDArray[np.int64], right: NDArray[np.int64]
 ) -> list[tuple[int, int]]:
-    """Pairs that differ in few bits, found in buckets of equal 16-bit quarters."""
+    """Pairs that differ in few bits."""
+    if len(left) * len(right) > _EVERY_PAIR:
+        return _bucket_pairs(bits, left, right)
+    pairs: list[tuple[int, int]] = []
+    for b in right.tolist():
+        near = np.bitwise_count(bits[left] ^ bits[b]) <= _NEAR
+        pairs += [(a, b) for a in left[near].tolist()]
+    return pairs
+
+
+def _bucket_pairs(
+    bits: NDArray[np.uint64], left: NDArray[np.int64], right: NDArray[np.int64]
+) -> list[tuple[int, int]]:
+    """Those near pairs that have one of four 16-bit quarters in common: far fewer comparisons."""
     pairs: set[tuple[int, int]] = set()
     for quarter in range(4):
         keys = (bits >> np.uint64(16 * quarter)).astype(np.uint16)
