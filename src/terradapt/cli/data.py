@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from importlib import import_module
+from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -78,7 +79,9 @@ def _prepare(
         raise ConfigError(f"no dataset '{name}'", f"use one of: {', '.join(DATASETS)}, or check")
     if output is None:
         raise ConfigError("no folder for the result", "name it with -o DIR")
-    dataset = _function(DATASETS[name])(source, output, values, progress)
+    prepare = _function(DATASETS[name])
+    told = {"tell": _tell} if "tell" in signature(prepare).parameters else {}
+    dataset = prepare(source, output, values, progress, **told)
     counts = ", ".join(f"{k} {len(v)}" for k, v in dataset.splits.items())
     typer.echo(f"{name}: {len(dataset.items)} images ({counts}) in {output}")
     report, estimate = _checked(output, values, recipe, pictures=True)
@@ -87,6 +90,10 @@ def _prepare(
     _print(report, estimate)
     typer.echo(f"report: {page}")
     report.raise_first()
+
+
+def _tell(line: str) -> None:
+    typer.echo(line, err=True)
 
 
 def _check(
