@@ -11,6 +11,7 @@ from sklearn import metrics as sk
 
 from terradapt.classes import ISPRS, ClassMap
 from terradapt.metrics.confusion import Confusion
+from terradapt.metrics.counting import count_codes, count_pairs, count_planes, counter_for
 
 
 def _classes(k: int) -> ClassMap:
@@ -25,7 +26,7 @@ def _ids(rng: np.random.Generator, k: int, size: int) -> tuple[np.ndarray, np.nd
 
 
 @given(
-    k=st.sampled_from([2, 3, 6, 15, 16, 19, 255]),
+    k=st.sampled_from([2, 3, 4, 5, 6, 15, 16, 19, 255]),
     size=st.integers(0, 3000),
     seed=st.integers(0, 99),
 )
@@ -54,6 +55,17 @@ def test_parts_add_up_to_the_whole(k: int, cut: int, width: int, seed: int) -> N
     assert (parts[0] + parts[1]).metrics(_classes(k)) == whole.metrics(_classes(k))
 
 
+@given(k=st.integers(2, 15), size=st.integers(0, 2000), seed=st.integers(0, 99))
+@settings(deadline=None)
+def test_every_way_of_counting_gives_the_same(k: int, size: int, seed: int) -> None:
+    target, prediction = _ids(np.random.default_rng(seed), k, size)
+    prediction[target == 255] = seed  # not looked at there
+    ways = [way(target, prediction, k) for way in (count_planes, count_pairs, count_codes)]
+    np.testing.assert_array_equal(ways[0], ways[1])
+    np.testing.assert_array_equal(ways[1], ways[2])
+    assert counter_for(k)(target, prediction, k).sum() == np.count_nonzero(target != 255)
+
+
 def test_chunks_longer_than_one_step_and_odd_ends() -> None:
     rng = np.random.default_rng(0)
     target, prediction = _ids(rng, 6, (1 << 21) + 7)
@@ -61,6 +73,9 @@ def test_chunks_longer_than_one_step_and_odd_ends() -> None:
     expected = np.bincount(target[kept].astype(int) * 6 + prediction[kept], minlength=36)
     ours = Confusion(6).update(target, prediction).matrix
     np.testing.assert_array_equal(ours, expected.reshape(6, 6))
+    halves = (np.where(target == 255, 255, target // 3), prediction // 3)
+    two = Confusion(2).update(*halves).matrix
+    np.testing.assert_array_equal(two, expected.reshape(2, 3, 2, 3).sum(axis=(1, 3)))
 
 
 @pytest.mark.parametrize("k", [2, 6, 16])
@@ -127,7 +142,7 @@ def test_never_nan(k: int, size: int, seed: int) -> None:
     assert all(math.isfinite(v) for v in flat)
 
 
-@pytest.mark.parametrize("k", [6, 16])
+@pytest.mark.parametrize("k", [2, 6, 16])
 @pytest.mark.parametrize("bad", [20, 254])
 def test_ids_without_a_class_are_refused(k: int, bad: int) -> None:
     good = np.zeros(9, np.uint8)

@@ -12,9 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from terradapt.classes import IGNORE, ClassMap
-
-_CHUNK = 1 << 20  # px of one counting step; its codes and their int64 copy stay in the cache
-_NIBBLE_CLASSES = 15  # up to here a (target, prediction) pair fits one byte, with room for 255
+from terradapt.metrics.counting import CHUNK, counter_for
 
 
 class Confusion:
@@ -49,9 +47,9 @@ class Confusion:
         if target.shape != prediction.shape:
             raise ValueError(f"target {target.shape} and prediction {prediction.shape} differ")
         t, p = _as_bytes(target, "target"), _as_bytes(prediction, "prediction")
-        count = _count_pairs if self.num_classes <= _NIBBLE_CLASSES else _count_codes
-        for start in range(0, t.size, _CHUNK):
-            part = slice(start, start + _CHUNK)
+        count = counter_for(self.num_classes)
+        for start in range(0, t.size, CHUNK):
+            part = slice(start, start + CHUNK)
             self.matrix += count(t[part], p[part], self.num_classes)
         return self
 
@@ -165,34 +163,3 @@ def _as_bytes(ids: NDArray[Any], what: str) -> NDArray[np.uint8]:
     if int(flat.min()) < 0 or int(flat.max()) > IGNORE:
         raise ValueError(f"{what} has ids outside 0..{IGNORE}: {flat.min()}..{flat.max()}")
     return flat.astype(np.uint8)
-
-
-def _count_pairs(t: NDArray[np.uint8], p: NDArray[np.uint8], k: int) -> NDArray[np.int64]:
-    """Count with one byte per pixel, two pixels per step of the histogram."""
-    if t.size and (int(p.max()) >= k or int((t + np.uint8(1)).max()) > k):
-        return _count_codes(t, p, k)
-    codes = np.left_shift(t, 4)
-    codes |= p
-    pairs = codes[: codes.size & ~1].view(np.uint16)
-    both = np.bincount(pairs, minlength=1 << 16).reshape(256, 256)
-    single = both.sum(axis=0) + both.sum(axis=1)
-    if codes.size & 1:
-        single[codes[-1]] += 1
-    counts: NDArray[np.int64] = single.reshape(16, 16)[:k, :k]
-    return counts
-
-
-def _count_codes(t: NDArray[np.uint8], p: NDArray[np.uint8], k: int) -> NDArray[np.int64]:
-    """Count any byte values with one 16-bit code per pixel; refuses ids that are no class."""
-    codes = t.astype(np.uint16)
-    codes <<= 8
-    codes |= p
-    table = np.bincount(codes, minlength=1 << 16).reshape(256, 256)
-    known = table[:IGNORE]
-    targets, predictions = known.sum(axis=1).nonzero()[0], known.sum(axis=0).nonzero()[0]
-    if targets.size and int(targets.max()) >= k:
-        raise ValueError(f"target {int(targets.max())} is none of the {k} classes")
-    if predictions.size and int(predictions.max()) >= k:
-        raise ValueError(f"prediction {int(predictions.max())} is none of the {k} classes")
-    counts: NDArray[np.int64] = table[:k, :k]
-    return counts
