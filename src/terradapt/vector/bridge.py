@@ -26,7 +26,7 @@ class BridgeOptions:
     """When a gap is closed.
 
     Args:
-        max_gap: Longest gap, m; 0 closes none.
+        max_gap: Longest gap between the ends of two roads, m; 0 closes none.
         max_turn: Greatest angle between a dead end's direction and the bridge, degrees.
         min_score: Least mean score along the bridge, where there are scores.
     """
@@ -90,7 +90,13 @@ class _Planner:
         self.at = self._metres(self.pixel)
         way = tips.way @ self.metric.matrix[:, ::-1].T
         self.way = way / np.maximum(np.linalg.norm(way, axis=1), 1e-12)[:, None]
+        self.half = graph.radius[tips.node]  # a tip lies this far inside its road
         self.least = np.cos(np.radians(options.max_turn))
+
+    @property
+    def _reach(self) -> float:
+        """Metres beyond which no bridge leads."""
+        return self.options.max_gap + 2 * float(self.graph.radius.max())
 
     def _metres(self, places: NDArray[np.generic]) -> Floats:
         metres: Floats = places[:, ::-1] @ self.metric.matrix.T
@@ -101,14 +107,16 @@ class _Planner:
         yield from self._to_edges()
 
     def _to_tips(self) -> Iterator[_Plan]:
-        pairs = cKDTree(self.at).query_pairs(self.options.max_gap, output_type="ndarray")
+        reach = self.options.max_gap + 2 * float(self.half.max())
+        pairs = cKDTree(self.at).query_pairs(reach, output_type="ndarray")
         one, two = pairs[:, 0], pairs[:, 1]
         between = self.at[two] - self.at[one]
         gap = np.maximum(np.linalg.norm(between, axis=1), 1e-9)
         ahead = (self.way[one] * between).sum(1) / gap
         back = -(self.way[two] * between).sum(1) / gap
         same = self.tips.edge[one] == self.tips.edge[two]
-        good = (np.minimum(ahead, back) >= self.least) & ~same
+        near = gap <= self.options.max_gap + self.half[one] + self.half[two]
+        good = (np.minimum(ahead, back) >= self.least) & near & ~same
         for i, j, g, turn in zip(
             one[good], two[good], gap[good], (2 - ahead - back)[good], strict=True
         ):
@@ -121,14 +129,19 @@ class _Planner:
         if not len(place):
             return
         tree = cKDTree(self._metres(place))
-        for i, near in enumerate(tree.query_ball_point(self.at, self.options.max_gap)):
+        graph = self.graph
+        half = graph.sums[:, 1] / np.maximum(graph.sums[:, 0], 1) / 2
+        for i, near in enumerate(tree.query_ball_point(self.at, self._reach)):
             hits = np.array([n for n in near if edge[n] != self.tips.edge[i]], np.int64)
             if not len(hits):
                 continue
             between = self._metres(place[hits]) - self.at[i]
             gap = np.maximum(np.linalg.norm(between, axis=1), 1e-9)
             ahead = between @ self.way[i] / gap
-            cost = np.where(ahead >= self.least, gap * (2.2 - ahead), np.inf)
+            good = (ahead >= self.least) & (
+                gap <= self.options.max_gap + self.half[i] + half[edge[hits]]
+            )
+            cost = np.where(good, gap * (2.2 - ahead), np.inf)
             best = np.lexsort((step[hits], edge[hits], cost))[0]
             if np.isfinite(cost[best]):
                 n = hits[best]
@@ -140,7 +153,7 @@ class _Planner:
 
     def _near_pixels(self) -> tuple[Ints, Ints, Ints]:
         """Return pixels of edges in the neighbourhood of dead ends, their edge and place in it."""
-        reach = int(np.ceil(self.options.max_gap / self.metric.pixel)) + 1
+        reach = int(np.ceil(self._reach / self.metric.pixel)) + 1
         width = int(self.graph.place[:, 1].max()) // reach + 5
         cells = (self.pixel // reach + 2) @ np.array([width, 1])
         wanted = np.unique(
@@ -173,11 +186,11 @@ class _Planner:
 
 
 class _Scores:
-    """Mean scores along lines of pixels; the last tiles read are kept."""
+    """Mean scores of the pixels of lines that lie outside the mask; the last tiles are kept."""
 
     def __init__(self, source: Source) -> None:
         self.source = source
-        self._tiles: OrderedDict[tuple[int, int], NDArray[np.float32] | None] = OrderedDict()
+        self._tiles: OrderedDict[tuple[int, int], NDArray[np.floating] | None] = OrderedDict()
 
     def along(self, row: int, col: int, to_row: int, to_col: int) -> float | None:
         codes = line_codes(row, col, to_row, to_col)
@@ -195,15 +208,18 @@ class _Scores:
                 return None
             here = (rows // _TILE == key[0]) & (cols // _TILE == key[1])
             values.append(tile[rows[here] % _TILE, cols[here] % _TILE])
-        return float(np.concatenate(values).mean()) if values else 0.0
+        outside = np.concatenate([np.empty(0, np.float32), *values])
+        outside = outside[np.isfinite(outside)]
+        return float(outside.mean()) if len(outside) else 1.0
 
-    def _tile(self, key: tuple[int, int]) -> NDArray[np.float32] | None:
+    def _tile(self, key: tuple[int, int]) -> NDArray[np.floating] | None:
         if key not in self._tiles:
             georef = self.source.georef
             whole = Window(0, 0, georef.height, georef.width)
             window = Window(key[0] * _TILE, key[1] * _TILE, _TILE, _TILE).intersect(whole)
             assert window is not None
-            self._tiles[key] = self.source.read(window)[1]
+            mask, scores = self.source.read(window)
+            self._tiles[key] = None if scores is None else np.where(mask, np.nan, scores)
             if len(self._tiles) > _TILES:
                 self._tiles.popitem(last=False)
         return self._tiles[key]

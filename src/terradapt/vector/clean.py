@@ -28,7 +28,7 @@ class CleanOptions:
     min_spur: float = 8.0
     min_island: float = 40.0
     min_component: float = 16.0
-    merge: float = 1.5
+    merge: float = 2.0
 
 
 def clean(graph: Graph, metric: Metric, options: CleanOptions) -> Graph:

@@ -18,6 +18,8 @@ from terradapt.vector.trace import (
     components,
 )
 
+_CORNER = 3  # steps of a loop around the corner of a thick spot
+
 
 @dataclass(frozen=True)
 class Part:
@@ -101,7 +103,8 @@ class _Joiner:
             np.concatenate([place, extra]), np.concatenate([self.radius, np.zeros(len(extra))]),
             np.concatenate([np.zeros(len(place), bool), fixed]), ends, chains, sums,
         )  # fmt: skip
-        return _canonical(graph.without(chains.sizes == 0).compact(), self.lattice)
+        corner = (chains.sizes <= _CORNER) & (ends[:, 0] == ends[:, 1])
+        return _canonical(graph.without(corner).compact(), self.lattice)
 
     def _extra_nodes(self, joined: list[_Joined]) -> tuple[Floats, Bools]:
         """Give nodes to rings that cross blocks, and to ends at the scene's edge."""

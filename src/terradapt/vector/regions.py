@@ -13,11 +13,11 @@ from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from skimage.measure import label
 
 from terradapt.grid import Window
 from terradapt.vector.graph import Chains, Graph
 from terradapt.vector.join import Part, join
+from terradapt.vector.label import label_equal
 from terradapt.vector.measure import Georef
 from terradapt.vector.trace import Ints, Lattice, Pieces, components, trace
 
@@ -93,7 +93,7 @@ def find_regions(
 def _block(source: LabelSource, window: Window, lattice: Lattice) -> _Block:
     """Find the regions of a block's pixels, and the borders at its corners."""
     values = _framed(source, window)
-    regions = label(values[1:-1, 1:-1], connectivity=1, background=-1).astype(np.int64) - 1
+    regions = label_equal(values[1:-1, 1:-1])
     count = int(regions.max()) + 1
     row, col = window.row - 1, window.col - 1
     first = _first_places(regions, count)

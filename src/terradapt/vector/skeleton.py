@@ -148,11 +148,13 @@ def _measured(pieces, mask, scores, origin, widths: Widths, lattice: Lattice) ->
     half, width = widths.measure(mask, row, col)
     values = [np.ones(len(row)), width]
     values.append(np.ones(len(row)) if scores is None else scores[row, col])
+    last = np.cumsum(pieces.sizes + 1) - 1
+    for value in values:  # the pixel that closes a ring counts once
+        value[last[pieces.ring]] = 0.0
     sums = np.zeros((len(pieces.sizes), 4), np.int64)
     for i, value in enumerate(values):
         np.add.at(sums[:, i], piece, np.rint(value * SCALE).astype(np.int64))
     radius = np.zeros(len(pieces.node_pixel))
-    last = np.cumsum(pieces.sizes + 1) - 1
     for side, at in ((0, last - pieces.sizes), (1, last)):
         node = pieces.ends[:, side]
         np.maximum.at(radius, node[node >= 0], half[at[node >= 0]])

@@ -79,6 +79,7 @@ class Pieces:
         ends: (P, 2) node at the start and at the stop; -1 where the piece is cut.
         keys: (P, 2) ``8 * pixel + direction`` of the step out of the block at a cut end; else -1.
         first: (P,) first pixel.
+        ring: (P,) rings without a node; their first pixel is their last one again.
         sizes: (P,) steps, pixels less one.
         codes: Directions of the steps of all pieces, one after the other.
         node_pixel: (N,) least pixel of a node.
@@ -90,6 +91,7 @@ class Pieces:
     ends: Ints
     keys: Ints
     first: Ints
+    ring: NDArray[np.bool_]
     sizes: Ints
     codes: Codes
     node_pixel: Ints
@@ -242,7 +244,8 @@ class _Tracer:
             nodes[~is_cut, side] = _lookup(place[~is_cut], (junctions, group), find_end)
         pixel, sums = self._nodes(junctions, group, groups, ends)
         border, touching = self._border(junctions, group)
-        return Pieces(nodes, keys, number(start), sizes, codes, pixel, sums, border, touching)
+        ring = np.arange(len(start)) >= len(start) - len(all_walks[1].start)
+        return Pieces(nodes, keys, number(start), ring, sizes, codes, pixel, sums, border, touching)
 
     def _numbers(self) -> Callable[[Ints], Ints]:
         def number(place: Ints) -> Ints:

@@ -10,13 +10,13 @@ from typing import Any
 
 import networkx as nx
 import numpy as np
-import pyogrio
 import shapely
 from numpy.typing import NDArray
 
 from terradapt.errors import OutputError
 from terradapt.raster.crs import move_points, parse_crs
 from terradapt.raster.files import replacing
+from terradapt.vector.geopackage import write_geopackage
 from terradapt.vector.network import Network
 
 Fields = dict[str, NDArray[Any]]
@@ -59,12 +59,13 @@ def write_layers(
     with replacing(path) as beside:
         try:
             if suffix == ".gpkg":
-                _write_geopackage(beside, layers, crs)
+                known = None if crs is None else parse_crs(crs, "the result")
+                write_geopackage(beside, layers, known)
             elif suffix == ".graphml" and graphml is not None:
                 graphml(beside)
             else:
                 _write_geojson(beside, layers, crs)
-        except pyogrio.errors.DataSourceError as error:
+        except sqlite3.Error as error:
             raise OutputError(
                 f"{path}: cannot be written ({error})",
                 "check the free space and the folder's rights",
@@ -112,18 +113,6 @@ def _check_free(path: Path) -> None:
         raise OutputError(
             f"{path}: is open in another program", "close it there (QGIS), or choose another name"
         )
-
-
-def _write_geopackage(path: Path, layers: Sequence[Layer], crs: Any) -> None:
-    path.unlink(missing_ok=True)
-    text = None if crs is None else parse_crs(crs, "the result").to_wkt()
-    for number, (name, kind, geometries, fields) in enumerate(layers):
-        pyogrio.raw.write(
-            path, geometry=np.asarray(shapely.to_wkb(geometries), object),
-            field_data=[np.asarray(v) for v in fields.values()], fields=list(fields),
-            geometry_type=kind, crs=text or "", layer=name, driver="GPKG", append=number > 0,
-            promote_to_multi=False,
-        )  # fmt: skip
 
 
 def _write_geojson(path: Path, layers: Sequence[Layer], crs: Any) -> None:

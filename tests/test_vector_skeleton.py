@@ -1,0 +1,107 @@
+"""Thinning, tracing and joining: laws, and skimage and skan as oracles."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import skan
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from road_files import in_metres, random_mask, random_roads, ring_with_arms
+from scipy.ndimage import binary_closing
+from skimage.measure import label
+from skimage.morphology import thin as reference_thin
+
+from terradapt.vector.clean import lengths
+from terradapt.vector.graph import Graph
+from terradapt.vector.skeleton import Reach, skeleton_graph
+from terradapt.vector.source import ArraySource
+from terradapt.vector.thin import close_pinholes, thin
+
+SEEDS = st.integers(0, 10_000)
+
+
+@given(SEEDS, st.integers(1, 140), st.integers(1, 140), st.integers(0, 12))
+@settings(max_examples=40, deadline=None)
+@example(0, 1, 1, 3)
+@example(1, 3, 64, 2)
+@example(2, 5, 65, 2)
+def test_thinning_is_guo_and_halls_iteration_by_iteration(
+    seed: int, height: int, width: int, iterations: int
+) -> None:
+    mask = random_mask(seed, (height, width), 1.5, 0.5)
+    expected = reference_thin(mask, max_num_iter=iterations) if iterations else mask
+    np.testing.assert_array_equal(thin(mask, iterations), expected)
+
+
+@given(SEEDS)
+@settings(max_examples=10, deadline=None)
+def test_pinholes_are_closed_as_scipy_closes(seed: int) -> None:
+    mask = random_mask(seed, (50, 70), 0.8, 0.6)
+    expected = binary_closing(np.pad(mask, 3), np.ones((3, 3)))[3:-3, 3:-3] | mask
+    np.testing.assert_array_equal(close_pinholes(mask), expected)
+
+
+def assert_same(one: Graph, two: Graph) -> None:
+    np.testing.assert_array_equal(one.ends, two.ends)
+    np.testing.assert_array_equal(one.place, two.place)
+    np.testing.assert_array_equal(one.chains.codes, two.chains.codes)
+    np.testing.assert_array_equal(one.chains.row, two.chains.row)
+    np.testing.assert_array_equal(one.chains.col, two.chains.col)
+    np.testing.assert_array_equal(one.sums, two.sums)
+    np.testing.assert_array_equal(one.radius, two.radius)
+
+
+@given(SEEDS, st.sampled_from([3.0, 8.0, 16.0]), st.integers(15, 90), st.booleans())
+@settings(max_examples=20, deadline=None)
+def test_the_graph_of_a_cut_scene_is_that_of_one_piece(
+    seed: int, max_width: float, block: int, lines: bool
+) -> None:
+    rng = np.random.default_rng(seed)
+    size = int(rng.integers(20, 150)), int(rng.integers(20, 150))
+    mask = random_roads(seed, size, 4, 5.0) if lines else random_mask(seed, size, 2.5, 0.45)
+    source = ArraySource(mask, in_metres(size))
+    whole = skeleton_graph(source, max_width, block=1000)
+    assert_same(whole, skeleton_graph(source, max_width, block=block))
+
+
+def pixel_graph(mask: np.ndarray) -> tuple[Graph, float]:
+    """The graph of a line drawing and its length, px."""
+    source = ArraySource(mask, in_metres(mask.shape))
+    graph = skeleton_graph(source, 16.0)
+    return graph, float(lengths(graph, source.georef.metric).sum())
+
+
+def test_a_roundabout_keeps_both_sides_as_skan_does() -> None:
+    mask = ring_with_arms()
+    graph, length = pixel_graph(mask)
+    branches = skan.Skeleton(reference_thin(mask))
+    assert len(graph) == branches.n_paths == 4
+    pairs = [tuple(sorted(e)) for e in graph.ends.tolist()]
+    assert sorted(pairs.count(p) for p in set(pairs)) == [1, 1, 2]
+    assert length == pytest.approx(branches.path_lengths().sum(), rel=0.01)
+
+
+@given(SEEDS, st.integers(2, 6))
+@settings(max_examples=10, deadline=None)
+def test_lengths_and_parts_agree_with_skan(seed: int, count: int) -> None:
+    mask = np.pad(random_roads(seed, (150, 150), count, 5.0), 12)
+    graph, length = pixel_graph(mask)
+    skeleton = thin(close_pinholes(mask), Reach(in_metres(mask.shape).metric, 16.0).iterations)
+    branches = skan.Skeleton(skeleton)
+    assert length == pytest.approx(branches.path_lengths().sum(), rel=0.06)
+    parts = label(skeleton, connectivity=2).max()
+    assert len(set(graph.components())) == parts
+    holes = label(~skeleton, connectivity=1).max() - 1
+    assert len(graph) - len(graph.place) + parts == holes
+
+
+def test_a_wide_area_is_one_node_where_its_roads_meet() -> None:
+    mask = np.zeros((200, 200), bool)
+    mask[60:140, 60:140] = True
+    mask[98:103] = True
+    source = ArraySource(mask, in_metres(mask.shape))
+    graph = skeleton_graph(source, 20.0)
+    hub = int(graph.degree.argmax())
+    assert graph.degree[hub] >= 2
+    np.testing.assert_allclose(graph.place[hub], [99.5, 99.5], atol=1.5)
