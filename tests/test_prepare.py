@@ -2,6 +2,7 @@
 
 import json
 import os
+import pickle
 import shutil
 from contextlib import suppress
 from itertools import pairwise
@@ -32,7 +33,7 @@ from terradapt.data.massachusetts import prepare as prepare_massachusetts
 from terradapt.data.prepare import PrepareOptions, shuffled_groups
 from terradapt.data.prepare_jobs import pure_ids, starts
 from terradapt.data.spacenet import prepare as prepare_spacenet
-from terradapt.errors import DataError, OutputError, TerradaptError
+from terradapt.errors import DataError, MissingExtraError, OutputError, TerradaptError
 from terradapt.raster import SceneReader, read_label, write_raster
 
 ONE = PrepareOptions(workers=1)
@@ -424,3 +425,9 @@ def test_disk_use_counts_crops(tmp_path: Path) -> None:
     assert raw_kb < told_kb < 1.4 * raw_kb
     written = sum(p.stat().st_size for p in (tmp_path / "out").rglob("*.tif"))
     assert written < told_kb * 1000
+
+
+@pytest.mark.parametrize("error", [DataError("a", "b"), MissingExtraError("x", "train")])
+def test_errors_come_back_from_another_process(error: TerradaptError) -> None:
+    back = pickle.loads(pickle.dumps(error))
+    assert (type(back), back.message, back.fix) == (type(error), error.message, error.fix)

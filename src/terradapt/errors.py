@@ -5,6 +5,8 @@ The command line prints ``error: <message>`` and ``fix: <fix>`` on stderr and ex
 
 from __future__ import annotations
 
+from typing import Any
+
 
 class TerradaptError(Exception):
     """A mistake that the user can mend.
@@ -18,6 +20,16 @@ class TerradaptError(Exception):
         super().__init__(message)
         self.message = message
         self.fix = fix
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Come back whole from another process."""
+        return _remade, (type(self), self.message, self.fix)
+
+
+def _remade(kind: type[TerradaptError], message: str, fix: str) -> TerradaptError:
+    error = kind.__new__(kind)
+    TerradaptError.__init__(error, message, fix)
+    return error
 
 
 class ConfigError(TerradaptError):

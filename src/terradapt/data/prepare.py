@@ -11,6 +11,7 @@ import multiprocessing
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -27,7 +28,7 @@ from terradapt.data.labels import LabelForm
 from terradapt.data.prepare_jobs import RECEIPTS, Job, Receipt, Record, finished, run
 from terradapt.data.splits import SPLITS_NAME, Splits, make_splits, read_splits, write_splits
 from terradapt.data.tracking import Track, silent
-from terradapt.errors import DataError
+from terradapt.errors import DataError, OutputError
 from terradapt.raster import SceneReader
 
 GROUP = 100  # crops that are shuffled together (SAM2MS section IV-A)
@@ -237,6 +238,11 @@ def _run_all(jobs: Sequence[Job], workers: int) -> Iterator[tuple[Job, Receipt]]
     pool = ProcessPoolExecutor(count, mp_context=context)
     try:
         yield from _drain(pool, jobs, 2 * count)
+    except BrokenProcessPool as error:
+        raise OutputError(
+            f"{jobs[0].out}: a process of the preparation was killed, perhaps for want of memory",
+            "run the same command again with workers=1: it goes on where this one stopped",
+        ) from error
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 
