@@ -11,7 +11,7 @@ from rasterio.crs import CRS
 from rasterio.transform import Affine
 from rasterio.warp import transform_geom
 
-from terradapt.errors import SceneError
+from terradapt.errors import MissingExtraError, SceneError
 from terradapt.grid import Window
 from terradapt.raster.reader import SceneReader, locate
 from terradapt.raster.shapes import rasterize
@@ -71,8 +71,11 @@ class AreaOfInterest:
 def _polygons(path: Path, crs: CRS | None) -> list[Any]:
     """Read polygons with the scene's CRS as GeoJSON mappings."""
     import shapely
-    from pyogrio.raw import read
 
+    try:
+        from pyogrio.raw import read
+    except ImportError as error:
+        raise MissingExtraError("--aoi with polygons", "vector") from error
     if not path.exists():
         raise SceneError(f"{path}: no such file", "check the path of --aoi")
     try:
