@@ -8,6 +8,7 @@ BigTIFF exactly when it must be. TIFF 6.0 and the BigTIFF and COG specifications
 
 from __future__ import annotations
 
+import itertools
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -205,15 +206,17 @@ def halve_mode(tile: NDArray[np.uint8], nodata: int = 255) -> NDArray[np.uint8]:
         tile: (..., H, W), even sides.
         nodata: The value that does not count.
     """
-    parts = [tile[..., r::2, c::2] for r in (0, 1) for c in (0, 1)]
-    best = parts[0].copy()
-    votes = np.zeros(best.shape, np.uint8)
-    for part in parts:
-        count = sum((part == other).view(np.uint8) for other in parts)
-        count = np.where(part == nodata, np.uint8(0), count)
-        better = count > votes
-        best[better] = part[better]
-        np.maximum(votes, count, out=votes)
+    parts = [np.ascontiguousarray(tile[..., r::2, c::2]) for r in (0, 1) for c in (0, 1)]
+    votes = [(part != nodata).view(np.uint8) for part in parts]
+    for i, j in itertools.combinations(range(4), 2):
+        same = (parts[i] == parts[j]).view(np.uint8)
+        votes[i] += same
+        votes[j] += same
+    best, most = parts[0], votes[0] * (parts[0] != nodata)
+    for part, count in zip(parts[1:], votes[1:], strict=True):
+        better = (count > most) & (part != nodata)
+        best = np.where(better, part, best)
+        most = np.where(better, count, most)
     return best
 
 

@@ -113,11 +113,12 @@ def read_chunks(source: Source, plan: Plan, block_height: int = 1) -> Iterator[C
                 c for c, x in zip(range(begin, end), spans, strict=True)
                 if valid[:, x : x + size].any()
             )  # fmt: skip
-            images = np.zeros((len(live), len(pixels), size, size), np.uint8)
+            images = np.empty((len(live), len(pixels), size, size), np.uint8)
             for image, c in zip(images, live, strict=True):
                 x = grid.cols.starts[c] - plan.left
                 cut = pixels[:, :, x : x + size]
                 image[:, :, : cut.shape[2]] = cut
+                image[:, :, cut.shape[2] :] = 0
             left = spans[0]
             right = plan.right if end == plan.cols.stop else grid.cols.starts[end]
             yield Chunk(row, begin, end, live, images, done[:, left : right - plan.left])

@@ -141,8 +141,8 @@ class Cluster:
             threads = max(1, (os.cpu_count() or 1) // count)
             with dask.config.set({"distributed.nanny.pre-spawn-environ.OMP_NUM_THREADS": threads}):
                 self._local = LocalCluster(
-                    n_workers=count, host="127.0.0.1", threads_per_worker=1, dashboard_address="127.0.0.1:0",
-                    memory_limit=0,
+                    n_workers=count, host="127.0.0.1", threads_per_worker=1,
+                    dashboard_address="127.0.0.1:0", memory_limit=0,
                 )  # fmt: skip
             address = self._local.scheduler_address
         try:

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from terradapt.classes import IGNORE
 from terradapt.errors import ConfigError, OutputError, SceneError
 from terradapt.grid import Grid, Window
 from terradapt.raster import (
@@ -165,12 +164,13 @@ def _fill(
     region = Window(first, 0, writer.height - first, writer.width)
     rows = job.grid.rows.touching(first, writer.height)
     total = len(rows) * len(job.grid.cols.starts)
+    number = len(job.predictor.classes)
     context = bar(total, label, "window") if bar else nullcontext(None)
     with context as advance:
         work = blocks(job, region, advance)
         try:
             for block in work:
-                writer.write_row(_stored(block, writer), _count(block.classes))
+                writer.write_row(_stored(block, writer), _count(block.classes, number))
         except SceneError:
             writer.mark_unreadable()
             raise
@@ -194,9 +194,10 @@ def _quantized(values: NDArray[np.float32]) -> NDArray[np.uint8]:
     return np.where(np.isnan(steps), 255, steps).astype(np.uint8)
 
 
-def _count(classes: NDArray[np.uint8]) -> dict[str, int]:
-    counts = np.bincount(classes.ravel(), minlength=256)
-    return {str(i): int(counts[i]) for i in np.flatnonzero(counts) if i != IGNORE}
+def _count(classes: NDArray[np.uint8], number: int) -> dict[str, int]:
+    """Pixels of every class that is there; a pass per class beats a histogram for a few."""
+    counts = {str(k): int(np.count_nonzero(classes == k)) for k in range(number)}
+    return {k: n for k, n in counts.items() if n}
 
 
 def _layers(job: Job, out: Path, options: PredictOptions) -> dict[str, Layer]:
