@@ -147,7 +147,7 @@ def peak(surfaces: Sequence[Surface]) -> Shift | None:
     error = float(np.sqrt((count - 1) / count * ((left - left.mean(0)) ** 2).sum()))
     thirds = np.array([_top(np.sum(surfaces[i::3], axis=0)) for i in range(3)])
     apart = float(np.hypot(*(thirds - (rows, cols)).T).max())
-    return Shift(rows, cols, max(error, apart / _APART), count, share)
+    return Shift(rows, cols, float(max(error, apart / _APART)), count, share)
 
 
 def _top(surface: Surface) -> tuple[float, float]:
