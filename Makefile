@@ -42,6 +42,7 @@ test-gpu: install
 
 # The oracle of SAM2's trunk: PyPI's sam2, which has no wheel and needs no CUDA extension here.
 test-weights: install
+	$(BIN)/python -m pip install --quiet setuptools wheel
 	SAM2_BUILD_CUDA=0 $(BIN)/python -m pip install --quiet --no-build-isolation sam2
 	$(BIN)/python -m pytest -m weights
 

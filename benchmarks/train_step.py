@@ -96,13 +96,20 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
         if args.only and args.only not in name:
             continue
         command = [sys.executable, __file__, *sys.argv[1:], "--variant", name]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode:
-            results[name] = {"failed": done.stderr.strip().splitlines()[-1][:200]}
-        else:
-            results[name] = json.loads(done.stdout.splitlines()[-1])
+        results[name] = outcome(command, args.limit)
         print(name, results[name], file=sys.stderr, flush=True)
     return results
+
+
+def outcome(command: list[str], limit: float) -> dict[str, Any]:
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=limit)
+    except subprocess.TimeoutExpired:
+        return {"failed": f"not ready after {limit:.0f} s"}
+    if done.returncode:
+        return {"failed": done.stderr.strip().splitlines()[-1][:200]}
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return found
 
 
 def page(result: dict[str, Any]) -> str:
@@ -129,6 +136,11 @@ teacher sam2-arafnet on {s["trunk"]} (frozen, adapters), student kd-arafnet and 
 """
 
 
+def earlier(path: Path) -> dict[str, Any]:
+    """Return the variants that were written by an earlier run of the day."""
+    return json.loads(path.read_text("utf-8"))["variants"] if path.is_file() else {}
+
+
 def options() -> argparse.Namespace:
     import torch
 
@@ -140,7 +152,8 @@ def options() -> argparse.Namespace:
     parser.add_argument("--batch", type=int, default=8 if gpu else 2)
     parser.add_argument("--steps", type=int, default=20 if gpu else 8)
     parser.add_argument("--bf16", action="store_true")
-    parser.add_argument("--only", help="variants that hold this text")
+    parser.add_argument("--only", help="variants that hold this text; the others stay as written")
+    parser.add_argument("--limit", type=float, default=600, help="seconds for a variant")
     parser.add_argument("--device", default="cuda" if gpu else "cpu")
     parser.add_argument("--variant", help=argparse.SUPPRESS)
     parser.add_argument("-o", "--output", type=Path)
@@ -158,7 +171,7 @@ def main() -> None:
         return
     result = {
         "variants": measure(args),
-        "settings": {k: v for k, v in vars(args).items() if k not in ("output", "variant")},
+        "settings": {k: v for k, v in vars(args).items() if k not in ("output", "variant", "only")},
         "torch": torch.__version__,
         "hardware": torch.cuda.get_device_name() if args.device == "cuda" else hardware(),
     }
@@ -166,6 +179,7 @@ def main() -> None:
     if args.output:
         where = "gpu" if args.device == "cuda" else f"{os.cpu_count()}cpu"
         name = f"train_step_{where}_{date.today().isoformat()}"
+        result["variants"] = {**earlier(args.output / f"{name}.json"), **result["variants"]}
         (args.output / f"{name}.json").write_text(json.dumps(result, indent=1) + "\n", "utf-8")
         (args.output / f"{name}.md").write_text(page(result), "utf-8")
 
