@@ -103,7 +103,7 @@ class _Joiner:
             np.concatenate([place, extra]), np.concatenate([self.radius, np.zeros(len(extra))]),
             np.concatenate([np.zeros(len(place), bool), fixed]), ends, chains, sums,
         )  # fmt: skip
-        corner = (chains.sizes <= _CORNER) & (ends[:, 0] == ends[:, 1])
+        corner = (chains.sizes <= _CORNER) & (ends[:, 0] == ends[:, 1]) | (chains.sizes == 0)
         return _canonical(graph.without(corner).compact(), self.lattice)
 
     def _extra_nodes(self, joined: list[_Joined]) -> tuple[Floats, Bools]:
