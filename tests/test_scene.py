@@ -199,6 +199,46 @@ def test_a_window_that_never_fits_is_an_error():
     assert not [t for t in threading.enumerate() if t.name in ("read", "model")]
 
 
+class ElsewherePredictor:
+    """Wraps a predictor; its scores are torch tensors that NumPy must not touch."""
+
+    device = "elsewhere:0"
+
+    def __init__(self, inner):
+        self.inner = inner
+        self.classes, self.spec = inner.classes, inner.spec
+        self.window, self.multiple = inner.window, inner.multiple
+        self.moved = 0
+
+    def predict(self, images):
+        return self.asarray(self.inner.predict(images))
+
+    def asarray(self, array):
+        return pytest.importorskip("torch").from_numpy(array)
+
+    def numpy(self, array):
+        assert not isinstance(array, np.ndarray)
+        self.moved += array.numel()
+        return array.numpy()
+
+
+@pytest.mark.parametrize("trained", [None, 0.6])
+@pytest.mark.parametrize("subset", [(), ("class 0", "class 2")])
+def test_scores_are_blended_where_they_are(trained, subset):
+    valid = np.ones((150, 130), bool)
+    valid[40:110, 20:90] = False
+    source = ArraySource(noise(150, 130), valid)
+    source.resolution = 0.3
+    inner = PlainPredictor(window=32)
+    inner.spec = inner.spec.model_copy(update={"resolution": trained})
+    far = ElsewherePredictor(inner)
+    options = PredictOptions(classes=subset, margin=2)
+    (expected,) = predict_blocks(source, inner, options)
+    (found,) = predict_blocks(source, far, options)
+    np.testing.assert_array_equal(found.classes, expected.classes)
+    assert far.moved <= 150 * 130  # labels only
+
+
 def test_subset_chooses_among_the_named_classes(tmp_path):
     path = write_scene(tmp_path / "scene.tif", noise(90, 80))
     predictor = ConstantPredictor((0.2, 0.5, 0.3), 32)
