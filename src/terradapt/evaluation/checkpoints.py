@@ -125,7 +125,7 @@ def report_run(
     require_html()
     check_output(run / "report.json")
     task = open_task(run / "checkpoint.safetensors", data, split)
-    report = task.run(title=f"Run {run.name}", command=command, progress=progress)
+    report = task.run(command=command, progress=progress)
     report.write(run / "report.json")
     return report
 

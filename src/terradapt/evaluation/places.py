@@ -39,9 +39,14 @@ class Place:
 
 
 def image_places(
-    name: str, label: NDArray[np.uint8], prediction: NDArray[np.uint8], num_classes: int, side: int
+    name: str,
+    label: NDArray[np.uint8],
+    prediction: NDArray[np.uint8],
+    num_classes: int,
+    side: int,
+    keep: int = 3,
 ) -> list[Place]:
-    """Return an image's worst, middle and best cells with at least two classes in the label.
+    """Return cells of an image from its worst to its best, with two classes or more in the label.
 
     Args:
         name: The image's id.
@@ -49,6 +54,7 @@ def image_places(
         prediction: (H, W) ids.
         num_classes: K.
         side: Side of a cell, px.
+        keep: Cells at most, evenly spaced among the ranks.
     """
     ranked = []
     for window in _cells(label.shape[0], label.shape[1], side):
@@ -58,7 +64,7 @@ def image_places(
         if enough and np.count_nonzero(support) >= 2:
             ranked.append((_error(confusion), window.row, window.col, window))
     ranked.sort(key=lambda r: r[:3])
-    kept = {0, len(ranked) // 2, len(ranked) - 1} if ranked else set()
+    kept = set(np.linspace(0, len(ranked) - 1, keep).round().astype(int)) if ranked else set()
     return [
         Place(ranked[i][0], name, ranked[i][3], _pack(label, prediction, ranked[i][3]))
         for i in sorted(kept)

@@ -71,15 +71,16 @@ def evaluate(
     _check_items(dataset, items, predictor)
     scorer = Scorer(joined.classes, protocol, road.joined if road else None)
     places: list[Place] = []
+    keep = pictures if len(items) < pictures else 3
     started = time.monotonic()
     for item in items:
         whole = full.item(item.id) if item.label != full.item(item.id).label else None
         image = score_item(dataset, item, predictor, joined, protocol, road, whole, progress)
         scorer.add(image)
-        label, ids = image.target[: item.height], image.prediction[: item.height]
-        places += image_places(
-            item.id, label[:, : item.width], ids[:, : item.width], len(joined.classes), PICTURE_SIDE
-        )
+        if pictures:
+            label, ids = (a[: item.height, : item.width] for a in (image.target, image.prediction))
+            count = len(joined.classes)
+            places += image_places(item.id, label, ids, count, PICTURE_SIDE, keep)
     seconds = time.monotonic() - started
     notes = [*joined.notes, *_notes(dataset, items, predictor, origin, protocol, scorer)]
     return Report(
@@ -165,6 +166,9 @@ def _facts(
         "hardware": hardware(),
         "window": f"{predictor.window} px",
     }
+    model: Any = getattr(predictor, "model", None)
+    if hasattr(model, "parameters"):
+        facts["parameters"] = f"{sum(p.numel() for p in model.parameters()) / 1e6:.3f} M"
     if origin.commit:
         facts["commit_of_training"] = origin.commit
     return facts

@@ -13,11 +13,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import distance_transform_edt
+from scipy.spatial import cKDTree
 
 from terradapt.classes import IGNORE, ClassMap
-
-_ROWS = 2048  # rows of one strip; a strip reads its neighbours' rows within the tolerance
 
 
 class BoundaryF1:
@@ -49,12 +47,11 @@ class BoundaryF1:
         """
         assert target.shape == prediction.shape and target.ndim == 2, target.shape
         reach = self.tolerance / resolution + 1e-6  # 0.3 m at 0.1 m/px is 3 px
-        halo = int(np.ceil(reach)) + 1
         masked = np.where(target == IGNORE, np.uint8(IGNORE), prediction)
-        for top in range(0, target.shape[0], _ROWS):
-            first, last = max(0, top - halo), min(target.shape[0], top + _ROWS + halo)
-            own = slice(top - first, min(top + _ROWS, target.shape[0]) - first)
-            self._strip(target[first:last], masked[first:last], own, reach)
+        wanted, said = boundary(target), boundary(masked)
+        for k in range(self.num_classes):
+            t, p = np.argwhere(wanted & (target == k)), np.argwhere(said & (masked == k))
+            self.counts[:, k] += len(p), _near(p, t, reach), len(t), _near(t, p, reach)
         return self
 
     def __add__(self, other: BoundaryF1) -> BoundaryF1:
@@ -93,17 +90,6 @@ class BoundaryF1:
             },
         }
 
-    def _strip(
-        self, target: NDArray[np.uint8], predicted: NDArray[np.uint8], own: slice, reach: float
-    ) -> None:
-        edges_t, edges_p = boundary(target), boundary(predicted)
-        for k in range(self.num_classes):
-            t, p = edges_t & (target == k), edges_p & (predicted == k)
-            self.counts[0, k] += np.count_nonzero(p[own])
-            self.counts[1, k] += np.count_nonzero((p & _near(t, reach))[own])
-            self.counts[2, k] += np.count_nonzero(t[own])
-            self.counts[3, k] += np.count_nonzero((t & _near(p, reach))[own])
-
 
 def boundary(ids: NDArray[np.uint8]) -> NDArray[np.bool_]:
     """Return where (H, W) ids touch another class, both sides of the border, 255 left out."""
@@ -117,9 +103,9 @@ def boundary(ids: NDArray[np.uint8]) -> NDArray[np.bool_]:
     return edges
 
 
-def _near(edges: NDArray[np.bool_], reach: float) -> NDArray[np.bool_]:
-    """Return the pixels whose centre lies within ``reach`` px of an edge pixel's centre."""
-    if not edges.any():
-        return np.zeros(edges.shape, bool)
-    near: NDArray[np.bool_] = distance_transform_edt(~edges) <= reach
-    return near
+def _near(points: NDArray[np.int64], others: NDArray[np.int64], reach: float) -> int:
+    """Count the (N, 2) points with one of the others within ``reach`` px, centre to centre."""
+    if not len(points) or not len(others):
+        return 0
+    distance, _ = cKDTree(others).query(points, distance_upper_bound=reach, workers=-1)
+    return int(np.count_nonzero(np.isfinite(distance)))

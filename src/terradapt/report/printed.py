@@ -88,7 +88,8 @@ def load_tables() -> tuple[PrintedTable, ...]:
     folder = resources.files("terradapt.report") / "papers"
     tables = []
     for name in PAPERS:
-        values = yaml.safe_load((folder / f"{name}.yaml").read_text("utf-8"))
+        text = (folder / f"{name}.yaml").read_text("utf-8")
+        values = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
         tables += [_table(t, values["paper"], values["citation"]) for t in values["tables"]]
     return tuple(tables)
 
