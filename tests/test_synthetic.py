@@ -18,7 +18,7 @@ from terradapt.data.synthetic import (
     write_dataset,
     write_large_scene,
 )
-from terradapt.data.synthetic_city import City
+from terradapt.data.synthetic.city import City
 from terradapt.grid import Window
 from terradapt.metrics.confusion import Confusion
 from terradapt.raster import SceneReader, rasterize, read_label

@@ -1,9 +1,4 @@
-"""Procedural aerial scenes of cities, with land cover, roads and georeference.
-
-A stand-in for aerial benchmarks that needs no download: 0.3 m pixels in UTM zone 33N, the six
-ISPRS classes, street centrelines, cars, cast shadows, and trees over the roads. A seed is a city;
-cities differ in layout, materials, sun, season and camera.
-"""
+"""Synthetic cities on disk: the folder layout, datasets with splits, scenes of any size."""
 
 from __future__ import annotations
 
@@ -20,21 +15,11 @@ from terradapt.classes import ISPRS, ROADS
 from terradapt.data.dataset import Dataset, Item, write_json
 from terradapt.data.labels import LabelForm
 from terradapt.data.splits import SPLITS_NAME, write_splits
-from terradapt.data.synthetic_city import Road
-from terradapt.data.synthetic_scene import RESOLUTION, Scene, make_scene
+from terradapt.data.synthetic.city import Road
+from terradapt.data.synthetic.scene import RESOLUTION, make_scene
 from terradapt.data.tracking import Track, silent
 from terradapt.errors import DataError
 from terradapt.raster import Layer, SceneWriter, write_raster
-
-__all__ = [
-    "Scene",
-    "make_scene",
-    "prepare",
-    "transform_at",
-    "write_city",
-    "write_dataset",
-    "write_large_scene",
-]
 
 CRS = "EPSG:32633"
 BLOCK = 512  # px, rows that a scene writer takes at once

@@ -1,0 +1,25 @@
+"""Procedural aerial scenes of cities, with land cover, roads and georeference.
+
+A stand-in for aerial benchmarks that needs no download: 0.3 m pixels in UTM zone 33N, the six
+ISPRS classes, street centrelines, cars, cast shadows, and trees over the roads. A seed is a city;
+cities differ in layout, materials, sun, season and camera.
+"""
+
+from terradapt.data.synthetic.files import (
+    prepare,
+    transform_at,
+    write_city,
+    write_dataset,
+    write_large_scene,
+)
+from terradapt.data.synthetic.scene import Scene, make_scene
+
+__all__ = [
+    "Scene",
+    "make_scene",
+    "prepare",
+    "transform_at",
+    "write_city",
+    "write_dataset",
+    "write_large_scene",
+]
