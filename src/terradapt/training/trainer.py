@@ -315,6 +315,7 @@ class Trainer:
             sampler=keys,
             num_workers=workers,
             prefetch_factor=4 if workers else None,
+            worker_init_fn=_outlive_the_signal if workers else None,
             pin_memory=torch.cuda.is_available(),
         )
 
@@ -374,6 +375,11 @@ class _Clock:
         rate = LOG_EVERY * self.crops_per_step / (now - self.start)
         self.start = now
         return {**values, "crops_per_second": round(rate, 3)}
+
+
+def _outlive_the_signal(_: int) -> None:
+    """Let the run alone answer a termination that reaches the whole process group."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 @contextmanager
