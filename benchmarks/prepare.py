@@ -34,7 +34,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 from benchmark_files import POTSDAM_TILES, write_potsdam
 from terradapt.classes import ISPRS
 from terradapt.data.isprs import find_potsdam, prepare_potsdam
-from terradapt.data.prepare import PrepareOptions
+from terradapt.data.prepare_options import PrepareOptions
 
 DIFFERENT = 2  # tiles that are drawn; the others are copies under their own names
 

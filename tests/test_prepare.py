@@ -30,8 +30,9 @@ from terradapt.data import open_dataset
 from terradapt.data.deepglobe import prepare as prepare_deepglobe
 from terradapt.data.isprs import POTSDAM, VAIHINGEN, prepare_potsdam, prepare_vaihingen
 from terradapt.data.massachusetts import prepare as prepare_massachusetts
-from terradapt.data.prepare import PrepareOptions, shuffled_groups
 from terradapt.data.prepare_jobs import pure_ids, starts
+from terradapt.data.prepare_options import PrepareOptions
+from terradapt.data.prepare_splits import shuffled_groups
 from terradapt.data.spacenet import prepare as prepare_spacenet
 from terradapt.errors import DataError, MissingExtraError, OutputError, TerradaptError
 from terradapt.raster import SceneReader, read_label, write_raster

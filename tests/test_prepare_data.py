@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from terradapt.classes import IGNORE, ISPRS
 from terradapt.data.isprs import prepare_potsdam, prepare_vaihingen
-from terradapt.data.prepare import PrepareOptions
+from terradapt.data.prepare_options import PrepareOptions
 from terradapt.data.spacenet import prepare as prepare_spacenet
 from terradapt.data.specs import fixed_stretch
 from terradapt.grid import Window

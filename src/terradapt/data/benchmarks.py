@@ -14,7 +14,7 @@ from terradapt.data import isprs as _isprs
 from terradapt.data import massachusetts as _massachusetts
 from terradapt.data import spacenet as _spacenet
 from terradapt.data.dataset import Dataset
-from terradapt.data.prepare import PrepareOptions, Tell, quiet
+from terradapt.data.prepare_options import PrepareOptions, Tell, quiet
 from terradapt.data.tracking import Track, silent
 from terradapt.errors import DataError
 

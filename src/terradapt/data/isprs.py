@@ -15,15 +15,9 @@ from pathlib import Path
 from terradapt.classes import ISPRS
 from terradapt.data.archives import Found, gather
 from terradapt.data.labels import LabelForm
-from terradapt.data.prepare import (
-    Benchmark,
-    Prepared,
-    PrepareOptions,
-    Tell,
-    prepare_benchmark,
-    quiet,
-)
+from terradapt.data.prepare import prepare_benchmark
 from terradapt.data.prepare_jobs import Record
+from terradapt.data.prepare_options import Benchmark, Prepared, PrepareOptions, Tell, quiet
 from terradapt.data.tracking import Track, silent
 from terradapt.errors import DataError
 

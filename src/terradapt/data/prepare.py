@@ -9,118 +9,29 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import numpy as np
-from pydantic import Field
 
 from terradapt.classes import ClassMap
-from terradapt.config import DataConfig
 from terradapt.data.archives import check_room, size_text
 from terradapt.data.dataset import INDEX_NAME, Dataset, Item, load_index, read_json, write_json
 from terradapt.data.labels import LabelForm
 from terradapt.data.prepare_jobs import RECEIPTS, Job, Receipt, Record, finished, run
-from terradapt.data.splits import SPLITS_NAME, Splits, make_splits, read_splits, write_splits
+from terradapt.data.prepare_options import Benchmark, Prepared, PrepareOptions, Tell, quiet
+from terradapt.data.prepare_splits import check_split, splits_of
+from terradapt.data.splits import SPLITS_NAME, Splits, read_splits, write_splits
 from terradapt.data.tracking import Track, silent
 from terradapt.errors import DataError, OutputError
 from terradapt.raster import SceneReader
 
-GROUP = 100  # crops that are shuffled together (SAM2MS section IV-A)
-TEST_SHARE = 0.3
 STATISTICS = "statistics.json"
-
-PAPER_CROP = 1024  # px, of SAM2MS
-
-Tell = Callable[[str], None]
-SplitName = Literal["auto", "paper", "by_image", "official"]
-
-
-def quiet(line: str) -> None:
-    """Tell nothing."""
-
-
-@dataclass(frozen=True)
-class PrepareOptions:
-    """How a benchmark is prepared.
-
-    Args:
-        split: ``paper``: the paper's; ``by_image``: drawn by image; ``official``: the
-            benchmark's folders; ``auto``: the dataset's default, or what is there already.
-        seed: Of drawn splits.
-        bands: Which imagery: ``RGB``, ``IRRG`` or ``RGBIR`` (ISPRS Potsdam), or an imagery
-            folder's name (SpaceNet). None: the first that is there.
-        dsm: Add the surface model as one more band (ISPRS).
-        crop: Cut crops of this side, px; None: whole images stay where they are.
-        overlap: Least pixels that neighbouring crops share.
-        line_width: Width of a road from its centreline, m (SpaceNet).
-        snap: Take label colours that are off by this much per channel for a class's colour.
-        workers: Processes; 0: one per core.
-    """
-
-    split: SplitName = "auto"
-    seed: int = 0
-    bands: str | None = None
-    dsm: bool = False
-    crop: Annotated[int, Field(ge=32)] | None = None
-    overlap: int = 0
-    line_width: Annotated[float, Field(gt=0)] = 4.0
-    snap: Annotated[int, Field(ge=0, le=32)] = 0
-    workers: Annotated[int, Field(ge=0)] = 0
-
-
-@dataclass(frozen=True)
-class Benchmark:
-    """What a reader found in a benchmark's files.
-
-    Args:
-        name: Name of the dataset.
-        records: Its labelled images.
-        classes: Its class map.
-        label: How its label files are read.
-        resolution: Metres per pixel, where the files do not say.
-        paper: Record ids by split, or None when the paper shuffles crops.
-        official: Record ids by split as the benchmark's folders state, or None.
-        default: The split of ``auto``.
-    """
-
-    name: str
-    records: tuple[Record, ...]
-    classes: ClassMap
-    label: LabelForm
-    resolution: float | None = None
-    paper: Mapping[str, Sequence[str]] | None = None
-    official: Mapping[str, Sequence[str]] | None = None
-    default: SplitName = "by_image"
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """What a preparation did.
-
-    Args:
-        dataset: The result.
-        done: Images that were prepared now.
-        kept: Images that were prepared before and have not changed.
-        statistics: Pixels by class, mean and deviation of the bands.
-    """
-
-    dataset: Dataset
-    done: int
-    kept: int
-    statistics: Mapping[str, Any] = field(default_factory=dict)
-
-
-def with_paper_crops(options: PrepareOptions) -> PrepareOptions:
-    """Return options that cut SAM2MS's crops where its split is asked for."""
-    if options.split == "paper" and options.crop is None:
-        return replace(options, crop=PAPER_CROP)
-    return options
 
 
 def prepare_benchmark(
@@ -145,7 +56,7 @@ def prepare_benchmark(
     """
     split = benchmark.default if options.split == "auto" else options.split
     if options.split != "auto" or not (out / SPLITS_NAME).is_file():
-        _check_split(benchmark, split)
+        check_split(benchmark, split)
     jobs = [_job(benchmark, record, out, options) for record in benchmark.records]
     before = _outputs(out)
     receipts = {job.record.id: found for job in jobs if (found := finished(job))}
@@ -171,27 +82,6 @@ def prepare_benchmark(
         write_json(out / STATISTICS, statistics)
     dataset = _finish(benchmark, out, ordered, options, split)
     return Prepared(dataset, len(open_jobs), len(jobs) - len(open_jobs), statistics)
-
-
-def _check_split(benchmark: Benchmark, split: str) -> None:
-    if split == "official" and benchmark.official is None:
-        raise DataError(
-            f"{benchmark.name}: its files state no split", "use split=by_image or split=paper"
-        )
-    if split == "paper" and benchmark.paper is not None:
-        found = {record.id for record in benchmark.records}
-        missing = [i for ids in benchmark.paper.values() for i in ids if i not in found]
-        if missing:
-            raise missing_tiles(benchmark.name, missing)
-
-
-def missing_tiles(name: str, missing: Sequence[str]) -> DataError:
-    """Return the error that names the tiles of the paper's split that are not there."""
-    shown = ", ".join(missing[:8]) + (f" and {len(missing) - 8} more" if len(missing) > 8 else "")
-    return DataError(
-        f"{name}: {len(missing)} tiles of the paper's split are missing: {shown}",
-        "add their image and label files, or use split=by_image for what is there",
-    )
 
 
 def _job(benchmark: Benchmark, record: Record, out: Path, options: PrepareOptions) -> Job:
@@ -339,8 +229,8 @@ def _finish(
         with suppress(DataError):
             splits, protocol = read_splits(path, items)
             return replace(dataset, splits=splits, protocol=protocol)
-        _check_split(benchmark, split)
-    splits, seed = _splits(benchmark, items, split, options.seed)
+        check_split(benchmark, split)
+    splits, seed = splits_of(benchmark, items, split, options.seed)
     if not path.is_file() or read_json(path) != _stated(splits, split, seed):
         write_splits(path, splits, split, seed)
     return replace(dataset, splits=splits, protocol=split)
@@ -382,48 +272,3 @@ def _as_item(values: Mapping[str, Any], out: Path) -> Item:
         values["resolution"],
         path("eroded"),
     )
-
-
-def _splits(
-    benchmark: Benchmark, items: Sequence[Item], split: str, seed: int
-) -> tuple[Splits, int | None]:
-    if split == "official":
-        assert benchmark.official is not None
-        return _by_group(benchmark.official, items), None
-    if split == "paper" and benchmark.paper is not None:
-        return _by_group(benchmark.paper, items), None
-    if split == "paper":
-        return shuffled_groups([item.id for item in items], seed), seed
-    config = DataConfig(val_fraction=0.1, test_fraction=TEST_SHARE, split_seed=seed)
-    return make_splits(items, config), seed
-
-
-def _by_group(stated: Mapping[str, Sequence[str]], items: Sequence[Item]) -> Splits:
-    """Splits of record ids as splits of their items (their crops)."""
-    home = {name: split for split, ids in stated.items() for name in ids}
-    splits: dict[str, list[str]] = {"train": [], "val": [], "test": []}
-    for item in items:
-        if item.group in home:
-            splits[home[item.group]].append(item.id)
-    return {name: tuple(ids) for name, ids in splits.items()}
-
-
-def shuffled_groups(ids: Sequence[str], seed: int) -> Splits:
-    """Split shuffled crops as SAM2MS does: groups of 100, 7 : 3. Crops of one image leak.
-
-    Whole groups go to either side, the test's share rounded up: this meets the printed counts of
-    DeepGlobe (4326 / 1900) and SpaceNet (7096 / 3100); 70 : 30 inside each group does not.
-    """
-    rng = np.random.default_rng([seed, 0x5A32])
-    shuffled = [ids[i] for i in rng.permutation(len(ids))]
-    groups = [shuffled[i : i + GROUP] for i in range(0, len(shuffled), GROUP)]
-    count = min(-(-len(groups) * 3 // 10), len(groups) - 1)
-    full = [g for g in groups if len(g) == GROUP]
-    test = {name for group in full[:count] for name in group}
-    if not test:  # fewer than two groups: nothing but the share can be kept
-        test = set(shuffled[: max(1, round(len(ids) * TEST_SHARE))])
-    return {
-        "train": tuple(sorted(set(ids) - test)),
-        "val": (),
-        "test": tuple(sorted(test)),
-    }

@@ -14,16 +14,16 @@ from pathlib import Path
 from terradapt.classes import ROADS
 from terradapt.data.archives import Found, gather
 from terradapt.data.labels import LabelForm, VectorForm
-from terradapt.data.prepare import (
+from terradapt.data.prepare import prepare_benchmark
+from terradapt.data.prepare_jobs import Record
+from terradapt.data.prepare_options import (
     Benchmark,
     Prepared,
     PrepareOptions,
     Tell,
-    prepare_benchmark,
     quiet,
     with_paper_crops,
 )
-from terradapt.data.prepare_jobs import Record
 from terradapt.data.tracking import Track, silent
 from terradapt.errors import DataError
 

@@ -78,13 +78,7 @@ class Style:
             r, g, b = np.clip(np.asarray(rgb) * u(0.88, 1.12) + rng.uniform(-by, by, 3), 0, 1)
             return float(r), float(g), float(b)
 
-        waves = rng.uniform(0.6, 1.0, (3, 6))
-        length = rng.uniform(240, 620, (3, 1))
-        turn = rng.uniform(0, 2 * np.pi, 3)
-        wave = 2 * np.pi / length[:, 0]
-        waves[:, :2] = 0.13 / wave[:, None] * rng.uniform(-1, 1, (3, 2))
-        waves[:, 2], waves[:, 3] = wave * np.cos(turn), wave * np.sin(turn)
-        waves[:, 4:] = rng.uniform(0, 2 * np.pi, (3, 2))
+        waves = _waves(rng)
         lush, parched = np.array((0.27, 0.38, 0.17)), np.array((0.50, 0.46, 0.28))
         dry = u(0.0, 0.55)
         base = lush + dry * (parched - lush)
@@ -122,3 +116,15 @@ class Style:
             blur=u(0.45, 0.75),
             noise=u(0.008, 0.018),
         )
+
+
+def _waves(rng: np.random.Generator) -> Floats:
+    """Three waves, gentle enough that the warp can be inverted by iteration."""
+    waves = rng.uniform(0.6, 1.0, (3, 6))
+    length = rng.uniform(240, 620, (3, 1))
+    turn = rng.uniform(0, 2 * np.pi, 3)
+    wave = 2 * np.pi / length[:, 0]
+    waves[:, :2] = 0.13 / wave[:, None] * rng.uniform(-1, 1, (3, 2))
+    waves[:, 2], waves[:, 3] = wave * np.cos(turn), wave * np.sin(turn)
+    waves[:, 4:] = rng.uniform(0, 2 * np.pi, (3, 2))
+    return waves
