@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 from rasterio.transform import Affine
+from scipy.spatial import KDTree
 
 from terradapt.raster import write_raster
 
@@ -25,9 +26,9 @@ def regions(height: int, width: int, classes: int, seed: int) -> np.ndarray:
     """(H, W) ids of blobs some 20 px wide; every class occurs."""
     rng = np.random.default_rng(seed)
     seeds = rng.uniform(0, 1, (6 * classes, 2)) * (height, width)
-    rows, cols = np.mgrid[:height, :width]
-    distance = [(rows - r) ** 2 + (cols - c) ** 2 for r, c in seeds]
-    return (np.argmin(distance, axis=0) % classes).astype(np.uint8)
+    places = np.indices((height, width)).reshape(2, -1).T
+    nearest = KDTree(seeds).query(places)[1].reshape(height, width)
+    return (nearest % classes).astype(np.uint8)
 
 
 def picture(ids: np.ndarray, seed: int, bands: int = 3) -> np.ndarray:
