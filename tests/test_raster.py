@@ -1,6 +1,9 @@
 """Reading rasters of every kind, refusing the rest, and writing small ones."""
 
 import os
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -407,3 +410,16 @@ def test_rasterize_and_polygonize_are_inverse():
     back = rasterize(shapes, height=14, width=27, transform=PLACE, fill=9)
     np.testing.assert_array_equal(back, values)
     assert (rasterize([], height=3, width=4, transform=PLACE, fill=7) == 7).all()
+
+
+def test_addresses_are_read_when_allowed(scene):
+    command = [sys.executable, str(Path(__file__).with_name("range_server.py")), str(scene)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
+        assert server.stdout
+        address = f"http://127.0.0.1:{server.stdout.readline().strip()}/scene.tif"
+        with pytest.raises(SceneError, match="no local file") as caught:
+            SceneReader(address)
+        pixels, _ = read_all(address, RGB, allow_remote=True)
+        server.terminate()
+    assert "--allow-remote" in caught.value.fix
+    np.testing.assert_array_equal(pixels, noise(60, 70))

@@ -24,6 +24,11 @@ _SUFFIXES = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".jp2": "JP2OpenJPE
 CACHE_BYTES = 64 << 20
 """GDAL's block cache: fixed, so that memory does not grow with the machine or the scene."""
 _REMOTE = re.compile(r"^(/vsi|[a-z][a-z0-9+.-]*://)", re.IGNORECASE)
+_REMOTE_OPTIONS = {
+    "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",  # ask for no files beside the one named
+    "GDAL_HTTP_CONNECTTIMEOUT": 10,
+    "GDAL_HTTP_MAX_RETRY": 3,
+}
 _VRT_SOURCE = re.compile(r"<SourceFilename([^>]*)>([^<]*)</SourceFilename>", re.IGNORECASE)
 _FILTERS = threading.RLock()  # warning filters are global: one thread at a time changes them
 _VRT_REFUSED = re.compile(
@@ -54,8 +59,9 @@ def open_raster(path: str | Path, *, allow_remote: bool = False) -> Any:
         driver = _SUFFIXES.get(Path(str(path).split("?")[0]).suffix.lower(), "GTiff")
     else:
         driver = _local_driver(Path(path), allow_remote)
+    options = _REMOTE_OPTIONS if is_remote(path) else {}
     try:
-        with quiet():
+        with quiet(), rasterio.Env(**options):
             return rasterio.open(path, driver=driver)
     except (RasterioError, OSError) as error:
         raise SceneError(
