@@ -131,12 +131,13 @@ def _print(report: Report) -> None:
 
     from terradapt.report.wording import headline, per_class_columns, shown, title_of
 
-    console = Console()
+    console = Console(width=max(120, Console().width))  # rows are not broken in a pipe
     per_class = report.metrics["per_class"]
     columns = per_class_columns(per_class)
     table = Table("class", *(title_of(c) for c in columns))
-    for column in table.columns[1:]:
-        column.justify = "right"
+    for column in table.columns:
+        column.no_wrap = True
+        column.justify = "left" if column is table.columns[0] else "right"
     for name, row in per_class.items():
         note = "" if row.get("evaluated", True) else " (not in the means)"
         table.add_row(name + note, *(shown(c, row.get(c, "")) for c in columns))

@@ -13,6 +13,7 @@ from terradapt.grid import Window
 from terradapt.metrics.confusion import Confusion, class_scores
 
 _LABELLED = 0.5  # least share of counted pixels of a place
+_SECOND = 0.01  # least share of its second class
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ def image_places(
         confusion = Confusion(num_classes).update(label[window.slices], prediction[window.slices])
         support = confusion.matrix.sum(axis=1)
         enough = support.sum() >= _LABELLED * window.height * window.width
-        if enough and np.count_nonzero(support) >= 2:
+        if enough and np.sort(support)[-2] >= _SECOND * support.sum():
             ranked.append((_error(confusion), window.row, window.col, window))
     ranked.sort(key=lambda r: r[:3])
     kept = set(np.linspace(0, len(ranked) - 1, keep).round().astype(int)) if ranked else set()
