@@ -1,5 +1,8 @@
 """terradapt data NAME SRC -o DIR, with good and with bad benchmarks."""
 
+import subprocess
+import sys
+import time
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -17,7 +20,11 @@ from benchmark_files import (
     write_vaihingen,
 )
 from terradapt.classes import ISPRS
-from terradapt.data import open_dataset
+from terradapt.config import RunConfig
+from terradapt.data import input_spec, open_dataset
+from terradapt.data.isprs import prepare_potsdam
+from terradapt.data.prepare_options import PrepareOptions
+from terradapt.data.sampling import CropDataset
 from terradapt.raster import write_raster
 
 TILES = ("2_10", "2_11", "2_13", "3_13")
@@ -151,3 +158,35 @@ def test_a_result_that_cannot_be_written(tmp_path: Path, terradapt: Any) -> None
     (tmp_path / "out").write_text("a file where the folder should be")
     out = terradapt("data", "deepglobe", tmp_path / "in", "workers=1", "-o", tmp_path / "out")
     assert out.is_user_error(str(tmp_path / "out"))
+
+
+def test_killed_at_any_moment_it_goes_on(tmp_path: Path) -> None:
+    write_potsdam(tmp_path / "in", TILES, side=512, bands=("RGB",), dsm=False)
+    call = [sys.executable, "-m", "terradapt", "data", "potsdam", str(tmp_path / "in")]
+    call += ["split=by_image", "workers=1", "-o"]
+    run = subprocess.Popen([*call, str(tmp_path / "out")], stderr=subprocess.DEVNULL)
+    receipts = tmp_path / "out/.prepared"
+    while run.poll() is None and not (receipts.is_dir() and any(receipts.glob("*.json"))):
+        time.sleep(0.001)
+    run.kill()
+    run.wait()
+    options = PrepareOptions(split="by_image", workers=1)
+    resumed = prepare_potsdam(tmp_path / "in", tmp_path / "out", options)
+    whole = prepare_potsdam(tmp_path / "in", tmp_path / "whole", options)
+    assert resumed.kept >= 1 and whole.done == 4
+    for path in (tmp_path / "whole").rglob("*.tif"):
+        other = tmp_path / "out" / path.relative_to(tmp_path / "whole")
+        assert path.read_bytes() == other.read_bytes()
+    assert not list((tmp_path / "out").rglob("*.part"))
+
+
+def test_the_surface_model_is_a_fourth_band_of_the_crops(tmp_path: Path) -> None:
+    write_potsdam(tmp_path / "in", TILES, side=96, bands=("RGB",))
+    options = PrepareOptions(split="by_image", dsm=True, workers=1)
+    prepare_potsdam(tmp_path / "in", tmp_path / "out", options)
+    dataset = open_dataset(tmp_path / "out")
+    config = RunConfig().with_overrides(["data.crop=64", "data.bands=[1,2,3,4]"])
+    spec = input_spec(dataset, config.data)
+    sample = CropDataset(dataset, "train", config, spec)[0]
+    assert sample["image"].shape == (4, 64, 64)
+    assert sample["image"][3].float().std() > 10  # stretched, not clipped away
