@@ -10,10 +10,21 @@ from typing import Annotated
 
 import typer
 
-from terradapt.errors import OutputError, TerradaptError
+from terradapt.errors import MissingExtraError, OutputError, TerradaptError
 from terradapt.version import __version__
 
 DEBUG_VARIABLE = "TERRADAPT_DEBUG"
+EXTRAS = {
+    **dict.fromkeys(("torch", "torchvision", "timm", "accelerate", "safetensors"), "train"),
+    **dict.fromkeys(("segmentation_models_pytorch", "pyogrio", "skimage"), "train"),
+    **dict.fromkeys(("jinja2", "matplotlib", "sklearn"), "report"),
+    **dict.fromkeys(("dask", "distributed"), "cluster"),
+    "onnx": "export",
+    "openvino": "openvino",
+    "geopandas": "vector",
+    "huggingface_hub": "hub",
+}
+"""Modules that the base install lacks, with the extra that brings them."""
 
 
 def _version(shown: bool) -> None:
@@ -70,6 +81,8 @@ def _as_user_error(error: Exception) -> TerradaptError:
     if hasattr(error, "format_message"):
         where = getattr(getattr(error, "ctx", None), "command_path", "terradapt")
         return TerradaptError(error.format_message(), f"see: {where} --help")
+    if isinstance(error, ModuleNotFoundError) and (error.name or "").split(".")[0] in EXTRAS:
+        return MissingExtraError("this command", EXTRAS[(error.name or "").split(".")[0]])
     if isinstance(error, OSError) and error.strerror:
         named = f"{error.filename}: " if error.filename else ""
         fix = "check the path, its permissions and the free space"

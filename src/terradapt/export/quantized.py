@@ -198,7 +198,10 @@ def _quantized(
 
 def spread(images: NDArray[np.uint8], count: int) -> NDArray[np.uint8]:
     """Return up to ``count`` windows, evenly over all, which lie in the order of their scenes."""
-    return images[np.unique(np.linspace(0, len(images) - 1, count).round().astype(int))]
+    chosen: NDArray[np.uint8] = images[
+        np.unique(np.linspace(0, len(images) - 1, count).round().astype(int))
+    ]
+    return chosen
 
 
 def _budget(plain: Path, quantized: Path) -> int:

@@ -103,7 +103,11 @@ def describe(model: SegmentationModel, meta: Meta, window: int | None = None) ->
         window=side,
         multiple=side if fixed else model.size_multiple,
         precision="fp32",
-        parameters=sum(p.numel() for p in model.parameters()),
+        parameters=sum(
+            p.numel()
+            for name, p in model.named_parameters()
+            if name.split(".")[0] not in model.training_only
+        ),
     )
 
 

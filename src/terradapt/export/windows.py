@@ -186,7 +186,8 @@ def resample(image: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
 def resample_ids(ids: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
     """Take the ids (N, N) at the centres of (S, S) pixels."""
     at = ((np.arange(side) + 0.5) * ids.shape[0] / side).astype(int)
-    return ids[at][:, at]
+    chosen: NDArray[np.uint8] = ids[at][:, at]
+    return chosen
 
 
 def _rasters(folder: Path) -> list[Path]:

@@ -1,0 +1,72 @@
+"""``terradapt bench``: efficiency on this machine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verb to the command line."""
+    app.command("bench")(bench)
+
+
+def bench(
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder of the results.")] = Path(
+        "bench"
+    ),
+    backbone: Annotated[
+        list[str] | None, typer.Option(help="Only these backbones; may be repeated.")
+    ] = None,
+    engine: Annotated[
+        list[str] | None, typer.Option(help="Only these engines; may be repeated.")
+    ] = None,
+    size: Annotated[int, typer.Option(min=32, help="Side of the images, px.")] = 512,
+    batch: Annotated[int, typer.Option(min=1, help="Images at a time.")] = 8,
+    seconds: Annotated[float, typer.Option(min=0.0, help="Time for each figure, s.")] = 2.0,
+    device: Annotated[str | None, typer.Option(help="Torch device, for example cuda:0.")] = None,
+    accuracy: Annotated[
+        list[str] | None,
+        typer.Option(metavar="BACKBONE=REPORT.json", help="Measured mIoU for the plot."),
+    ] = None,
+) -> None:
+    """The result of `terradapt bench` is ARAFNet's Table 4 on this machine, for each engine.
+
+    It writes bench.md, bench.json and bench.png (accuracy against speed).
+    """
+    from terradapt.bench import Options
+    from terradapt.bench import bench as measure
+    from terradapt.bench.present import to_markdown, write
+    from terradapt.cli._progress import progress
+    from terradapt.cli._require import require
+
+    require("terradapt bench", "train", "torch", "timm")
+    require("terradapt bench", "export", "onnx")
+    require("the plot of terradapt bench", "report", "matplotlib")
+    known = _accuracy(accuracy or [])
+    standard = Options()
+    options = Options(
+        tuple(backbone or standard.backbones), tuple(engine or standard.engines), size, batch,
+        seconds, device,
+    )  # fmt: skip
+    total = len(options.backbones) * len(options.engines)
+    with progress(total, "bench", "row") as advance:
+        result = measure(options, advance)
+    written = write(output, result, known)
+    typer.echo(to_markdown(result), nl=False)
+    typer.echo("\n" + "\n".join(map(str, written)))
+
+
+def _accuracy(pairs: list[str]) -> dict[str, float]:
+    from terradapt.errors import ConfigError
+    from terradapt.report import read_report
+
+    known = {}
+    for pair in pairs:
+        name, sign, path = pair.partition("=")
+        if not sign:
+            raise ConfigError(f"'{pair}' is no BACKBONE=REPORT.json", "write resnet18=report.json")
+        known[name] = float(read_report(path)["metrics"]["miou"])
+    return known

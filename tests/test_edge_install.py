@@ -1,0 +1,144 @@
+"""Prediction and vectorizing need the base install alone."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+import tomllib
+import venv
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from onnx_files import write_tiny
+from scene_files import noise, write_scene
+
+ROOT = Path(__file__).parents[1]
+LIMIT = 500  # MB
+MODULES = {
+    "PyYAML": "yaml",
+    "scikit-image": "skimage",
+    "segmentation-models-pytorch": "segmentation_models_pytorch",
+}
+
+BARE = """
+import importlib.util, json, sys
+blocked, calls = json.loads(sys.argv[1]), json.loads(sys.argv[2])
+
+class Filter:
+    def __init__(self, finders):
+        self.finders = finders
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in blocked:
+            return None
+        specs = (f.find_spec(name, path, target) for f in self.finders)
+        return next((s for s in specs if s is not None), None)
+
+sys.meta_path[:] = [Filter(list(sys.meta_path))]
+assert importlib.util.find_spec("torch") is None
+from terradapt import cli
+results = []
+for call in calls:
+    sys.argv = ["terradapt", *call]
+    try:
+        cli.main()
+    except SystemExit as stop:
+        results.append(stop.code or 0)
+loaded = sorted(set(blocked) & {m.split(".")[0] for m in sys.modules})
+print("RESULT", json.dumps([results, loaded]))
+"""
+
+
+def extras() -> set[str]:
+    """Modules of the optional extras, which the base install does not bring."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    named = {
+        re.split(r"[\\[>=<]", line)[0]
+        for key, lines in project["optional-dependencies"].items()
+        if key not in {"all", "dev"}
+        for line in lines
+    }
+    return {MODULES.get(n, n.replace("-", "_")) for n in named}
+
+
+def run_bare(tmp_path: Path, *calls: list[str]) -> tuple[list[int], list[str], str]:
+    """Run verbs in a process that cannot see what the extras bring."""
+    arguments = [json.dumps(sorted(extras())), json.dumps(calls)]
+    done = subprocess.run(
+        [sys.executable, "-c", BARE, *arguments],
+        capture_output=True, text=True, cwd=tmp_path, check=False,
+    )  # fmt: skip
+    assert "Traceback" not in done.stderr, done.stderr
+    line = next(x for x in done.stdout.splitlines() if x.startswith("RESULT"))
+    statuses, loaded = json.loads(line.removeprefix("RESULT "))
+    return statuses, loaded, done.stderr
+
+
+@pytest.fixture
+def scene(tmp_path: Path) -> Path:
+    pixels = noise(96, 96)
+    pixels[:] = np.array([220, 20, 20])[:, None, None]
+    pixels[:, 40:, 50:] = np.array([20, 20, 220])[:, None, None]
+    write_tiny(tmp_path / "model.onnx")
+    return write_scene(tmp_path / "scene.tif", pixels)
+
+
+PREDICT = ["predict", "model.onnx", "scene.tif", "-o", "out.tif"]
+VECTORIZE = ["vectorize", "out.tif", "-o", "out.gpkg"]
+ROADS = ["vectorize", "out.tif", "-o", "roads.gpkg", "--roads", "blue"]
+
+
+def test_predict_and_vectorize_need_the_base_install_alone(tmp_path: Path, scene: Path) -> None:
+    assert {"torch", "timm", "onnx", "pyogrio", "skimage", "openvino"} <= extras()
+    statuses, loaded, err = run_bare(tmp_path, PREDICT, VECTORIZE, ROADS, ["recipes"], ["--help"])
+    assert statuses == [0] * 5, err
+    assert loaded == []
+    import pyogrio
+    import rasterio
+
+    with rasterio.open(tmp_path / "out.tif") as file:
+        ids = file.read(1)
+    assert (ids[:30, :40] == 0).all()
+    assert (ids[60:, 60:] == 2).all()
+    assert pyogrio.read_info(tmp_path / "out.gpkg")["features"] == 2
+
+
+NEEDS = {
+    "train": ["train", "landcover"],
+    "predict": ["predict", "checkpoint.safetensors", "scene.tif", "-o", "x.tif"],
+    "export": ["export", "checkpoint.safetensors"],
+    "models": ["models"],
+    "demo": ["demo", "-o", "demo"],
+    "bench": ["bench"],
+    "openvino": ["predict", "model.onnx", "scene.tif", "-o", "x.tif", "--engine", "openvino"],
+    "cluster": ["predict", "model.onnx", "scene.tif", "-o", "x.tif", "--cluster", "local"],
+}
+
+
+def test_a_verb_that_needs_more_names_the_extra(tmp_path: Path, scene: Path) -> None:
+    (tmp_path / "checkpoint.safetensors").write_bytes(b"")
+    statuses, _, err = run_bare(tmp_path, *NEEDS.values())
+    assert statuses == [2] * len(NEEDS), err
+    fixes = [line for line in err.splitlines() if line.startswith("fix:")]
+    assert all("pip install 'terradapt[" in line for line in fixes), err
+    assert "terradapt[openvino]" in fixes[-2]
+    assert "terradapt[cluster]" in fixes[-1]
+    assert not (tmp_path / "x.tif").exists()
+
+
+@pytest.mark.slow
+def test_a_fresh_environment_with_the_base_install(tmp_path: Path, scene: Path) -> None:
+    home = tmp_path / "edge"
+    venv.create(home, with_pip=True)
+    pip = [str(home / "bin" / "python"), "-m", "pip", "install", "-q", str(ROOT)]
+    subprocess.run(pip, check=True, capture_output=True, timeout=1200)
+    size = sum(f.lstat().st_blocks * 512 for f in home.rglob("*") if f.is_file()) / 1e6
+    print(f"edge install: {size:.0f} MB")
+    assert not list(home.glob("lib/python*/site-packages/torch"))
+    assert size * 1e6 <= LIMIT * 2**20
+    for call in (PREDICT, VECTORIZE):
+        subprocess.run([home / "bin" / "terradapt", *call], check=True, cwd=tmp_path)
+    assert (tmp_path / "out.gpkg").stat().st_size > 0
