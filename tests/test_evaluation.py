@@ -134,6 +134,16 @@ def test_road_figures_equal_those_of_the_arrays(roads: Dataset) -> None:
     assert high.metrics["rlod"] == 0.0
 
 
+@pytest.mark.parametrize("threshold", [0.5, 0.05])
+def test_the_road_may_come_first(roads: Dataset, threshold: float) -> None:
+    protocol = Protocol(threshold=threshold)
+    expected = evaluate(GreyPredictor(ROADS), roads, protocol=protocol).metrics
+    predictor = GreyPredictor(ClassMap(("road", "background")))
+    predictor.table = np.where(predictor.table == 1, 0, 1)
+    assert evaluate(predictor, roads, protocol=protocol).metrics == expected
+    assert (expected["rlod"] == 1.0) and (expected["mdice"] == 1.0) == (threshold == 0.5)
+
+
 def test_one_class_of_many_can_have_road_figures(land: Dataset) -> None:
     report = evaluate(GreyPredictor(LAND, {1: 0}), land, protocol=Protocol(road="building"))
     assert report.metrics["rlod"] == 0.0

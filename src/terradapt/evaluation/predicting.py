@@ -120,9 +120,9 @@ def _predict(
             probability = np.nan_to_num(block.scores[road.score])
             grey[block.window.slices] = grey_map(probability)
             if protocol.threshold != 0.5 and len(predictor.classes) == 2:
-                chosen = (probability > protocol.threshold).astype(np.uint8)
+                chosen = np.where(probability > protocol.threshold, road.score, 1 - road.score)
                 known = block.classes != IGNORE
-                ids[block.window.slices] = np.where(known, chosen, np.uint8(IGNORE))
+                ids[block.window.slices] = np.where(known, chosen, IGNORE)
         if advance is not None:
             advance(block.window.height * block.window.width)
     return ids, grey

@@ -25,6 +25,7 @@ from terradapt.scene import Predictor
 
 PICTURES = 6
 PICTURE_SIDE = 512  # px
+_REST = {"background", "other", "rest", "none"}  # names of what is not the road
 _OFF = 0.1  # resolutions differing by more than this share are told
 
 
@@ -125,7 +126,10 @@ def _road(joined: JoinedClasses, checkpoint: ClassMap, name: str | None) -> Road
     """The class with per-image figures, where the checkpoint has it."""
     if name is None and len(checkpoint) != 2:
         return None
-    score = 1 if name is None else checkpoint.index(name)
+    if name is not None:
+        score = checkpoint.index(name)
+    else:
+        score = 0 if checkpoint.names[1].casefold() in _REST else 1
     return Road(int(joined.predictions[score]), score)
 
 
