@@ -15,10 +15,11 @@ from terradapt.config import LossNetConfig
 from terradapt.errors import CheckpointError
 from terradapt.losses.lossnet import LossNet
 
-FORMS = [("resnet50", "paper"), ("resnet50", "release"), ("vgg16", "paper"), ("vgg16", "release")]
+FORMS = [("resnet50", "paper"), ("resnet50", "release"), ("vgg16", "paper")]
+SLOW = pytest.param(("vgg16", "release"), marks=pytest.mark.slow)
 
 
-@pytest.fixture(scope="module", params=FORMS, ids="-".join)
+@pytest.fixture(scope="module", params=[*FORMS, SLOW], ids="-".join)
 def net(request: pytest.FixtureRequest) -> LossNet:
     torch.manual_seed(0)
     name, form = request.param
