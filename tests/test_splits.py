@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data_files import place, regions, write_folder
+from data_files import picture, place, regions, write_folder
 from terradapt.config import DataConfig
 from terradapt.data import Item, open_dataset
 from terradapt.data.splits import check_splits, make_splits, read_splits
@@ -114,3 +114,22 @@ def test_images_of_the_same_ground_share_a_split(tmp_path: Path) -> None:
         (tmp_path / "splits.json").unlink(missing_ok=True)
         splits = open_dataset(tmp_path, DataConfig(split_seed=seed)).splits
         assert sum({"s0", "s1"} <= set(ids) for ids in splits.values()) == 1
+
+
+def test_near_duplicates_without_georeference_share_a_split(tmp_path: Path) -> None:
+    """Crops of one photograph, cut at another place and without a CRS."""
+    root = write_folder(tmp_path, 6, size=(300, 300), suffix=".png")
+    whole = picture(regions(500, 500, 3, 77), 77)
+    for name, (row, col) in {"s2": (0, 0), "s4": (90, 120)}.items():
+        write_raster(root / "images" / f"{name}.png", whole[:, row : row + 300, col : col + 300])
+    for seed in range(3):
+        (tmp_path / "splits.json").unlink(missing_ok=True)
+        splits = open_dataset(tmp_path, DataConfig(split_seed=seed)).splits
+        assert sum({"s2", "s4"} <= set(ids) for ids in splits.values()) == 1
+
+
+def test_given_splits_that_leak_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for part, count in (("train", 2), ("test", 1)):
+        write_folder(tmp_path / part, count)
+    open_dataset(tmp_path)
+    assert "1 leaks" in caplog.text and "test/s0" in caplog.text and "train/s0" in caplog.text

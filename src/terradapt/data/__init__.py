@@ -7,14 +7,13 @@ All datasets come to one form: ``dataset.json`` (items, class map, label form) b
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 from terradapt.config import DataConfig
 from terradapt.data.dataset import INDEX_NAME, Dataset, Item, load_index
 from terradapt.data.labels import LabelForm
+from terradapt.data.new_splits import with_splits
 from terradapt.data.specs import input_spec
-from terradapt.data.splits import SPLITS_NAME, open_splits
 from terradapt.errors import DataError
 
 __all__ = ["DATASETS", "Dataset", "Item", "LabelForm", "input_spec", "open_dataset"]
@@ -57,15 +56,4 @@ def open_dataset(
         from terradapt.data.folder import open_folder
 
         dataset, given = open_folder(root, config, progress)
-        dataset = _grouped(dataset) if given is None else dataset
-    splits, protocol = open_splits(root, dataset.items, config, given)
-    return replace(dataset, splits=splits, protocol=protocol)
-
-
-def _grouped(dataset: Dataset) -> Dataset:
-    """Before splits are drawn, keep images of the same ground together."""
-    if (dataset.root / SPLITS_NAME).is_file():
-        return dataset
-    from terradapt.data.leaks import group_by_ground
-
-    return replace(dataset, items=group_by_ground(dataset.items))
+    return with_splits(dataset, config, given)

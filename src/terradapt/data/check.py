@@ -26,8 +26,8 @@ from terradapt.data.inspection import (
     thumbnail,
 )
 from terradapt.data.leaks import Leak, find_leaks
+from terradapt.data.new_splits import with_splits
 from terradapt.data.scan import CACHE_NAME, ClassIndex, class_index, scan_labels
-from terradapt.data.splits import open_splits
 from terradapt.data.tracking import Track, silent
 from terradapt.errors import DataError, TerradaptError
 
@@ -160,24 +160,23 @@ def _inspect(
 
 
 def _with_splits(report: CheckReport, dataset: Dataset, config: DataConfig) -> Dataset:
-    """Read or make the splits; where items are broken, those that are left, unwritten."""
-    every = len(report.facts) == len(dataset.items) and not report.of("error")
-    root = dataset.root if every else dataset.root / "none"
+    """Read the splits or draw and write them; while items are broken, do neither."""
+    if report.of("error") or len(report.facts) != len(dataset.items):
+        return dataset
+    given = None if (dataset.root / INDEX_NAME).is_file() else find_layout(dataset.root).splits
     try:
-        if not every and (dataset.root / "splits.json").is_file():
-            return dataset
-        splits, protocol = open_splits(root, dataset.items, config)
+        dataset = with_splits(dataset, config, given)
     except DataError as error:
         report.problems.append(Problem.of(error, dataset.root))
         return dataset
-    left = {i.id for i in dataset.items} - {i for ids in splits.values() for i in ids}
+    left = {i.id for i in dataset.items} - {i for ids in dataset.splits.values() for i in ids}
     if left:
         names = ", ".join(sorted(left)[:5])
         message = f"{dataset.root}: {len(left)} images are in no split: {names}"
         report.problems.append(
             Problem("note", str(dataset.root), message, "list them in splits.json to use them")
         )
-    return replace(dataset, splits=splits, protocol=protocol)
+    return dataset
 
 
 def _check_images(report: CheckReport) -> None:

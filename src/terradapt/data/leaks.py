@@ -84,31 +84,46 @@ def footprint_leaks(dataset: Dataset) -> list[Leak]:
     return found
 
 
-def group_by_ground(items: Sequence[Item]) -> tuple[Item, ...]:
-    """Put images whose footprints overlap into one group, so that no split cuts through them.
+def group_by_ground(items: Sequence[Item], *, pixels: bool) -> tuple[Item, ...] | None:
+    """Put images of the same ground into one group, so that no split cuts through them.
 
-    Where fewer than three groups would be left, as in a mosaic of overlapping tiles, the items
-    stay as they are; the leak check then tells what overlaps.
+    Args:
+        items: The images; their own groups are kept together too.
+        pixels: Also compare the images themselves, which reads them all.
+
+    Returns:
+        The items with their groups, or None where fewer than three groups would be left, as in a
+        mosaic of overlapping tiles.
     """
-    outlines = {i.id: shape for i in items if (shape := footprint(i)) is not None}
-    names = list(outlines)
-    tree = shapely.STRtree([outlines[n] for n in names])
-    head = {i.id: i.id for i in items}
+    first = {item.group: n for n, item in reversed(list(enumerate(items)))}
+    head = [first[item.group] for item in items]
 
-    def top(name: str) -> str:
-        while head[name] != name:
-            name = head[name]
-        return name
+    def top(index: int) -> int:
+        while head[index] != index:
+            index = head[index]
+        return index
 
-    for name in names:
-        for hit in tree.query(outlines[name], predicate="intersects"):
-            if overlap(outlines[name], outlines[names[hit]]) >= LEAST_OVERLAP:
-                first, second = sorted((top(name), top(names[hit])))
-                head[second] = first
-    groups = {i.id: top(i.id) for i in items}
-    if len(set(groups.values())) in (len(items), 1, 2):
-        return tuple(items)
-    return tuple(replace(i, group=groups[i.id]) for i in items)
+    pairs = [(a, b) for a, b, _ in same_pixels(items)] if pixels else []
+    for a, b in (*overlapping(items), *pairs):
+        low, high = sorted((top(a), top(b)))
+        head[high] = low
+    groups = [top(i) for i in range(len(items))]
+    if len(set(groups)) < min(3, len(first)):
+        return None
+    return tuple(replace(i, group=items[g].group) for i, g in zip(items, groups, strict=True))
+
+
+def overlapping(items: Sequence[Item]) -> list[tuple[int, int]]:
+    """Return pairs of indexes of images whose footprints overlap."""
+    outlines = {n: shape for n, i in enumerate(items) if (shape := footprint(i)) is not None}
+    keys = list(outlines)
+    tree = shapely.STRtree([outlines[k] for k in keys])
+    return [
+        (keys[hit], key)
+        for key in keys
+        for hit in tree.query(outlines[key], predicate="intersects")
+        if keys[hit] < key and overlap(outlines[keys[hit]], outlines[key]) >= LEAST_OVERLAP
+    ]
 
 
 def footprint(item: Item) -> Any | None:
@@ -134,21 +149,46 @@ def overlap(a: Any, b: Any) -> float:
 
 
 def pixel_leaks(dataset: Dataset, track: Track = silent) -> list[Leak]:
-    """Find the same ground by the pixels alone, at any offset, same scale and orientation.
-
-    Fingerprints lie at distinct spots of an image; two images show the same ground when several
-    of their fingerprints match at one common offset.
-    """
+    """Find the same ground by the pixels alone, at any offset, same scale and orientation."""
     split_of = {i: name for name, ids in dataset.splits.items() for i in ids}
     items = [i for i in dataset.items if i.id in split_of]
     if len({split_of[i.id] for i in items}) < 2:
         return []
+    train = np.array([split_of[i.id] == "train" for i in items], bool)
+    found = []
+    for a, b, share in same_pixels(items, track, np.flatnonzero(train), np.flatnonzero(~train)):
+        other = items[b].id
+        found.append(Leak(items[a].id, other, split_of[other], "pixels", share))
+    return found
+
+
+def same_pixels(
+    items: Sequence[Item],
+    track: Track = silent,
+    left: NDArray[np.int64] | None = None,
+    right: NDArray[np.int64] | None = None,
+) -> list[tuple[int, int, float]]:
+    """Find pairs of images that show the same ground.
+
+    Fingerprints lie at distinct spots of an image; two images show the same ground when several
+    of their fingerprints match at one common offset.
+
+    Args:
+        items: The images.
+        track: Progress.
+        left: Indexes of the first of a pair; all when None.
+        right: Indexes of the second of a pair; all when None.
+
+    Returns:
+        (index, index, share of the fingerprints that match).
+    """
     with track(len(items), "fingerprints", "images") as advance, ThreadPoolExecutor(4) as pool:
         prints = []
         for spots in pool.map(fingerprints, items):
             prints.append(spots)
             advance(1)
-    return _matches(items, prints, split_of)
+    every = np.arange(len(items))
+    return _matches(prints, every if left is None else left, every if right is None else right)
 
 
 @dataclass(frozen=True)
@@ -215,25 +255,24 @@ def _bits(patch: NDArray[np.float32]) -> int:
 
 
 def _matches(
-    items: Sequence[Item], prints: Sequence[Fingerprints], split_of: dict[str, str]
-) -> list[Leak]:
-    owner = np.repeat(np.arange(len(items)), [len(p.bits) for p in prints])
+    prints: Sequence[Fingerprints], left: NDArray[np.int64], right: NDArray[np.int64]
+) -> list[tuple[int, int, float]]:
+    owner = np.repeat(np.arange(len(prints)), [len(p.bits) for p in prints])
     bits = np.concatenate([p.bits for p in prints])
     places = np.concatenate([p.places for p in prints])
-    in_train = np.array([split_of[i.id] == "train" for i in items], bool)[owner]
-    left, right = np.flatnonzero(in_train), np.flatnonzero(~in_train)
+    sides = (np.flatnonzero(np.isin(owner, side)) for side in (left, right))
+    same = np.array_equal(left, right)
     votes: dict[tuple[int, int], list[NDArray[np.float32]]] = {}
-    for a, b in _near_pairs(bits, left, right):
+    for a, b in _near_pairs(bits, *sides):
         pair = int(owner[a]), int(owner[b])
-        votes.setdefault(pair, []).append(places[b] - places[a])
+        if pair[0] != pair[1] and (not same or pair[0] < pair[1]):
+            votes.setdefault(pair, []).append(places[b] - places[a])
     found = []
     for (a, b), offsets in votes.items():
         count = _agreeing(np.array(offsets))
         if count >= _VOTES:
             fewest = min(len(prints[a].bits), len(prints[b].bits))
-            other = items[b].id
-            share = min(1.0, count / fewest)
-            found.append(Leak(items[a].id, other, split_of[other], "pixels", share))
+            found.append((a, b, min(1.0, count / fewest)))
     return found
 
 

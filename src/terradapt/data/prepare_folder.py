@@ -12,7 +12,8 @@ from pydantic import ValidationError
 from terradapt.config import DataConfig
 from terradapt.data.dataset import Dataset
 from terradapt.data.folder import open_folder
-from terradapt.data.splits import SPLITS_NAME, open_splits, read_splits, write_splits
+from terradapt.data.new_splits import with_splits
+from terradapt.data.splits import SPLITS_NAME, read_splits, write_splits
 from terradapt.data.tracking import Track, silent
 from terradapt.errors import DataError
 
@@ -43,8 +44,7 @@ def prepare(source: Path, out: Path, options: Mapping[str, Any], track: Track = 
     if out.resolve() != source.resolve() and (source / SPLITS_NAME).is_file():
         splits, protocol = read_splits(source / SPLITS_NAME, dataset.items)
         write_splits(out / SPLITS_NAME, splits, protocol, None)
-    splits, protocol = open_splits(out, dataset.items, config, given)
-    return replace(dataset, splits=splits, protocol=protocol)
+    return with_splits(dataset, config, given)
 
 
 def folder_config(options: Mapping[str, Any]) -> DataConfig:
