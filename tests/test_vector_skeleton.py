@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import skan
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from road_files import in_metres, random_mask, random_roads, ring_with_arms
@@ -53,7 +52,7 @@ def assert_same(one: Graph, two: Graph) -> None:
 
 
 @given(SEEDS, st.sampled_from([3.0, 8.0, 16.0]), st.integers(15, 90), st.booleans())
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=12, deadline=None)
 def test_the_graph_of_a_cut_scene_is_that_of_one_piece(
     seed: int, max_width: float, block: int, lines: bool
 ) -> None:
@@ -72,24 +71,41 @@ def pixel_graph(mask: np.ndarray) -> tuple[Graph, float]:
     return graph, float(lengths(graph, source.georef.metric).sum())
 
 
-def test_a_roundabout_keeps_both_sides_as_skan_does() -> None:
-    mask = ring_with_arms()
-    graph, length = pixel_graph(mask)
-    branches = skan.Skeleton(reference_thin(mask))
-    assert len(graph) == branches.n_paths == 4
+def test_a_roundabout_keeps_both_sides() -> None:
+    """A tracer that keeps one edge per pair of nodes loses a half of the ring."""
+    graph, length = pixel_graph(ring_with_arms())
+    assert len(graph) == 4
     pairs = [tuple(sorted(e)) for e in graph.ends.tolist()]
     assert sorted(pairs.count(p) for p in set(pairs)) == [1, 1, 2]
-    assert length == pytest.approx(branches.path_lengths().sum(), rel=0.01)
+    assert length == pytest.approx(2 * 70 + 2 * np.pi * 40 * 1.06, rel=0.03)
+
+
+def skeleton_of(mask: np.ndarray) -> np.ndarray:
+    """The skeleton that the graph is made of, for masks away from the scene's edge."""
+    return thin(close_pinholes(mask), Reach(in_metres(mask.shape).metric, 16.0).iterations)
+
+
+@pytest.mark.slow  # skan compiles itself for most of a minute
+@pytest.mark.parametrize("seed", range(10))
+def test_lengths_and_edges_agree_with_skan(seed: int) -> None:
+    import skan
+
+    ring = skan.Skeleton(reference_thin(ring_with_arms()))
+    graph, length = pixel_graph(ring_with_arms())
+    assert len(graph) == ring.n_paths
+    assert length == pytest.approx(ring.path_lengths().sum(), rel=0.01)
+    mask = np.pad(random_roads(seed, (150, 150), 2 + seed % 5, 5.0), 12)
+    _, length = pixel_graph(mask)
+    branches = skan.Skeleton(skeleton_of(mask))
+    assert length == pytest.approx(branches.path_lengths().sum(), rel=0.06)
 
 
 @given(SEEDS, st.integers(2, 6))
 @settings(max_examples=10, deadline=None)
-def test_lengths_and_parts_agree_with_skan(seed: int, count: int) -> None:
+def test_parts_and_holes_are_those_of_the_skeleton(seed: int, count: int) -> None:
     mask = np.pad(random_roads(seed, (150, 150), count, 5.0), 12)
-    graph, length = pixel_graph(mask)
-    skeleton = thin(close_pinholes(mask), Reach(in_metres(mask.shape).metric, 16.0).iterations)
-    branches = skan.Skeleton(skeleton)
-    assert length == pytest.approx(branches.path_lengths().sum(), rel=0.06)
+    graph, _ = pixel_graph(mask)
+    skeleton = skeleton_of(mask)
     parts = label(skeleton, connectivity=2).max()
     assert len(set(graph.components())) == parts
     holes = label(~skeleton, connectivity=1).max() - 1

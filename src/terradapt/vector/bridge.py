@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from math import ceil
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.ndimage import maximum_filter
 from scipy.spatial import cKDTree
 
 from terradapt.grid import Window
@@ -15,10 +17,12 @@ from terradapt.vector.clean import append
 from terradapt.vector.graph import Chains, Floats, Graph, line_codes, spans
 from terradapt.vector.measure import SCALE, Georef
 from terradapt.vector.network import Tips, dead_ends
+from terradapt.vector.skeleton import SAMPLED
 from terradapt.vector.source import Source
 from terradapt.vector.trace import COL_STEP, ROW_STEP, Ints
 
-_TILE, _TILES = 512, 64
+_TILE, _TILES = 512, 32
+_BATCH = 100_000  # px looked at at once
 
 
 @dataclass(frozen=True)
@@ -92,11 +96,17 @@ class _Planner:
         self.way = way / np.maximum(np.linalg.norm(way, axis=1), 1e-12)[:, None]
         self.half = graph.radius[tips.node]  # a tip lies this far inside its road
         self.least = np.cos(np.radians(options.max_turn))
+        self._tree = cKDTree(self.at)
+        self._reach = options.max_gap + 2 * float(graph.radius.max())
+        self._cell = ceil(self._reach / self.metric.pixel) + 1
+        self._cells = self._near_cells(source.georef)
 
-    @property
-    def _reach(self) -> float:
-        """Metres beyond which no bridge leads."""
-        return self.options.max_gap + 2 * float(self.graph.radius.max())
+    def _near_cells(self, georef: Georef) -> NDArray[np.bool_]:
+        """Return the square cells of the scene that hold a dead end, and those around them."""
+        shape = georef.height // self._cell + 5, georef.width // self._cell + 5
+        cells = np.zeros(shape, bool)
+        cells[tuple(self.pixel.T // self._cell + 2)] = True
+        return maximum_filter(cells, 3)
 
     def _metres(self, places: NDArray[np.generic]) -> Floats:
         metres: Floats = places[:, ::-1] @ self.metric.matrix.T
@@ -108,7 +118,7 @@ class _Planner:
 
     def _to_tips(self) -> Iterator[_Plan]:
         reach = self.options.max_gap + 2 * float(self.half.max())
-        pairs = cKDTree(self.at).query_pairs(reach, output_type="ndarray")
+        pairs = self._tree.query_pairs(reach, output_type="ndarray")
         one, two = pairs[:, 0], pairs[:, 1]
         between = self.at[two] - self.at[one]
         gap = np.maximum(np.linalg.norm(between, axis=1), 1e-9)
@@ -125,52 +135,41 @@ class _Planner:
                 yield plan
 
     def _to_edges(self) -> Iterator[_Plan]:
-        place, edge, step = self._near_pixels()
-        if not len(place):
-            return
-        tree = cKDTree(self._metres(place))
-        graph = self.graph
-        half = graph.sums[:, 1] / np.maximum(graph.sums[:, 0], 1) / 2
-        for i, near in enumerate(tree.query_ball_point(self.at, self._reach)):
-            hits = np.array([n for n in near if edge[n] != self.tips.edge[i]], np.int64)
-            if not len(hits):
-                continue
-            between = self._metres(place[hits]) - self.at[i]
-            gap = np.maximum(np.linalg.norm(between, axis=1), 1e-9)
-            ahead = between @ self.way[i] / gap
-            good = (ahead >= self.least) & (
-                gap <= self.options.max_gap + self.half[i] + half[edge[hits]]
-            )
-            cost = np.where(good, gap * (2.2 - ahead), np.inf)
-            best = np.lexsort((step[hits], edge[hits], cost))[0]
-            if np.isfinite(cost[best]):
-                n = hits[best]
-                plan = self._plan(
-                    i, place[n], float(cost[best]), edge=int(edge[n]), step=int(step[n])
-                )
-                if plan is not None:
-                    yield plan
+        """Plan the cheapest bridge from each dead end to a pixel of another edge."""
+        found = [np.empty((0, 4)), *(self._candidates(i) for i in self._batches())]
+        rows = np.concatenate(found)
+        rows = rows[np.lexsort(rows.T[::-1])]  # by tip, cost, edge, pixel
+        first = np.ones(len(rows), bool)
+        first[1:] = rows[1:, 0] != rows[:-1, 0]
+        for tip, cost, edge, step in rows[first].tolist():
+            chain = self.graph.chains.take(np.array([int(edge)]))
+            place = chain.points()[0][int(step)].astype(np.int64)
+            plan = self._plan(int(tip), place, cost, edge=int(edge), step=int(step))
+            if plan is not None:
+                yield plan
 
-    def _near_pixels(self) -> tuple[Ints, Ints, Ints]:
-        """Return pixels of edges in the neighbourhood of dead ends, their edge and place in it."""
-        reach = int(np.ceil(self._reach / self.metric.pixel)) + 1
-        width = int(self.graph.place[:, 1].max()) // reach + 5
-        cells = (self.pixel // reach + 2) @ np.array([width, 1])
-        wanted = np.unique(
-            cells[:, None] + np.array([r * width + c for r in (-1, 0, 1) for c in (-1, 0, 1)])
-        )
-        found = [(np.empty((0, 2), np.int64), np.empty(0, np.int64), np.empty(0, np.int64))]
-        for index in np.array_split(
-            np.arange(len(self.graph)), 1 + len(self.graph.chains.codes) // 500_000
-        ):
-            points, sizes = self.graph.chains.take(index).points()
-            pixels = points.astype(np.int64)
-            near = np.flatnonzero(np.isin((pixels // reach + 2) @ np.array([width, 1]), wanted))
-            begins = np.cumsum(sizes) - sizes
-            owner = np.repeat(np.arange(len(index)), sizes)[near]
-            found.append((pixels[near], index[owner], near - begins[owner]))
-        place, edge, step = (np.concatenate(x) for x in zip(*found, strict=True))
-        return place, edge, step
+    def _batches(self) -> list[Ints]:
+        batch = np.cumsum(self.graph.chains.sizes) // _BATCH
+        return np.split(np.arange(len(self.graph)), np.flatnonzero(np.diff(batch)) + 1)
+
+    def _candidates(self, index: Ints) -> Floats:
+        """(M, 4) dead end, cost, edge and pixel of bridges to some edges, ahead of the dead end."""
+        points, sizes = self.graph.chains.take(index).points()
+        near = np.flatnonzero(self._cells[tuple((points // self._cell).astype(np.int64).T + 2)])
+        if not len(near):
+            return np.empty((0, 4))
+        begins = np.cumsum(sizes) - sizes
+        owner = np.repeat(np.arange(len(index)), sizes)[near]
+        step, edge, at = near - begins[owner], index[owner], self._metres(points[near])
+        pairs = self._tree.sparse_distance_matrix(cKDTree(at), self._reach, output_type="ndarray")
+        tip, pixel, gap = pairs["i"], pairs["j"], np.maximum(pairs["v"], 1e-9)
+        ahead = ((at[pixel] - self.at[tip]) * self.way[tip]).sum(axis=1) / gap
+        graph, edge = self.graph, edge[pixel]
+        half = graph.sums[edge, 1] / np.maximum(graph.sums[edge, 0], 1) / 2
+        good = (ahead >= self.least) & (edge != self.tips.edge[tip])
+        good &= gap <= self.options.max_gap + self.half[tip] + half
+        cost = gap * (2.2 - ahead)
+        return np.stack([tip, cost, edge, step[pixel]], axis=1)[good]
 
     def _plan(
         self, tip: int, target: Ints, cost: float, *, stop: int = -1, edge: int = -1, step: int = 0
@@ -239,7 +238,7 @@ def _build(graph: Graph, plans: list[_Plan], georef: Georef) -> Graph:
         if not len(codes):
             continue
         width = 2 * graph.radius[plan.start]
-        values = np.array([1.0, width, plan.score, 1.0])
+        values = SAMPLED * np.array([1.0, width, plan.score, 1.0])
         sums = (len(codes) + 1) * np.rint(values * SCALE).astype(np.int64)
         rows.append(([plan.start, int(stop)], *plan.pixels[:2], codes, sums))
     return append(graph, rows)

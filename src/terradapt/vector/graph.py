@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,7 +35,7 @@ class Chains:
     def __len__(self) -> int:
         return len(self.sizes)
 
-    @property
+    @cached_property
     def offsets(self) -> Ints:
         """(E + 1,) where each chain's steps begin and the last one's end."""
         return np.concatenate([[0], np.cumsum(self.sizes)])

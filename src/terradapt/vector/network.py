@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from terradapt.vector.graph import Chains, Floats, Graph, spans
 from terradapt.vector.measure import Georef, line_lengths
 from terradapt.vector.smooth import smooth
-from terradapt.vector.trace import COL_STEP, ROW_STEP, Ints
+from terradapt.vector.trace import COL_STEP, ROW_STEP, Ints, components
 
-_CHUNK = 300_000  # px of chains turned into lines at once
+_CHUNK = 100_000  # px of chains turned into lines at once
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,9 @@ class Network:
     @property
     def components(self) -> int:
         """Number of connected parts."""
-        return nx.number_connected_components(self.graph()) if len(self.nodes) else 0
+        if not len(self.nodes):
+            return 0
+        return int(components(len(self.nodes), self.edges).max()) + 1
 
     @property
     def dead_ends(self) -> int:
@@ -96,7 +98,9 @@ def build_network(graph: Graph, georef: Georef, simplify: float) -> Network:
     graph = reach_ends(graph, georef)
     pixel = georef.metric.pixel
     count = np.maximum(graph.sums[:, 0], 1)
-    width = graph.sums[:, 1] / count
+    at_ends = graph.radius[graph.ends].sum(axis=1)  # for edges too short to be sampled
+    width = np.where(graph.sums[:, 0] > 0, graph.sums[:, 1] / count, at_ends)
+    score = np.where(graph.sums[:, 0] > 0, graph.sums[:, 2] / count, 1.0)
     lines, length = [np.empty(0, object)], [np.zeros(0)]
     for index in _batches(graph.chains.sizes):
         reach = np.clip(np.rint(width[index] / pixel / 2), 2, 12).astype(np.int64)
@@ -106,7 +110,7 @@ def build_network(graph: Graph, georef: Georef, simplify: float) -> Network:
         length.append(line_lengths(coords, np.bincount(owner, minlength=len(index)), georef))
     return Network(
         georef.xy(_inside(graph.place, georef)), graph.ends, np.concatenate(lines),
-        np.concatenate(length), width, graph.sums[:, 2] / count, graph.sums[:, 3] / count,
+        np.concatenate(length), width, score, graph.sums[:, 3] / count,
         georef.crs,
     )  # fmt: skip
 

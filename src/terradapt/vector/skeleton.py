@@ -21,7 +21,7 @@ from terradapt.vector.join import Part, join
 from terradapt.vector.measure import SCALE, Metric, Widths
 from terradapt.vector.source import Source, read_mirrored
 from terradapt.vector.thin import close_pinholes, thin
-from terradapt.vector.trace import COL_STEP, ROW_STEP, Codes, Ints, Lattice, trace
+from terradapt.vector.trace import COL_STEP, ROW_STEP, Codes, Ints, Lattice, Pieces, trace
 
 _BEYOND = 2  # px traced outside the scene, where mirrored roads end
 Progress = Callable[[int], None]
@@ -116,15 +116,16 @@ def link_codes(skeleton: NDArray[np.bool_]) -> Codes:
     A pixel is linked to its four neighbours, and to a diagonal one where no pixel next to both is
     set (m-adjacency), so that a corner is no triangle.
     """
-    row, col = np.nonzero(skeleton[1:-1, 1:-1])
+    inner = np.zeros_like(skeleton)
+    inner[1:-1, 1:-1] = skeleton[1:-1, 1:-1]
+    place = np.flatnonzero(inner)
     flat, stride = skeleton.ravel(), skeleton.shape[1]
-    place = (row + 1) * stride + col + 1
     code = np.zeros(len(place), np.uint8)
     for d in range(8):
         code |= flat[place + ROW_STEP[d] * stride + COL_STEP[d]].astype(np.uint8) << np.uint8(d)
-    links = np.zeros((skeleton.shape[0] - 2, skeleton.shape[1] - 2), np.uint8)
-    links[row, col] = _LINKS[code]
-    return links
+    links = np.zeros(skeleton.shape, np.uint8)
+    links.ravel()[place] = _LINKS[code]
+    return links[1:-1, 1:-1]
 
 
 def _link_table() -> Codes:
@@ -140,25 +141,42 @@ def _link_table() -> Codes:
 _LINKS = _link_table()
 
 
-def _measured(pieces, mask, scores, origin, widths: Widths, lattice: Lattice) -> Part:  # type: ignore[no-untyped-def]
-    """Sum widths and scores over the pixels of each piece; take the widest pixel of each node."""
+def _measured(
+    pieces: Pieces,
+    mask: NDArray[np.bool_],
+    scores: NDArray[np.float32] | None,
+    origin: tuple[int, int],
+    widths: Widths,
+    lattice: Lattice,
+) -> Part:
+    """Sum widths and scores over pixels of each piece; take the half width of each node."""
     pixels, piece = piece_pixels(pieces.first, pieces.sizes, pieces.codes, lattice)
-    row, col = lattice.place(pixels)
-    row, col = row - origin[0], col - origin[1]
-    half, width = widths.measure(mask, row, col)
-    values = [np.ones(len(row)), width]
-    values.append(np.ones(len(row)) if scores is None else scores[row, col])
     last = np.cumsum(pieces.sizes + 1) - 1
-    for value in values:  # the pixel that closes a ring counts once
-        value[last[pieces.ring]] = 0.0
-    sums = np.zeros((len(pieces.sizes), 4), np.int64)
-    for i, value in enumerate(values):
-        np.add.at(sums[:, i], piece, np.rint(value * SCALE).astype(np.int64))
     radius = np.zeros(len(pieces.node_pixel))
     for side, at in ((0, last - pieces.sizes), (1, last)):
         node = pieces.ends[:, side]
-        np.maximum.at(radius, node[node >= 0], half[at[node >= 0]])
+        row, col = lattice.place(pixels[at[node >= 0]])
+        half, _ = widths.measure(mask, row - origin[0], col - origin[1])
+        np.maximum.at(radius, node[node >= 0], half)
+    row, col = lattice.place(pixels)
+    chosen = sampled(row, col)
+    chosen[last[pieces.ring]] = False  # the pixel that closes a ring counts once
+    row, col, piece = row[chosen] - origin[0], col[chosen] - origin[1], piece[chosen]
+    _, width = widths.measure(mask, row, col)
+    ones = np.ones(len(row))
+    values = (ones, width, ones if scores is None else scores[row, col])
+    sums = np.zeros((len(pieces.sizes), 4), np.int64)
+    for i, value in enumerate(values):
+        np.add.at(sums[:, i], piece, np.rint(value * SCALE).astype(np.int64))
     return Part(pieces, sums, radius)
+
+
+SAMPLED = 0.4
+
+
+def sampled(row: Ints, col: Ints) -> NDArray[np.bool_]:
+    """Choose the pixels at which roads are measured: two of five along every direction."""
+    return ((row + 2 * col) % 5) % 2 == 1
 
 
 def piece_pixels(first: Ints, sizes: Ints, codes: Codes, lattice: Lattice) -> tuple[Ints, Ints]:

@@ -61,7 +61,7 @@ class RasterSource:
         path: Label raster with ids, or a float raster with scores of one class.
         value: The class id; in a raster of two values 0 and 255 (a mask), 255 stands for 1.
         scores: Raster of scores on the same grid, or None.
-        band: 1-based band of the scores.
+        band: 1-based band of the scores; a raster of one band is taken as it is.
         threshold: Scores from here on are the mask, when ``path`` holds scores itself.
 
     Raises:
@@ -80,7 +80,7 @@ class RasterSource:
     ) -> None:
         self.path, self.value, self.threshold = path, value, threshold
         self._label = SceneReader(path)
-        self._scores = SceneReader(scores, bands=(band,)) if scores is not None else None
+        self._scores = None if scores is None else _one_band(scores, band)
         if self._scores and self._size(self._scores) != self._size(self._label):
             raise DataError(
                 f"{scores}: is {self._size(self._scores)} pixels large, the labels are "
@@ -122,6 +122,12 @@ class RasterSource:
         self._label.close()
         if self._scores:
             self._scores.close()
+
+
+def _one_band(path: str | Path, band: int) -> SceneReader:
+    with SceneReader(path) as reader:
+        count = reader.count
+    return SceneReader(path, bands=(1 if count == 1 else band,))
 
 
 def read_mirrored(

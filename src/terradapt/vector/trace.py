@@ -27,7 +27,7 @@ _BITS = (np.arange(256)[:, None] >> np.arange(8)) & 1 == 1
 _DEGREE = _BITS.sum(axis=1).astype(np.uint8)
 _CHAIN, _END, _JUNCTION, _OUTSIDE = 1, 2, 3, 8
 _KIND = np.choose(np.minimum(_DEGREE, 3), [0, _END, _CHAIN, _JUNCTION]).astype(np.uint8)
-_KIND[0] = _END
+_KIND[0] = 0
 
 
 def _next_table() -> Codes:
@@ -124,19 +124,21 @@ class _Tracer:
         self.lattice = lattice
         self.step = ROW_STEP * self.width + COL_STEP
         kind = _KIND[links]
-        kind[links == 0] = 0
         ring = np.ones(links.shape, bool)
         ring[1:-1, 1:-1] = False
         kind[ring] |= _OUTSIDE
         self.kind = kind.ravel()
 
     def pieces(self) -> Pieces:
-        places = np.flatnonzero((self.kind > 0) & (self.kind < _OUTSIDE))
+        places = np.flatnonzero(self.links)
+        places = places[self.kind[places] < _OUTSIDE]
         kinds = self.kind[places]
         junctions, chain = places[kinds == _JUNCTION], places[kinds == _CHAIN]
         group = self._groups(junctions)
         walks = self._walk(*self._starts(places[kinds == _END], junctions, chain))
-        rings = self._ring_starts(chain[~np.isin(chain, walks.pixels, assume_unique=False)])
+        unseen = np.ones(len(self.kind), bool)
+        unseen[walks.pixels] = False
+        rings = self._ring_starts(chain[unseen[chain]])
         self.kind[rings] = _END
         round_walks = self._walk_rings(rings)
         ends = np.concatenate([places[kinds == _END], rings])

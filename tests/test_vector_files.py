@@ -1,0 +1,183 @@
+"""``terradapt vectorize`` from file to file, and what it says of files that it cannot use."""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+from pathlib import Path
+
+import networkx as nx
+import numpy as np
+import pyogrio
+import pytest
+import shapely
+from rasterio.transform import Affine
+from road_files import METRE, UTM, drawn, random_roads, write_mask
+
+from terradapt.classes import ClassMap
+from terradapt.metrics.network_files import compare_files, read_lines
+from terradapt.raster import write_raster
+from terradapt.vector import roads_from_array, vectorize_roads, write_network
+
+
+@pytest.fixture
+def mask_file(tmp_path: Path) -> Path:
+    return write_mask(tmp_path / "mask.tif", random_roads(5, (220, 260), 4, 7.0))
+
+
+def read_layer(
+    path: Path, layer: str | None = None
+) -> tuple[dict[str, np.ndarray], np.ndarray, str]:
+    meta, _, wkb, fields = pyogrio.raw.read(path, layer=layer)
+    return dict(zip(meta["fields"], fields, strict=True)), shapely.from_wkb(wkb), meta["crs"]
+
+
+def test_a_geopackage_has_edges_and_nodes(terradapt, tmp_path: Path, mask_file: Path) -> None:  # type: ignore[no-untyped-def]
+    out = tmp_path / "roads.gpkg"
+    done = terradapt("vectorize", mask_file, "-o", out, "--roads", "1", "--block", "128")
+    assert done.status == 0 and "dead ends" in done.out
+    edges, lines, crs = read_layer(out, "edges")
+    nodes, points, _ = read_layer(out, "nodes")
+    assert crs == UTM and len(lines) == len(edges["length_m"]) > 3
+    np.testing.assert_allclose(edges["length_m"], shapely.length(lines))
+    np.testing.assert_allclose(edges["width_m"], 7, atol=2.5)
+    degree = np.bincount(np.concatenate([edges["from_node"], edges["to_node"]]))
+    np.testing.assert_array_equal(nodes["degree"], degree)
+    starts = shapely.get_point(lines, 0)
+    assert shapely.equals_exact(starts, points[edges["from_node"]], 1e-6).all()
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_the_three_formats_hold_the_same_network(tmp_path: Path, mask_file: Path) -> None:
+    files = [tmp_path / f"roads.{s}" for s in ("gpkg", "geojson", "graphml")]
+    figures = [vectorize_roads(mask_file, f) for f in files]
+    assert figures[0] == figures[1] == figures[2]
+    assert compare_files(files[0], files[1])["apls"] == pytest.approx(1.0, abs=1e-4)
+    graph = nx.read_graphml(files[2], force_multigraph=True)
+    assert graph.number_of_edges() == figures[0]["edges"]
+    total = sum(e["length"] for _, _, e in graph.edges(data=True))
+    assert total == pytest.approx(figures[0]["length_m"])
+    lon, lat = np.concatenate([shapely.get_coordinates(g) for g in read_lines(files[1])[0]]).T
+    assert 14 < lon.mean() < 16 and 44 < lat.mean() < 46
+
+
+def test_geojson_goes_on_across_the_antimeridian(tmp_path: Path) -> None:
+    mask = drawn([[(0, 50), (300, 50)]], (100, 300), 8)
+    step = 1 / 111_320.0
+    roads = roads_from_array(mask, transform=Affine(step, 0, 179.999, 0, -step, 1), crs="EPSG:4326")
+    write_network(tmp_path / "r.geojson", roads)
+    feature = json.loads((tmp_path / "r.geojson").read_text())["features"][0]
+    lon = np.array(feature["geometry"]["coordinates"])[:, 0]
+    assert np.abs(np.diff(lon)).max() < 0.01
+    assert feature["properties"]["length_m"] == pytest.approx(300, rel=0.01)
+
+
+def test_classes_are_found_by_name_and_scores_are_read(terradapt, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    mask = drawn([[(0, 60), (120, 60)], [(140, 60), (300, 60)]], (120, 300), 8)
+    labels, scores = tmp_path / "labels.tif", tmp_path / "scores.tif"
+    names = json.dumps(ClassMap(("field", "house", "road")).to_dict())
+    write_raster(
+        labels, mask.astype(np.uint8) * 2, crs=UTM, transform=METRE,
+        tags={"TERRADAPT_CLASSES": names},
+    )  # fmt: skip
+    bands = np.zeros((3, 120, 300), np.float32)
+    bands[2] = np.where(mask, 0.8, 0.0)
+    write_raster(scores, bands, crs=UTM, transform=METRE)
+    out = tmp_path / "roads.gpkg"
+    assert (
+        terradapt("vectorize", labels, "-o", out, "--roads", "Road", "--scores", scores).status == 0
+    )
+    edges, _, _ = read_layer(out, "edges")
+    assert len(edges["score"]) == 2  # no scores in the gap
+    np.testing.assert_allclose(edges["score"], 0.8, atol=0.01)
+    assert terradapt("vectorize", labels, "-o", out, "--roads", "road").status == 0
+    assert len(read_layer(out, "edges")[1]) == 1
+    wrong = terradapt("vectorize", labels, "-o", out, "--roads", "river")
+    assert wrong.is_user_error("labels.tif", "river", "house")
+    small = write_mask(tmp_path / "small.tif", mask[:50])
+    bad = terradapt("vectorize", labels, "-o", out, "--roads", "2", "--scores", small)
+    assert bad.is_user_error("small.tif", "300 x 50")
+
+
+def test_float_rasters_are_scores(terradapt, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    scores = drawn([[(0, 60), (300, 60)]], (120, 300), 8).astype(np.float32) * 0.6
+    scores[:, 200:] = np.nan
+    write_raster(tmp_path / "s.tif", scores, crs=UTM, transform=METRE, nodata=float("nan"))
+    out = tmp_path / "r.gpkg"
+    assert terradapt("vectorize", tmp_path / "s.tif", "-o", out, "--roads", "1").status == 0
+    assert read_layer(out, "edges")[0]["length_m"].sum() == pytest.approx(200, abs=3)
+    high = terradapt(
+        "vectorize", tmp_path / "s.tif", "-o", out, "--roads", "1", "--threshold", "0.7"
+    )
+    assert high.status == 0 and "0 edges" in high.out
+    assert terradapt("vectorize", tmp_path / "s.tif", "-o", out).is_user_error("s.tif")
+
+
+@pytest.mark.parametrize("fill", [0, 255])
+def test_all_road_and_no_road_write_empty_layers(terradapt, tmp_path: Path, fill: int) -> None:  # type: ignore[no-untyped-def]
+    path = write_mask(tmp_path / "m.tif", np.full((100, 120), fill > 0))
+    for name in ("r.gpkg", "r.geojson", "r.graphml"):
+        done = terradapt("vectorize", path, "-o", tmp_path / name, "--roads", "1")
+        assert done.status == 0 and "0 edges" in done.out
+    assert len(read_layer(tmp_path / "r.gpkg", "edges")[1]) == 0
+
+
+def test_an_output_folder_without_permission(terradapt, tmp_path: Path, mask_file: Path) -> None:  # type: ignore[no-untyped-def]
+    closed = tmp_path / "closed"
+    closed.write_text("a file where a folder is wanted")
+    out = closed / "roads.gpkg"
+    assert terradapt("vectorize", mask_file, "-o", out, "--roads", "1").is_user_error("roads.gpkg")
+    if os.geteuid() != 0:
+        folder = tmp_path / "readonly"
+        folder.mkdir(mode=0o500)
+        done = terradapt("vectorize", mask_file, "-o", folder / "r.gpkg", "--roads", "1")
+        assert done.is_user_error("r.gpkg") and not list(folder.iterdir())
+
+
+def test_a_geopackage_that_is_open_elsewhere_stays_whole(
+    terradapt,
+    tmp_path: Path,
+    mask_file: Path,  # type: ignore[no-untyped-def]
+) -> None:
+    out = tmp_path / "roads.gpkg"
+    vectorize_roads(mask_file, out)
+    before = out.read_bytes()
+    other = sqlite3.connect(out, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    try:
+        done = terradapt("vectorize", mask_file, "-o", out, "--roads", "1")
+        assert done.is_user_error("roads.gpkg", "open in another program")
+        assert out.read_bytes() == before
+    finally:
+        other.close()
+    assert terradapt("vectorize", mask_file, "-o", out, "--roads", "1").status == 0
+
+
+def test_wrong_inputs_and_names_are_told(terradapt, tmp_path: Path, mask_file: Path) -> None:  # type: ignore[no-untyped-def]
+    out = tmp_path / "r.gpkg"
+    empty = tmp_path / "empty.tif"
+    empty.touch()
+    assert terradapt("vectorize", empty, "-o", out, "--roads", "1").is_user_error("empty.tif")
+    assert terradapt("vectorize", tmp_path / "no.tif", "-o", out).is_user_error("no.tif")
+    shape = terradapt("vectorize", mask_file, "-o", tmp_path / "r.shp", "--roads", "1")
+    assert shape.is_user_error("r.shp", ".shp")
+    graph = terradapt("vectorize", mask_file, "-o", tmp_path / "p.graphml")
+    assert graph.is_user_error("p.graphml")
+    assert not out.exists() and not list(tmp_path.glob(".*"))
+
+
+@pytest.mark.data
+def test_the_spacenet_chip_becomes_its_own_centrelines(
+    terradapt,
+    real_data: Path,
+    tmp_path: Path,  # type: ignore[no-untyped-def]
+) -> None:
+    chip = real_data / "formats" / "spacenet_roads"
+    out = tmp_path / "chip.gpkg"
+    done = terradapt("vectorize", chip / "sample_road_raster_mask.tif", "-o", out, "--roads", "1")
+    assert done.status == 0
+    result = compare_files(chip / "sample_roads_for_masking.geojson", out)
+    assert result["apls"] >= 0.95 and result["topo_f1"] >= 0.95
+    for figure in ("components", "dead_ends", "edges"):
+        assert result["truth"][figure] == result["proposal"][figure]
