@@ -4,6 +4,10 @@ import json
 import os
 import pickle
 import re
+import signal
+import subprocess
+import sys
+import time
 
 import numpy as np
 import pytest
@@ -102,6 +106,37 @@ def test_resume_finds_a_finished_result(terradapt, trained, scene, tmp_path):
     before = out.stat().st_mtime_ns
     assert terradapt("predict", trained, scene, "-o", out, "--resume").status == 0
     assert out.stat().st_mtime_ns == before
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("default")
+def test_local_workers_give_the_same_classes(terradapt, trained, tmp_path):
+    path = write_scene(tmp_path / "scene.tif", noise(1200, 200))
+    maps = [tmp_path / "here.tif", tmp_path / "workers.tif"]
+    assert terradapt("predict", trained, path, "-o", maps[0], "--batch", 2).status == 0
+    done = terradapt("predict", trained, path, "-o", maps[1], "--batch", 2, "--cluster", "local",
+                     "--workers", 2)  # fmt: skip
+    assert done.status == 0, done.err
+    here, workers = (rasterio.open(m).read(1) for m in maps)
+    assert (here != workers).mean() < 1e-3  # the threads of a worker are other than here
+
+
+@pytest.mark.slow
+def test_ctrl_c_leaves_a_resumable_state(terradapt, trained, tmp_path):
+    path, out = write_scene(tmp_path / "scene.tif", noise(1600, 900)), tmp_path / "map.tif"
+    command = [sys.executable, "-m", "terradapt", "predict", trained, path, "-o", out]
+    with subprocess.Popen(list(map(str, command)), stderr=subprocess.PIPE, text=True) as child:
+        journal = tmp_path / "map.tif.part" / "journal.jsonl"
+        while child.poll() is None and not (journal.exists() and b"row" in journal.read_bytes()):
+            time.sleep(0.05)
+        child.send_signal(signal.SIGINT)
+        _, said = child.communicate()
+    assert child.returncode == 130, said
+    assert "--resume" in said
+    assert "Traceback" not in said
+    assert not out.exists()
+    assert terradapt("predict", trained, path, "-o", out, "--resume").status == 0
+    assert cog_validate(out, strict=True, quiet=True)[0]
 
 
 @pytest.mark.parametrize("name", ["rotated", "plain", "empty"])
