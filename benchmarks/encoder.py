@@ -1,7 +1,9 @@
 """Our SAM2 trunk against PyPI ``sam2``'s and timm's own: same weights, input, precision, one run.
 
 Rounds of all contenders alternate in a shifting order; a ratio is the median of the rounds' own
-ratios, with their quartiles. ``sam2`` is left out where it is not installed (make test-weights).
+ratios, with their quartiles. On a CPU the clock is the process's processor time on one thread, so
+that other work on the machine does not count. ``sam2`` is left out where it is not installed (make
+test-weights).
 
     python benchmarks/encoder.py --trunk sam2_hiera_tiny --size 512 -o benchmarks/results
 """
@@ -85,11 +87,12 @@ def check_equal(made: dict[str, nn.Module], x: Tensor) -> float:
 
 def seconds(model: nn.Module, x: Tensor) -> float:
     with torch.inference_mode():
-        start = time.perf_counter()
+        clock = time.perf_counter if x.is_cuda else time.process_time
+        start = clock()
         model(x)
         if x.is_cuda:
             torch.cuda.synchronize()
-        return time.perf_counter() - start
+        return clock() - start
 
 
 def measure(made: dict[str, nn.Module], x: Tensor, rounds: int) -> dict[str, list[float]]:
@@ -126,6 +129,7 @@ def result_of(args: argparse.Namespace, device: str) -> dict[str, Any]:
         "adapters_add": ratio(times, ADAPTED, OURS),
         "largest_difference": difference,
         "settings": {k: v for k, v in vars(args).items() if k != "output"},
+        "clock": "wall time" if device == "cuda" else "processor time on one thread",
         "torch": torch.__version__,
         "hardware": torch.cuda.get_device_name() if device == "cuda" else hardware(),
     }
@@ -143,8 +147,8 @@ def page(result: dict[str, Any]) -> str:
     return f"""# SAM2's trunk: ours, timm's, sam2's
 
 {result["hardware"]}, torch {result["torch"]}. {s["trunk"]}, batch {s["batch"]}, {s["size"]} px,
-{s["dtype"]}, forward pass, {s["rounds"]} rounds. Without adapters all give the same maps (largest
-difference {result["largest_difference"]:.1e}).
+{s["dtype"]}, forward pass, {s["rounds"]} rounds, {result["clock"]}. Without adapters all give the
+same maps (largest difference {result["largest_difference"]:.1e}).
 
 | trunk | milliseconds, median |
 |---|---:|
@@ -166,6 +170,7 @@ def main() -> None:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("-o", "--output", type=Path)
     args = parser.parse_args()
+    torch.set_num_threads(1)
     result = result_of(args, args.device)
     print(page(result))
     if args.output:

@@ -1,9 +1,10 @@
 """Step time and peak memory of teacher and student: eager, compiled, with checkpointing.
 
 A step is forward, CE + Dice (+ 0.4 auxiliary CE), backward, AdamW. Each variant runs in a process
-of its own. Memory is the device's peak on a GPU; on a CPU it is the peak resident set less what the
-process held before the model was built. segmentation_models_pytorch's Unet on the student's
-encoder is the yardstick; ``frozen trunk`` off shows what the frozen weights save.
+of its own. On a CPU the clock is the process's processor time on one thread, so that other work on
+the machine does not count. Memory is the device's peak on a GPU; on a CPU it is the peak resident
+set less what the process held before the model was built. segmentation_models_pytorch's Unet on the
+student's encoder is the yardstick; ``whole trunk trains`` shows what the frozen weights save.
 
     python benchmarks/train_step.py -o benchmarks/results
 """
@@ -49,6 +50,8 @@ def run_variant(args: argparse.Namespace, variant: dict[str, Any]) -> dict[str, 
     from terradapt.models import build
 
     torch.manual_seed(0)
+    torch.set_num_threads(1)
+    clock = time.perf_counter if args.device == "cuda" else time.process_time
     trunk = variant["name"] == "sam2-arafnet"
     encoder = EncoderConfig(
         name=args.trunk if trunk else args.student,
@@ -64,7 +67,7 @@ def run_variant(args: argparse.Namespace, variant: dict[str, Any]) -> dict[str, 
     gpu = args.device == "cuda"
 
     def step() -> float:
-        start = time.perf_counter()
+        start = clock()
         with torch.autocast(args.device, torch.bfloat16, enabled=gpu and args.bf16):
             out = call(image)
         loss = pixel.cross_entropy(out.logits, target) + pixel.dice(out.logits, target)
@@ -74,7 +77,7 @@ def run_variant(args: argparse.Namespace, variant: dict[str, Any]) -> dict[str, 
         optimizer.zero_grad(set_to_none=True)
         if gpu:
             torch.cuda.synchronize()
-        return time.perf_counter() - start
+        return clock() - start
 
     first = step()
     step()
@@ -128,7 +131,7 @@ def page(result: dict[str, Any]) -> str:
 
 {result["hardware"]}, torch {result["torch"]}. Batch {s["batch"]}, {s["size"]} px, {precision};
 teacher sam2-arafnet on {s["trunk"]} (frozen, adapters), student kd-arafnet and smp Unet on
-{s["student"]}. Median of {s["steps"]} steps.
+{s["student"]}. Median of {s["steps"]} steps, {result["clock"]}.
 
 | variant | milliseconds per step | peak memory MiB | first step s |
 |---|---:|---:|---:|
@@ -172,6 +175,7 @@ def main() -> None:
     result = {
         "variants": measure(args),
         "settings": {k: v for k, v in vars(args).items() if k not in ("output", "variant", "only")},
+        "clock": "wall time" if args.device == "cuda" else "processor time on one thread",
         "torch": torch.__version__,
         "hardware": torch.cuda.get_device_name() if args.device == "cuda" else hardware(),
     }
