@@ -25,6 +25,7 @@ from terradapt.data import input_spec, open_dataset
 from terradapt.data.isprs import prepare_potsdam
 from terradapt.data.prepare_options import PrepareOptions
 from terradapt.data.sampling import CropDataset
+from terradapt.data.synthetic import prepare as prepare_synthetic
 from terradapt.raster import write_raster
 
 TILES = ("2_10", "2_11", "2_13", "3_13")
@@ -50,7 +51,13 @@ def test_synthetic_cities_by_seeds(tmp_path: Path, terradapt: Any) -> None:
     assert splits["test"] == ("city6_0", "city6_1")
 
 
-@pytest.mark.parametrize("seeds", ["x", "1", "4-", "-3", "9-8"])
+def test_one_synthetic_city_is_split_by_scene(tmp_path: Path) -> None:
+    dataset = prepare_synthetic(Path("7"), tmp_path, {"size": 48, "roads": True})
+    assert {k: len(v) for k, v in dataset.splits.items()} == {"train": 4, "val": 1, "test": 1}
+    assert open_dataset(tmp_path).splits == dataset.splits
+
+
+@pytest.mark.parametrize("seeds", ["x", "4-", "-3", "9-8", "1-9999", "1,,2"])
 def test_seeds_that_are_none(tmp_path: Path, terradapt: Any, seeds: str) -> None:
     out = terradapt("data", "synthetic", "-o", tmp_path / "out", "--", seeds)
     assert out.is_user_error(f"'{seeds}'")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,10 @@ from affine import Affine
 from numpy.typing import NDArray
 
 from terradapt.classes import ISPRS, ROADS
+from terradapt.config import DataConfig
 from terradapt.data.dataset import Dataset, Item, write_json
 from terradapt.data.labels import LabelForm
-from terradapt.data.splits import SPLITS_NAME, write_splits
+from terradapt.data.splits import SPLITS_NAME, Splits, make_splits, write_splits
 from terradapt.data.synthetic.city import Road
 from terradapt.data.synthetic.scene import RESOLUTION, make_scene
 from terradapt.data.tracking import Track, silent
@@ -128,7 +130,7 @@ def write_dataset(
         roads: Label with roads against background instead of the six ISPRS classes.
         advance: Called with 1 after each scene.
     """
-    splits: dict[str, tuple[str, ...]] = {}
+    splits: Splits = {}
     items: list[Item] = []
     for split, seeds in cities.items():
         for seed in seeds:
@@ -136,12 +138,43 @@ def write_dataset(
         part = [_item(folder, seed, n, size, roads) for seed in seeds for n in range(scenes)]
         splits[split] = tuple(item.id for item in part)
         items += part
+    return _saved(folder, items, splits, roads, "by_city")
+
+
+def write_single(
+    folder: Path,
+    seed: int,
+    scenes: int,
+    size: int,
+    roads: bool = False,
+    advance: Callable[[int], None] | None = None,
+) -> Dataset:
+    """Write one city with ``dataset.json`` and ``splits.json``, split by scene.
+
+    Args:
+        folder: Where to.
+        seed: The city.
+        scenes: How many, at least 2.
+        size: Side of a scene, px.
+        roads: Label with roads against background.
+        advance: Called with 1 after each scene.
+    """
+    write_city(folder, seed, scenes, size, advance)
+    items = [_item(folder, seed, n, size, roads) for n in range(scenes)]
+    items = [replace(item, group=item.id) for item in items]
+    splits = make_splits(items, DataConfig(val_fraction=0.2, test_fraction=0.2))
+    return _saved(folder, items, splits, roads, "by_image")
+
+
+def _saved(
+    folder: Path, items: Sequence[Item], splits: Splits, roads: bool, protocol: str
+) -> Dataset:
     classes = ROADS if roads else ISPRS
     name = "synthetic-roads" if roads else "synthetic"
     form = LabelForm.identity(len(classes))
-    dataset = Dataset(name, folder, tuple(items), classes, form, splits, "by_city")
+    dataset = Dataset(name, folder, tuple(items), classes, form, splits, protocol)
     dataset.save()
-    write_splits(folder / SPLITS_NAME, splits, "by_city", None)
+    write_splits(folder / SPLITS_NAME, splits, protocol, None)
     return dataset
 
 
@@ -155,52 +188,58 @@ def _item(folder: Path, seed: int, number: int, size: int, roads: bool) -> Item:
 def prepare(source: Path, out: Path, options: Mapping[str, Any], track: Track = silent) -> Dataset:
     """Write a synthetic dataset; of its cities the last one is the test, the one before val.
 
+    One city alone is split by scene.
+
     Args:
-        source: Seeds of the cities, as ``1,2,5`` or ``1-6``; at least two.
+        source: Seeds of the cities, as ``1,2,5`` or ``1-6``.
         out: Folder to write.
-        options: ``scenes`` of each city, ``size`` (px), ``roads`` (label roads alone).
+        options: ``scenes`` of each city (1; of a single city 6), ``size`` (px), ``roads`` (label
+            roads alone).
         track: Progress.
 
     Raises:
         DataError: No seeds, an unknown option or a value out of range.
     """
     seeds = read_seeds(str(source))
-    values = {"scenes": 1, "size": 1024, "roads": False, **options}
-    unknown = sorted(set(options) - {"scenes", "size", "roads"})
+    values = {"scenes": 6 if len(seeds) == 1 else 1, "size": 1024, "roads": False, **options}
+    unknown = sorted(set(values) - {"scenes", "size", "roads"})
     if unknown:
         raise DataError(f"no option '{unknown[0]}' for synthetic", "options: scenes, size, roads")
-    if not (_whole(values["scenes"], 1, 1000) and _whole(values["size"], 32, 8192)):
+    scenes, size, roads = values["scenes"], values["size"], bool(values["roads"])
+    least = 2 if len(seeds) == 1 else 1
+    if not (_whole(scenes, least, 1000) and _whole(size, 32, 8192)):
         raise DataError(
-            f"synthetic: {values['scenes']} scenes of {values['size']} px",
-            "give scenes=1..1000 and size=32..8192",
+            f"synthetic: {scenes} scenes of {size} px",
+            f"give scenes={least}..1000 and size=32..8192",
         )
-    cities = {"train": seeds[:-2] or seeds[:1], "val": seeds[-2:-1], "test": seeds[-1:]}
+    with track(len(seeds) * scenes, "draw cities", "scene") as advance:
+        if len(seeds) == 1:
+            return write_single(out, seeds[0], scenes, size, roads, advance)
+        return write_dataset(out, _cities(seeds), scenes, size, roads, advance)
+
+
+def _cities(seeds: Sequence[int]) -> dict[str, Sequence[int]]:
     if len(seeds) == 2:
-        cities = {"train": seeds[:1], "val": seeds[1:], "test": []}
-    with track(len(seeds) * values["scenes"], "draw cities", "scene") as advance:
-        return write_dataset(
-            out, cities, values["scenes"], values["size"], bool(values["roads"]), advance
-        )
+        return {"train": seeds[:1], "val": seeds[1:], "test": ()}
+    return {"train": seeds[:-2], "val": seeds[-2:-1], "test": seeds[-1:]}
 
 
 def read_seeds(text: str) -> list[int]:
-    """Read ``1,2,5`` or ``1-6`` as distinct seeds.
+    """Read ``7``, ``1,2,5`` or ``1-6`` as distinct seeds.
 
     Raises:
-        DataError: Anything else, or fewer than two.
+        DataError: Anything else.
     """
     seeds: list[int] = []
     for part in text.split(","):
         match = re.fullmatch(r"(\d{1,6})(?:-(\d{1,6}))?", part.strip())
-        if match is None:
-            raise DataError(f"'{text}' are no seeds of cities", "write them as 1,2,5 or 1-6")
-        seeds += range(int(match[1]), int(match[2] or match[1]) + 1)
-    seeds = list(dict.fromkeys(seeds))
-    if len(seeds) < 2:
-        raise DataError(
-            f"'{text}': {len(seeds)} city cannot be split", "give two or more, such as 1-4"
-        )
-    return seeds
+        low, high = (int(match[1]), int(match[2] or match[1])) if match else (1, 0)
+        if not low <= high < low + 1000:
+            raise DataError(
+                f"'{text}' are no seeds of cities", "write them as 7, as 1,2,5 or as 1-6"
+            )
+        seeds += range(low, high + 1)
+    return list(dict.fromkeys(seeds))
 
 
 def _whole(value: Any, low: int, high: int) -> bool:
