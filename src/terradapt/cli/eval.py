@@ -50,6 +50,12 @@ def evaluate(
         list[str] | None,
         typer.Option(metavar="DATASET=CHECKPOINT", help="Two names of one class; repeatable."),
     ] = None,
+    network: Annotated[
+        bool, typer.Option("--network", help="Score the road network: APLS and TOPO.")
+    ] = False,
+    centrelines: Annotated[
+        Path | None, typer.Option(help="True lines: a file, or a folder with a file per image.")
+    ] = None,
     study: Annotated[
         bool, typer.Option("--study", help="Add the split study: PCA and t-SNE of image features.")
     ] = False,
@@ -83,6 +89,8 @@ def evaluate(
         geoseg_compat=geoseg_compat,
         resolution=resolution,
         match=match or [],
+        network=network or centrelines is not None,
+        centrelines=centrelines,
     )
     task = open_task(checkpoint, data, split, device=device, precision=precision, trunk=trunk)
     check_output(output)

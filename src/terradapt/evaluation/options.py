@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 GEOSEG_PATCH = 1024  # px; GeoSeg's patch tool pads test images to multiples of this
@@ -29,6 +30,9 @@ class Protocol:
             was trained at, ``native`` never does, a number is metres per pixel. Counted are the
             label's own pixels in any case.
         match: Dataset's class name -> checkpoint's, for classes with two names.
+        network: Score the network of the road class: APLS and TOPO.
+        centrelines: True lines for that: a vector file, or a folder with a file per image; None:
+            the label's roads, made into lines the same way as the prediction's.
         stretch: See :func:`terradapt.metrics.per_image.image_scores`.
     """
 
@@ -40,6 +44,8 @@ class Protocol:
     geoseg_compat: bool = False
     resolution: float | Literal["auto", "native"] = "auto"
     match: Mapping[str, str] = field(default_factory=dict)
+    network: bool = False
+    centrelines: Path | None = None
     stretch: bool = True
 
     def to_dict(self) -> dict[str, Any]:
@@ -54,6 +60,8 @@ class Protocol:
             values["threshold"] = self.threshold
         if self.boundary is not None:
             values["boundary_tolerance_m"] = self.boundary
+        if self.network:
+            values["network_truth"] = str(self.centrelines or "the labels, made into lines")
         if self.match:
             values["match"] = [f"{a}={b}" for a, b in self.match.items()]
         return values

@@ -71,7 +71,10 @@ def score_item(
                 whole = joined.labels[reader.mask(reader.window)]
             whole = _padded(whole, GEOSEG_PATCH) if protocol.geoseg_compat else whole
             whole = _known(whole, ids)
-        return Scored(item.id, _known(target, ids), ids, grey, labelled.resolution, whole)
+        return Scored(
+            item.id, _known(target, ids), ids, grey, labelled.resolution, whole,
+            labelled.transform, labelled.crs,
+        )  # fmt: skip
 
 
 class PaddedReader:

@@ -12,15 +12,16 @@ import numpy as np
 from terradapt.classes import ClassMap
 from terradapt.data import Dataset, Item
 from terradapt.data.reading import ItemReader
-from terradapt.errors import DataError
+from terradapt.errors import ConfigError, DataError
 from terradapt.evaluation.describe import Origin, hardware, read_log, references
 from terradapt.evaluation.joining import JoinedClasses, join_classes
+from terradapt.evaluation.networks import LEGEND, NetworkScorer, draw_plate
 from terradapt.evaluation.options import Protocol
 from terradapt.evaluation.places import Place, choose_places, image_places
 from terradapt.evaluation.predicting import Road, score_item
 from terradapt.evaluation.scoring import Scorer
 from terradapt.grid import Window
-from terradapt.report import Picture, Report
+from terradapt.report import Picture, Plate, Report
 from terradapt.scene import Predictor
 
 PICTURES = 6
@@ -71,27 +72,34 @@ def evaluate(
     road = _road(joined, predictor.classes, protocol.road)
     _check_items(dataset, items, predictor)
     scorer = Scorer(joined.classes, protocol, road.joined if road else None)
+    networks = _networks(protocol, road)
     places: list[Place] = []
     keep = pictures if len(items) < pictures else 3
     started = time.monotonic()
     for item in items:
         whole = full.item(item.id) if item.label != full.item(item.id).label else None
         image = score_item(dataset, item, predictor, joined, protocol, road, whole, progress)
-        scorer.add(image)
+        row = scorer.add(image)
+        if networks is not None:
+            row.update(networks.add(image))
         if pictures:
             label, ids = (a[: item.height, : item.width] for a in (image.target, image.prediction))
             count = len(joined.classes)
             places += image_places(item.id, label, ids, count, PICTURE_SIDE, keep)
     seconds = time.monotonic() - started
     notes = [*joined.notes, *_notes(dataset, items, predictor, origin, protocol, scorer)]
+    metrics = scorer.metrics()
+    per_class = metrics.pop("per_class")
+    found = networks.metrics() if networks else {}
     return Report(
-        metrics=scorer.metrics(),
+        metrics={**metrics, **found, "per_class": per_class},
         classes=joined.classes,
         protocol={
             "split": split,
             "splits": dataset.protocol,
             "labels": "full" if dataset is full else "eroded",
             **protocol.to_dict(),
+            **({"network": networks.definitions} if networks else {}),
         },
         data=_data(dataset, split, items, origin),
         checkpoint=origin.path,
@@ -104,6 +112,8 @@ def evaluate(
         notes=notes,
         events=read_log(Path(origin.path).parent) if origin.path else (),
         pictures=_pictures(dataset, predictor, choose_places(places, pictures)),
+        networks=_plates(dataset, predictor, networks, pictures),
+        network_legend=LEGEND,
         references=references(joined.classes),
     )
 
@@ -131,6 +141,16 @@ def _road(joined: JoinedClasses, checkpoint: ClassMap, name: str | None) -> Road
     else:
         score = 0 if checkpoint.names[1].casefold() in _REST else 1
     return Road(int(joined.predictions[score]), score)
+
+
+def _networks(protocol: Protocol, road: Road | None) -> NetworkScorer | None:
+    if not protocol.network:
+        return None
+    if road is None:
+        raise ConfigError(
+            "the network of which class?", "name it with --road, for example --road road"
+        )
+    return NetworkScorer(road.joined, protocol.centrelines)
 
 
 def _check_items(dataset: Dataset, items: Sequence[Item], predictor: Predictor) -> None:
@@ -239,6 +259,17 @@ def _pictures(
         image = shown_bands(pixels)
         pictures.append(Picture(place.id, image, label, prediction, caption))
     return pictures
+
+
+def _plates(
+    dataset: Dataset, predictor: Predictor, networks: NetworkScorer | None, count: int
+) -> list[Plate]:
+    plates = []
+    for compared in networks.chosen(count) if networks else ():
+        with ItemReader(dataset, dataset.item(compared.id), predictor.spec) as reader:
+            pixels, _ = reader.read(reader.window)
+        plates.append(draw_plate(compared, shown_bands(pixels)))
+    return plates
 
 
 def shown_bands(pixels: np.ndarray[Any, np.dtype[np.uint8]]) -> np.ndarray[Any, np.dtype[np.uint8]]:

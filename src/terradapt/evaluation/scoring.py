@@ -27,6 +27,8 @@ class Scored:
         prediction: (H, W) ids.
         grey: (H, W) grey levels of the road class's probability, or None.
         resolution: Metres per pixel, or None when unknown.
+        transform: Pixel to CRS, or None.
+        crs: CRS, or None.
         full: (H, W) ids of the label with its borders, where ``target`` is eroded.
     """
 
@@ -36,6 +38,8 @@ class Scored:
     grey: NDArray[np.uint8] | None = None
     resolution: float | None = None
     full: NDArray[np.uint8] | None = None
+    transform: Any = None
+    crs: Any = None
 
 
 class Scorer:

@@ -40,7 +40,7 @@ def render_html(report: Report) -> str:
     from jinja2 import Environment, StrictUndefined
 
     from terradapt.report.figures import draw_curves
-    from terradapt.report.pictures import css, draw_panels, legend
+    from terradapt.report.pictures import css, draw_panels, legend, photo_uri
 
     source = (resources.files(__package__) / TEMPLATE).read_text("utf-8")
     environment = Environment(
@@ -62,6 +62,8 @@ def render_html(report: Report) -> str:
         curves=draw_curves(report.events),
         pictures=[draw_panels(p, report.classes) for p in report.pictures],
         legend=legend(report.classes),
+        networks=[(p.name, p.caption, photo_uri(p.image)) for p in report.networks],
+        network_legend=[(name, css(colour)) for name, colour in report.network_legend],
         image_columns=list(dict.fromkeys(k for row in report.images for k in row)),
         image_rows=[[(k, shown(k, v)) for k, v in row.items()] for row in report.images][
             :_MAX_IMAGES
@@ -96,7 +98,7 @@ def _tiles(report: Report) -> list[tuple[str, float | int]]:
     road = report.metrics.get("per_class", {}).get("road")
     if len(report.classes) == 2 and road:
         named = [("road F1", road["f1"]), ("road IoU", road["iou"])]
-        kept = ("mdice", "miou_image", "rlod", "mae_x100")
+        kept = ("mdice", "miou_image", "rlod", "mae_x100", "apls", "topo_f1")
         return [*named, *(t for t in headline(report.metrics) if t[0] in kept)]
     return headline(report.metrics)[:6]
 

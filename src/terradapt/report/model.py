@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from terradapt.classes import ClassMap
+from terradapt.classes import ClassMap, Colour
 from terradapt.errors import DataError
 from terradapt.report.output import write_together
 from terradapt.version import __version__
@@ -35,6 +35,21 @@ class Picture:
     image: NDArray[np.uint8]
     label: NDArray[np.uint8]
     prediction: NDArray[np.uint8]
+    caption: str = ""
+
+
+@dataclass(frozen=True)
+class Plate:
+    """One finished drawing.
+
+    Args:
+        name: Heading, for example the image's id.
+        image: (H, W, 3) uint8.
+        caption: One line.
+    """
+
+    name: str
+    image: NDArray[np.uint8]
     caption: str = ""
 
 
@@ -72,6 +87,8 @@ class Report:
         notes: Sentences that a reader must know, for example classes without a pixel.
         events: Lines of the run's ``log.jsonl``, for the curves.
         pictures: Places side by side.
+        networks: Road networks drawn over their images.
+        network_legend: (meaning, RGB) of their colours.
         references: Printed results, shown apart.
         figures: Further drawings, title -> SVG text.
     """
@@ -90,6 +107,8 @@ class Report:
     notes: Sequence[str] = ()
     events: Sequence[Mapping[str, Any]] = ()
     pictures: Sequence[Picture] = ()
+    networks: Sequence[Plate] = ()
+    network_legend: Sequence[tuple[str, Colour]] = ()
     references: Sequence[Reference] = ()
     figures: Mapping[str, str] = field(default_factory=dict)
 

@@ -39,10 +39,10 @@ def draw_panels(picture: Picture, classes: ClassMap) -> Panels:
         picture.name,
         picture.caption,
         (
-            ("image", _photo_uri(image)),
+            ("image", photo_uri(image)),
             ("label", _map_uri(label, colour)),
             ("prediction", _map_uri(prediction, colour)),
-            ("errors", _photo_uri(draw_errors(image, label, prediction))),
+            ("errors", photo_uri(draw_errors(image, label, prediction))),
         ),
     )
 
@@ -95,7 +95,8 @@ def _palette(classes: ClassMap) -> NDArray[np.uint8]:
     return palette
 
 
-def _photo_uri(rgb: NDArray[np.uint8]) -> str:
+def photo_uri(rgb: NDArray[np.uint8]) -> str:
+    """Return (H, W, 3) as a JPEG in a data URI."""
     from PIL import Image
 
     buffer = io.BytesIO()

@@ -32,6 +32,14 @@ TITLES = {
     "miou_full_labels": "mIoU, full labels",
     "mf1_full_labels": "mF1, full labels",
     "oa_full_labels": "OA, full labels",
+    "apls": "APLS",
+    "topo_f1": "TOPO F1",
+    "topo_precision": "TOPO precision",
+    "topo_recall": "TOPO recall",
+    "network_components_label": "network parts, label",
+    "network_components_prediction": "network parts, prediction",
+    "network_dead_ends_label": "dead ends, label",
+    "network_dead_ends_prediction": "dead ends, prediction",
     "id": "image",
 }
 MEANINGS = {
@@ -47,12 +55,25 @@ MEANINGS = {
     "rlod": "mean over images of found road pixels / road pixels",
     "boundary_f1": "class borders within the tolerance",
     "kappa": "Cohen's kappa",
+    "apls": "mean over images of the path length similarity",
+    "topo_f1": "mean over images of the local topology's F1",
     "road F1": "over all pixels of the split",
     "road IoU": "over all pixels of the split",
 }
 _PLAIN = {"mae_x100", "boundary_tolerance_m"}
 _HIDDEN = {"per_class", "absent"}
-_LEADING = ("miou", "mf1", "oa", "mdice", "miou_image", "rlod", "mae_x100", "boundary_f1")
+_LEADING = (
+    "miou",
+    "mf1",
+    "oa",
+    "mdice",
+    "miou_image",
+    "rlod",
+    "mae_x100",
+    "apls",
+    "topo_f1",
+    "boundary_f1",
+)
 
 
 def title_of(key: str) -> str:
