@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from rasterio.transform import Affine
-from road_files import METRE, UTM, drawn, in_metres, random_labels
 
+from road_files import METRE, UTM, drawn, in_metres, random_labels
 from terradapt.raster import polygonize, write_raster
 from terradapt.vector import PolygonOptions, Polygons, polygonize_labels
 from terradapt.vector.measure import Georef

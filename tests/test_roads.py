@@ -11,8 +11,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from rasterio.transform import Affine
-from road_files import METRE, UTM, drawn, in_metres, random_roads, ring_with_arms
 
+from road_files import METRE, UTM, drawn, in_metres, random_roads, ring_with_arms
 from terradapt.vector import Network, RoadOptions, roads_from_array
 from terradapt.vector.bridge import BridgeOptions
 from terradapt.vector.clean import CleanOptions

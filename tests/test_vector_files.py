@@ -13,8 +13,8 @@ import pyogrio
 import pytest
 import shapely
 from rasterio.transform import Affine
-from road_files import METRE, UTM, drawn, random_roads, write_mask
 
+from road_files import METRE, UTM, drawn, random_roads, write_mask
 from terradapt.classes import ClassMap
 from terradapt.metrics.network_files import compare_files, read_lines
 from terradapt.raster import write_raster

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from road_files import in_metres, random_mask, random_roads, ring_with_arms
 from scipy.ndimage import binary_closing
 from skimage.measure import label
 from skimage.morphology import thin as reference_thin
 
+from road_files import in_metres, random_mask, random_roads, ring_with_arms
 from terradapt.vector.clean import lengths
 from terradapt.vector.graph import Graph
 from terradapt.vector.skeleton import Reach, skeleton_graph

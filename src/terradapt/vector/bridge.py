@@ -6,6 +6,7 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from math import ceil
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -106,9 +107,10 @@ class _Planner:
         shape = georef.height // self._cell + 5, georef.width // self._cell + 5
         cells = np.zeros(shape, bool)
         cells[tuple(self.pixel.T // self._cell + 2)] = True
-        return maximum_filter(cells, 3)
+        value: NDArray[np.bool_] = maximum_filter(cells, 3)
+        return value
 
-    def _metres(self, places: NDArray[np.generic]) -> Floats:
+    def _metres(self, places: NDArray[Any]) -> Floats:
         metres: Floats = places[:, ::-1] @ self.metric.matrix.T
         return metres
 
@@ -169,7 +171,8 @@ class _Planner:
         good = (ahead >= self.least) & (edge != self.tips.edge[tip])
         good &= gap <= self.options.max_gap + self.half[tip] + half
         cost = gap * (2.2 - ahead)
-        return np.stack([tip, cost, edge, step[pixel]], axis=1)[good]
+        value: Floats = np.stack([tip, cost, edge, step[pixel]], axis=1)[good]
+        return value
 
     def _plan(
         self, tip: int, target: Ints, cost: float, *, stop: int = -1, edge: int = -1, step: int = 0
@@ -247,7 +250,9 @@ def _build(graph: Graph, plans: list[_Plan], georef: Georef) -> Graph:
 def _split(graph: Graph, splits: dict[int, list[int]]) -> tuple[Graph, dict[tuple[int, int], int]]:
     """Cut edges at some of their pixels; return the node at each cut."""
     node_at: dict[tuple[int, int], int] = {}
-    places, radii, rows = [], [], []
+    places: list[Ints] = []
+    radii: list[float] = []
+    rows = []
     for edge, steps in sorted(splits.items()):
         chain = graph.chains.take(np.array([edge]))
         points = chain.points()[0].astype(np.int64)

@@ -85,7 +85,8 @@ def _parallel(graph: Graph) -> Bools:
     pair = np.sort(graph.ends, axis=1)
     key = pair[:, 0] * len(graph.place) + pair[:, 1]
     _, index, counts = np.unique(key, return_inverse=True, return_counts=True)
-    return (counts > 1)[index]
+    value: Bools = (counts > 1)[index]
+    return value
 
 
 def _spurs(graph: Graph, metric: Metric, min_spur: float) -> Bools:
@@ -99,7 +100,8 @@ def _spurs(graph: Graph, metric: Metric, min_spur: float) -> Bools:
     junction = np.where(degree[:, 0] >= 3, graph.ends[:, 0], graph.ends[:, 1])
     visible = lengths(graph, metric) - graph.radius[junction]
     tip = np.where(degree[:, 0] == 1, graph.ends[:, 0], graph.ends[:, 1])
-    return dead & (visible < np.maximum(min_spur, 2 * graph.radius[tip]))
+    value: Bools = dead & (visible < np.maximum(min_spur, 2 * graph.radius[tip]))
+    return value
 
 
 def _islands(graph: Graph, metric: Metric, min_area: float) -> Bools:

@@ -15,8 +15,8 @@ from terradapt.classes import ClassMap
 from terradapt.errors import DataError
 from terradapt.grid import Window
 from terradapt.raster import SceneReader
-from terradapt.vector.polygons import PolygonOptions, RasterLabels, polygonize_labels
-from terradapt.vector.roads import RoadOptions, block_count, road_network
+from terradapt.vector.polygons import PIXELS, PolygonOptions, RasterLabels, polygonize_labels
+from terradapt.vector.roads import DEFAULTS, RoadOptions, block_count, road_network
 from terradapt.vector.source import RasterSource
 from terradapt.vector.write import SUFFIXES, check_output, write_layers, write_network
 
@@ -30,7 +30,7 @@ def vectorize_roads(
     *,
     scores: str | Path | None = None,
     threshold: float = 0.5,
-    options: RoadOptions = RoadOptions(),  # noqa: B008 (frozen)
+    options: RoadOptions = DEFAULTS,
     progress: Progress | None = None,
 ) -> dict[str, float]:
     """Write the road network of a label raster, and return its figures.
@@ -72,7 +72,7 @@ def road_blocks(labels: str | Path, options: RoadOptions) -> int:
 def vectorize_polygons(
     labels: str | Path,
     output: str | Path,
-    options: PolygonOptions = PolygonOptions(),
+    options: PolygonOptions = PIXELS,
     progress: Progress | None = None,
 ) -> dict[str, dict[str, float]]:
     """Write the polygons of all classes of a label raster, and return each class's figures.
@@ -111,7 +111,8 @@ def vectorize_polygons(
 def polygon_blocks(labels: str | Path, options: PolygonOptions) -> int:
     """Return how many blocks :func:`vectorize_polygons` works through."""
     with SceneReader(labels) as reader:
-        return ceil(reader.height / options.block) * ceil(reader.width / options.block)
+        value: int = ceil(reader.height / options.block) * ceil(reader.width / options.block)
+        return value
 
 
 @dataclass(frozen=True)

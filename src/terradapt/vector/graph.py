@@ -136,13 +136,17 @@ class Graph:
         count = len(self.place)
         ones = np.ones(len(self), np.int8)
         matrix = coo_matrix((ones, (self.ends[:, 0], self.ends[:, 1])), shape=(count, count))
-        return connected_components(matrix, directed=False)[1].astype(np.int64)
+        value: Ints = connected_components(matrix, directed=False)[1].astype(np.int64)
+        return value
 
 
 def spans(begins: Ints, sizes: Ints) -> Ints:
     """Return the indexes of runs that begin at ``begins``, one after the other."""
     ends = np.cumsum(sizes)
-    return np.repeat(begins - (ends - sizes), sizes) + np.arange(int(ends[-1]) if len(ends) else 0)
+    value: Ints = np.repeat(begins - (ends - sizes), sizes) + np.arange(
+        int(ends[-1]) if len(ends) else 0
+    )
+    return value
 
 
 def line_codes(row: int, col: int, to_row: int, to_col: int) -> Codes:
@@ -151,7 +155,8 @@ def line_codes(row: int, col: int, to_row: int, to_col: int) -> Codes:
     at = np.arange(count + 1)
     rows = np.rint(np.linspace(row, to_row, count + 1)).astype(int) if count else at
     cols = np.rint(np.linspace(col, to_col, count + 1)).astype(int) if count else at
-    return _DIRECTION[np.diff(rows) + 1, np.diff(cols) + 1]
+    value: Codes = _DIRECTION[np.diff(rows) + 1, np.diff(cols) + 1]
+    return value
 
 
 _DIRECTION = np.zeros((3, 3), np.uint8)

@@ -67,7 +67,9 @@ class _Joiner:
         """Make one node of junction pixels that touch across a border."""
         pieces = [p.pieces for p in parts]
         pixel = _stack([p.node_pixel for p in pieces])
-        border = _stack([p.border + [0, s] for p, s in zip(pieces, shift, strict=True)], 2)
+        border = _stack(
+            [p.border + np.array([0, s]) for p, s in zip(pieces, shift, strict=True)], 2
+        )
         border = border[np.argsort(border[:, 0], kind="stable")]
         touching = _stack([p.touching for p in pieces], 2)
         at = np.searchsorted(border[:, 0], touching)
@@ -108,17 +110,19 @@ class _Joiner:
 
     def _extra_nodes(self, joined: list[_Joined]) -> tuple[Floats, Bools]:
         """Give nodes to rings that cross blocks, and to ends at the scene's edge."""
-        places, fixed = [], []
+        places: list[int] = []
+        fixed: list[bool] = []
         for edge in joined:
             stop = edge.stop(self.lattice)
             for side, pixel in ((0, edge.first), (1, stop)):
                 if edge.ends[side] < 0 and not (side and edge.ring):
                     edge.ends[side] = len(self.radius) + len(places)
-                    places.append(self.lattice.place(np.int64(pixel)))
+                    places.append(pixel)
                     fixed.append(not edge.ring)
             if edge.ring:
                 edge.ends[1] = edge.ends[0]
-        return np.array(places, float).reshape(-1, 2), np.array(fixed, bool)
+        row, col = self.lattice.place(np.array(places, np.int64))
+        return np.stack([row, col], axis=1).astype(float), np.array(fixed, bool)
 
     def _joined(self) -> list[_Joined]:
         piece, side = np.nonzero(self.keys >= 0)
@@ -137,7 +141,8 @@ class _Joiner:
     def _across(self, key: Ints) -> Ints:
         """Return the key of the same cut seen from the other block."""
         pixel, way = key // 8, key % 8
-        return (pixel + ROW_STEP[way] * self.lattice.stride + COL_STEP[way]) * 8 + (way ^ 4)
+        value: Ints = (pixel + ROW_STEP[way] * self.lattice.stride + COL_STEP[way]) * 8 + (way ^ 4)
+        return value
 
     def _follow(self, links: _Links) -> list[_Joined]:
         left = dict.fromkeys(p for p, _ in links)
@@ -220,9 +225,11 @@ def _concatenate(chains: Chains, more: list[tuple[int, Codes]], lattice: Lattice
     row, col = lattice.place(np.array([f for f, _ in more], np.int64))
     sizes = np.array([len(c) for _, c in more], np.int64)
     return Chains(
-        np.concatenate([chains.row, row]), np.concatenate([chains.col, col]),
-        np.concatenate([chains.sizes, sizes]), np.concatenate([chains.codes, *(c for _, c in more)]),
-    )  # fmt: skip
+        np.concatenate([chains.row, row]),
+        np.concatenate([chains.col, col]),
+        np.concatenate([chains.sizes, sizes]),
+        np.concatenate([chains.codes, *(c for _, c in more)]),
+    )
 
 
 def _canonical(graph: Graph, lattice: Lattice) -> Graph:
@@ -247,7 +254,8 @@ def _canonical(graph: Graph, lattice: Lattice) -> Graph:
 
 def _stack(arrays: Sequence[Ints], columns: int | None = None) -> Ints:
     shape = (0,) if columns is None else (0, columns)
-    return np.concatenate([np.empty(shape, np.int64), *arrays]).astype(np.int64)
+    value: Ints = np.concatenate([np.empty(shape, np.int64), *arrays]).astype(np.int64)
+    return value
 
 
 __all__ = ["Part", "join", "spans"]

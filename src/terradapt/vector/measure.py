@@ -159,7 +159,8 @@ def line_lengths(points: Floats, sizes: Ints, georef: Georef) -> Floats:
     line = np.repeat(np.arange(len(sizes)), sizes)
     same = line[1:] == line[:-1]
     steps = np.hypot(*georef.vectors(points[:-1][same], points[1:][same]).T)
-    return np.bincount(line[1:][same], steps, minlength=len(sizes))
+    lengths = np.bincount(line[1:][same], steps, minlength=len(sizes))
+    return lengths.astype(np.float64)
 
 
 class Widths:
@@ -235,4 +236,5 @@ class Widths:
             if not len(left):
                 break
             gone[left] += 0.5
-        return np.minimum(gone * per_pixel, self._reach)
+        value: Floats = np.minimum(gone * per_pixel, self._reach)
+        return value

@@ -41,6 +41,9 @@ class PolygonOptions:
     block: int = 2048
 
 
+PIXELS = PolygonOptions()
+
+
 @dataclass(frozen=True)
 class Polygons:
     """P polygons of classes.
@@ -120,7 +123,7 @@ class RasterLabels:
 
 def polygonize_labels(
     source: LabelSource,
-    options: PolygonOptions = PolygonOptions(),
+    options: PolygonOptions = PIXELS,
     progress: Callable[[int], None] | None = None,
 ) -> Polygons:
     """Return the polygons of all classes; the same for every block size.
@@ -133,7 +136,8 @@ def polygonize_labels(
     georef = source.georef
     partition = find_regions(source, block=options.block, progress=progress)
     pixel_area = abs(float(np.linalg.det(georef.metric.matrix)))
-    into = sieve(partition, partition.pixels * pixel_area, options.min_area)
+    area = (partition.pixels * pixel_area).astype(np.float64)
+    into = sieve(partition, area, options.min_area)
     shapes, region = _shapes(partition, into)
     if options.simplify > 0 and len(shapes):
         shapes = _simplified(shapes, options.simplify / georef.metric.pixel)
@@ -167,7 +171,7 @@ def _simplified(shapes: NDArray[Any], tolerance: float) -> NDArray[Any]:
 
 
 def _placed(shapes: NDArray[Any], value: Ints, georef: Georef) -> Polygons:
-    area = shapely.area(shapes)
+    area: Floats = shapely.area(shapes).astype(np.float64)
     bounds = shapely.bounds(shapes).reshape(-1, 4)
     middle = np.stack([bounds[:, 1] + bounds[:, 3], bounds[:, 0] + bounds[:, 2]], axis=1) / 2 - 0.5
     scale = np.abs(np.linalg.det(georef.matrices(middle))) if len(shapes) else area

@@ -150,7 +150,8 @@ def _corner_links(values: NDArray[np.int16]) -> NDArray[np.uint8]:
     links |= along[:-1].astype(np.uint8) << np.uint8(2)  # north
     links |= across[:, :-1].astype(np.uint8) << np.uint8(4)  # west
     links |= along[1:].astype(np.uint8) << np.uint8(6)  # south
-    return links
+    value: NDArray[np.uint8] = links
+    return value
 
 
 def _sided(pieces: Pieces, regions: Ints, origin: tuple[int, int], lattice: Lattice) -> Ints:
@@ -180,9 +181,8 @@ def _least_ways(
 ) -> tuple[int, list[int]]:
     """Return the least corner of a cut piece, where a ring may begin, and the ways out of it."""
     codes = pieces.codes[begins[piece] : begins[piece] + pieces.sizes[piece]]
-    chain = Chains(
-        *(np.array([v]) for v in lattice.place(pieces.first[piece])), np.array([len(codes)]), codes
-    )  # type: ignore[arg-type]
+    row, col = lattice.place(pieces.first[piece : piece + 1])
+    chain = Chains(row, col, np.array([len(codes)]), codes)
     points = chain.points()[0].astype(np.int64)
     numbers = lattice.number(points[:, 0], points[:, 1])
     at = int(np.argmin(numbers))

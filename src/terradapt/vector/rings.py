@@ -17,7 +17,7 @@ _TURNS = (2, 0, -2, 4)  # left, straight on, right, back
 
 @dataclass(frozen=True)
 class _Darts:
-    """Each border twice, once in each direction; dart ``2 e`` runs as border ``e``, ``2 e + 1`` back.
+    """Each border twice: dart ``2 e`` runs as border ``e``, dart ``2 e + 1`` runs back.
 
     Attributes:
         begin: Nodes at which darts begin.

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from math import ceil
 from typing import Any
 
-import numpy as np
 from affine import Affine
 from numpy.typing import NDArray
 
@@ -32,15 +31,18 @@ class RoadOptions:
     """
 
     max_width: float = 40.0
-    noise: CleanOptions = CleanOptions()
-    gaps: BridgeOptions = BridgeOptions()
+    noise: CleanOptions = field(default_factory=CleanOptions)
+    gaps: BridgeOptions = field(default_factory=BridgeOptions)
     simplify: float | None = None
     block: int = 2048
 
 
+DEFAULTS = RoadOptions()
+
+
 def road_network(
     source: Source,
-    options: RoadOptions = RoadOptions(),  # noqa: B008 (frozen)
+    options: RoadOptions = DEFAULTS,
     progress: Callable[[int], None] | None = None,
 ) -> Network:
     """Return the road network of a scene; the same for every block size.
@@ -67,7 +69,7 @@ def roads_from_array(
     crs: Any = None,
     value: int = 1,
     threshold: float = 0.5,
-    options: RoadOptions = RoadOptions(),  # noqa: B008 (frozen)
+    options: RoadOptions = DEFAULTS,
 ) -> Network:
     """Return the road network of a mask, of class ids, or of scores in memory.
 

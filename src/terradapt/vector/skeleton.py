@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from math import ceil
 
 import numpy as np
@@ -80,8 +81,8 @@ def blocks(height: int, width: int, side: int) -> Iterator[Window]:
     """Yield the blocks of a scene and of the two pixels around it."""
     rows = _cuts(height, side)
     cols = _cuts(width, side)
-    for top, bottom in zip(rows[:-1], rows[1:], strict=True):
-        for left, right in zip(cols[:-1], cols[1:], strict=True):
+    for top, bottom in pairwise(rows):
+        for left, right in pairwise(cols):
             yield Window(top, left, bottom - top, right - left)
 
 
@@ -176,7 +177,8 @@ SAMPLED = 0.4
 
 def sampled(row: Ints, col: Ints) -> NDArray[np.bool_]:
     """Choose the pixels at which roads are measured: two of five along every direction."""
-    return ((row + 2 * col) % 5) % 2 == 1
+    value: NDArray[np.bool_] = ((row + 2 * col) % 5) % 2 == 1
+    return value
 
 
 def piece_pixels(first: Ints, sizes: Ints, codes: Codes, lattice: Lattice) -> tuple[Ints, Ints]:

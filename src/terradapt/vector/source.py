@@ -115,7 +115,8 @@ class RasterSource:
         values, valid = self._scores.read(window)
         unit = 255.0 if values.dtype == np.uint8 else 1.0
         scores = np.where(valid, values, np.nan)[0].astype(np.float32) / np.float32(unit)
-        return np.nan_to_num(scores, nan=0.0, posinf=1.0, neginf=0.0)
+        value: NDArray[np.float32] | None = np.nan_to_num(scores, nan=0.0, posinf=1.0, neginf=0.0)
+        return value
 
     def close(self) -> None:
         """Close the files."""

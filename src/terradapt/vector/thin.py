@@ -62,7 +62,7 @@ def _sweep(words: Words, strips: list[slice], active: list[int], *, first: bool)
 
 
 def pack(mask: NDArray[np.bool_]) -> Words:
-    """Return (H + 2, words) little-endian bits of an (H, W) mask, with an empty row on each side."""
+    """Return (H + 2, words) little-endian bits of an (H, W) mask, an empty row on each side."""
     height, width = mask.shape
     padded = np.zeros((height + 2, -(-width // _WORD) * 8), np.uint8)
     packed = np.packbits(mask, axis=1, bitorder="little")
@@ -111,10 +111,7 @@ def _deletable(words: Words, *, first: bool) -> Words:
     left, right = _sideways(words)
     e, ne, n, nw = right[1:-1], right[:-2], words[:-2], left[:-2]
     w, sw, s, se = left[1:-1], left[2:], words[2:], right[2:]
-    if first:
-        kept = (ne | n | ~se) & e
-    else:
-        kept = (sw | s | ~nw) & w
+    kept = (ne | n | ~se) & e if first else (sw | s | ~nw) & w
     deletable = ~kept & words[1:-1]
     deletable &= _one_crossing((ne | n) & ~e, (nw | w) & ~n, (sw | s) & ~w, (se | e) & ~s)
     deletable &= _two_or_three(e | ne, n | nw, w | sw, s | se, ne | n, nw | w, sw | s, se | e)
@@ -123,7 +120,8 @@ def _deletable(words: Words, *, first: bool) -> Words:
 
 def _one_crossing(a: Words, b: Words, c: Words, d: Words) -> Words:
     """True where exactly one of four planes is set."""
-    return ((a ^ b) & ~(c | d)) | ((c ^ d) & ~(a | b))
+    value: Words = np.asarray(((a ^ b) & ~(c | d)) | ((c ^ d) & ~(a | b)), np.uint64)
+    return value
 
 
 def _two_or_three(
@@ -135,4 +133,5 @@ def _two_or_three(
 
 
 def _two_of(a: Words, b: Words, c: Words, d: Words) -> Words:
-    return (a & b) | (c & d) | ((a | b) & (c | d))
+    value: Words = np.asarray((a & b) | (c & d) | ((a | b) & (c | d)), np.uint64)
+    return value

@@ -151,7 +151,8 @@ class _Tracer:
         if len(junctions) > 100_000:
             shape = (len(self.kind) // self.width, self.width)
             image = label((self.kind == _JUNCTION).reshape(shape), np.ones((3, 3)))[0]
-            return image.ravel()[junctions].astype(np.int64) - 1
+            value: Ints = image.ravel()[junctions].astype(np.int64) - 1
+            return value
         pairs = [self._touching(junctions, d) for d in (0, 5, 6, 7)]
         return components(len(junctions), np.concatenate(pairs))
 
@@ -334,4 +335,5 @@ def components(count: int, pairs: Ints) -> Ints:
     """Number the connected components of ``count`` things linked by ``pairs``."""
     ones = np.ones(len(pairs), np.int8)
     matrix = coo_matrix((ones, (pairs[:, 0], pairs[:, 1])), shape=(count, count))
-    return connected_components(matrix, directed=False)[1].astype(np.int64)
+    value: Ints = connected_components(matrix, directed=False)[1].astype(np.int64)
+    return value

@@ -142,7 +142,8 @@ def to_lonlat(geometries: NDArray[Any], crs: Any) -> NDArray[Any]:
     moved = move_points(coords, own, wgs84)
     first = moved[np.searchsorted(owner, owner), 0]
     moved[:, 0] -= 360.0 * np.round((moved[:, 0] - first) / 360.0)
-    return shapely.set_coordinates(geometries.copy(), moved)
+    value: NDArray[Any] = shapely.set_coordinates(geometries.copy(), moved)
+    return value
 
 
 def _write_graphml(path: Path, network: Network) -> None:
