@@ -12,10 +12,11 @@ import pytest
 from PIL import Image
 
 from data_files import picture, place, regions, write_features, write_folder
-from terradapt.data import open_dataset
+from terradapt.data import Dataset, open_dataset
 from terradapt.data.alignment import explained, image_surfaces, peak
 from terradapt.data.check import check_dataset
-from terradapt.data.leaks import find_leaks, footprint_leaks, pixel_leaks
+from terradapt.data.leaks import find_leaks, footprint_leaks, pixel_leaks, same_pixels
+from terradapt.data.reading import ItemReader
 from terradapt.grid import Window
 from terradapt.raster import write_raster
 
@@ -202,20 +203,38 @@ def test_shifted_labels_are_warned_of(tmp_path: Path) -> None:
 
 
 @pytest.mark.data
-def test_shifts_of_real_scenes_are_found(real_data: Path) -> None:
-    """Drone scenes with hand-drawn labels: no false alarm, and 6 px found as the difference."""
-    folder = real_data / "landcover_harvey"
-    from terradapt.data.inspection import label_shift
+def test_shifts_of_real_scenes_are_found(real_data: Path, tmp_path: Path) -> None:
+    """Drone scenes with hand-drawn labels: no false alarm, and known shifts as differences."""
+    dataset = linked(real_data / "landcover_harvey", tmp_path)
+    for item in dataset.items[2:4]:
+        reader = ItemReader(dataset, item)
+        reader.load()
 
-    dataset = open_copy(folder)
-    found = [label_shift(dataset, item, 256)[0] for item in dataset.items[2:4]]
-    assert all(s is not None and not s.is_off and s.error < 2.5 for s in found)
+        def surfaces(rows: int, cols: int, reader: ItemReader = reader) -> list[np.ndarray]:
+            return image_surfaces(
+                lambda w: reader.read(w)[0],
+                lambda w: reader.mask(w.shift(-rows, -cols)),
+                reader.height, reader.width, 128,
+            )  # fmt: skip
+
+        still, moved = peak(surfaces(0, 0)), peak(surfaces(9, -7))
+        assert still is not None and moved is not None
+        assert not still.is_off and still.error < 3
+        assert moved.is_off
+        difference = (moved.rows - still.rows, moved.cols - still.cols)
+        assert difference == pytest.approx((9, -7), abs=1.5)
 
 
-def open_copy(folder: Path) -> Any:
-    import tempfile
+@pytest.mark.data
+def test_a_real_leak_is_found(real_data: Path, tmp_path: Path) -> None:
+    """Two satellite images of one harbour, years apart in colour, overlap by a third."""
+    dataset = linked(real_data / "landcover_dubai", tmp_path)
+    names = [i.id for i in dataset.items]
+    pairs = {frozenset((names[a], names[b])) for a, b, _ in same_pixels(dataset.items)}
+    assert frozenset(("image_part_001t1", "image_part_009t3")) in pairs
 
-    root = Path(tempfile.mkdtemp())
+
+def linked(folder: Path, root: Path) -> Dataset:
     for path in folder.iterdir():
         (root / path.name).symlink_to(path)
     return open_dataset(root)
