@@ -26,7 +26,7 @@ from terradapt.metrics import Confusion
 from terradapt.raster import SceneReader, read_label, write_raster
 from terradapt.scene import PredictOptions, predict_scene
 
-FACTORS = (0.5, 1.0, 2.0)
+FACTORS = (0.27, 0.5, 1.0, 2.0, 4.0)
 
 
 def scaled(scene: Path, metres: float, out: Path) -> tuple[int, int]:
@@ -50,7 +50,7 @@ def measure(args: argparse.Namespace) -> dict[str, dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {}
     with tempfile.TemporaryDirectory() as folder:
         scene, out = Path(folder) / "scene.tif", Path(folder) / "map.tif"
-        for factor in FACTORS:
+        for factor in args.factors:
             total = {way: Confusion(len(predictor.classes)) for way in ("native", "auto")}
             for name in args.scenes:
                 (source,) = sorted((args.data / "images").glob(f"{name}.*"))
@@ -72,6 +72,7 @@ def main() -> None:
     parser.add_argument("checkpoint", type=Path)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--scenes", nargs="+", required=True)
+    parser.add_argument("--factors", nargs="+", type=float, default=FACTORS)
     parser.add_argument("-o", "--output", type=Path, default=Path("benchmarks/results"))
     args = parser.parse_args()
     found = measure(args)

@@ -20,9 +20,8 @@ from rio_cogeo import cog_validate
 from scene_files import PLACE, UTM, ConstantPredictor, PlainPredictor, noise, write_scene
 from terradapt.classes import ClassMap
 from terradapt.errors import OutputError, SceneError
-from terradapt.raster import SceneReader, SceneWriter
+from terradapt.raster import Layer, SceneReader, SceneWriter
 from terradapt.raster.cog import halve_mean, halve_mode, pyramid_sizes
-from terradapt.raster.writer import Layer
 from terradapt.scene import PredictOptions, predict_scene
 
 OPTIONS = PredictOptions(scores="uint8", confidence=True, batch=4)

@@ -5,7 +5,8 @@ from terradapt.raster.files import read_label, replacing, write_raster
 from terradapt.raster.mosaic import Mosaic, open_scene
 from terradapt.raster.reader import SceneReader
 from terradapt.raster.shapes import polygonize, rasterize
-from terradapt.raster.writer import Layer, SceneWriter, part_folder, signature_of
+from terradapt.raster.tiles import Layer
+from terradapt.raster.writer import SceneWriter, part_folder, signature_of
 
 __all__ = [
     "AreaOfInterest",

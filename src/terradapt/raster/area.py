@@ -13,7 +13,8 @@ from rasterio.warp import transform_geom
 
 from terradapt.errors import MissingExtraError, SceneError
 from terradapt.grid import Window
-from terradapt.raster.reader import SceneReader, locate
+from terradapt.raster.ground import locate
+from terradapt.raster.reader import SceneReader
 from terradapt.raster.shapes import rasterize
 
 _VECTOR = frozenset({".gpkg", ".geojson", ".json", ".shp", ".fgb", ".kml"})

@@ -15,7 +15,8 @@ from rasterio.transform import Affine
 from terradapt.config import InputSpec
 from terradapt.errors import SceneError
 from terradapt.grid import Window
-from terradapt.raster.reader import SceneReader, ground_resolution, locate
+from terradapt.raster.ground import ground_resolution, locate
+from terradapt.raster.reader import SceneReader
 
 SUFFIXES = frozenset({".tif", ".tiff", ".vrt", ".jp2", ".png", ".jpg", ".jpeg"})
 _OPEN = 32

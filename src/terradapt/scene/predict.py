@@ -21,7 +21,7 @@ from terradapt.raster import (
     part_folder,
     signature_of,
 )
-from terradapt.raster.writer import TILE
+from terradapt.raster.cog import TILE
 from terradapt.scene import sidecars
 from terradapt.scene.options import PredictOptions
 from terradapt.scene.predictor import Predictor

@@ -10,7 +10,7 @@ from xml.sax.saxutils import escape, quoteattr
 
 from terradapt.classes import ClassMap
 from terradapt.raster import replacing
-from terradapt.raster.writer import TILE
+from terradapt.raster.cog import TILE
 
 if TYPE_CHECKING:
     from terradapt.scene.predict import Job
