@@ -41,7 +41,7 @@ def test_a_geopackage_has_edges_and_nodes(terradapt, tmp_path: Path, mask_file: 
     nodes, points, _ = read_layer(out, "nodes")
     assert crs == UTM and len(lines) == len(edges["length_m"]) > 3
     np.testing.assert_allclose(edges["length_m"], shapely.length(lines))
-    np.testing.assert_allclose(edges["width_m"], 7, atol=2.5)
+    assert np.median(edges["width_m"]) == pytest.approx(7, abs=1.5)  # crossings are wider
     degree = np.bincount(np.concatenate([edges["from_node"], edges["to_node"]]))
     np.testing.assert_array_equal(nodes["degree"], degree)
     starts = shapely.get_point(lines, 0)
