@@ -257,3 +257,17 @@ def test_the_index_counts_and_places_every_class(dataset: Dataset) -> None:
         for class_id, places in index.places[item.id].items():
             assert len(set(places)) == len(places) == 16
             assert all(ids[place] == class_id for place in places)
+
+
+def test_masks_saved_as_jpeg_are_read_by_a_threshold(tmp_path: Path) -> None:
+    root = write_folder(tmp_path, 3, suffix=".png", classes=2, values=(0, 255), home="masks")
+    for path in sorted((root / "masks").iterdir()):
+        Image.open(path).save(path.with_suffix(".jpg"), quality=60)
+        path.unlink()
+    with pytest.raises(DataError, match="distinct label values") as caught:
+        open_dataset(root)
+    assert "threshold: 128" in caught.value.fix
+    (root / "classes.yaml").write_text("names: [background, road]\nthreshold: 128\n")
+    dataset = open_dataset(root)
+    mask, exact = dataset.read_mask(dataset.item("s1")), regions(96, 128, 2, 1)
+    assert set(np.unique(mask)) == {0, 1} and np.mean(mask == exact) > 0.97

@@ -16,6 +16,7 @@ from terradapt.config import RunConfig
 from terradapt.data import Dataset, input_spec, open_dataset
 from terradapt.data.sampling import CropDataset
 from terradapt.data.transforms import Draw
+from terradapt.errors import TerradaptError
 from terradapt.raster import write_raster
 
 PLAIN = [
@@ -90,6 +91,18 @@ def test_workers_draw_what_one_process_draws(dataset: Dataset, kind: str) -> Non
         data.set_epoch(epoch)
         for sample in loader:
             assert same(sample, expected[epoch, sample["index"]])
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_damaged_file_is_named_from_any_process(tmp_path: Path, workers: int) -> None:
+    root = write_folder(tmp_path, 4)
+    data = crops(open_dataset(root))
+    for item in data.items:
+        item.image.write_bytes(item.image.read_bytes()[:-3000])
+    with pytest.raises(TerradaptError) as caught:
+        list(DataLoader(data, None, num_workers=workers))
+    assert ".tif: rows 0 to" in caught.value.message and "\n" not in caught.value.message
+    assert "copy it again" in caught.value.fix
 
 
 def test_open_readers_can_be_sent_to_a_worker(dataset: Dataset) -> None:

@@ -152,7 +152,8 @@ def _found_classes(
         first = min(scans)
         raise DataError(
             f"{first.parent}: {len(values)} distinct label values ({shown}) are no class ids",
-            f"write {root / 'classes.yaml'} with names (and values), {_EXAMPLE}",
+            f"write {root / 'classes.yaml'} with names (and values; for masks saved as JPEG also "
+            f"threshold: 128), {_EXAMPLE}",
         )
     names = tuple(f"class {v}" for v in values)
     form = LabelForm("index", {v: i for i, v in enumerate(values)}, tuple(sorted(ignored)))

@@ -10,6 +10,7 @@ from pathlib import Path
 from terradapt.config import DataConfig
 from terradapt.data.class_files import raster_labels, read_class_file
 from terradapt.data.dataset import Dataset, Item
+from terradapt.data.reading import check_pair, open_label
 from terradapt.data.scan import CACHE_NAME, scan_labels
 from terradapt.data.splits import NAMES, Splits
 from terradapt.errors import DataError
@@ -113,11 +114,15 @@ def measure(pairs: Sequence[Pair]) -> tuple[Item, ...]:
 
     Raises:
         SceneError: An image cannot be read.
+        DataError: A label raster cannot be read or does not lie on its image's pixels.
     """
 
     def item(pair: Pair) -> Item:
         name, image, label = pair
         with SceneReader(image) as file:
+            if label is not None and label.suffix.lower() not in VECTORS:
+                with open_label(label) as other:
+                    check_pair(file, other)
             size = file.height, file.width
             return Item(name, image, label, name, None, *size, file.resolution)
 

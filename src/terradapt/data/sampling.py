@@ -9,13 +9,16 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset as TorchDataset
+from torch.utils.data import get_worker_info
 
 from terradapt.classes import IGNORE
 from terradapt.config import InputSpec, RunConfig
+from terradapt.data.carried import CarriedError
 from terradapt.data.dataset import Dataset, Item
 from terradapt.data.reading import CACHE_BYTES, ReaderCache
 from terradapt.data.scan import Place, class_index
 from terradapt.data.transforms import Draw, augment, draw
+from terradapt.errors import TerradaptError
 from terradapt.grid import Window
 
 _TRIES = 4  # draws of a place until a crop has a labelled pixel
@@ -83,6 +86,14 @@ class CropDataset(TorchDataset[dict[str, Any]]):
 
     def sample(self, epoch: int, index: int) -> dict[str, Any]:
         """Return the crop ``index`` of any epoch, whatever :meth:`set_epoch` said."""
+        try:
+            return self._sample(epoch, index)
+        except TerradaptError as error:
+            if get_worker_info() is None:
+                raise
+            raise CarriedError.of(error) from None
+
+    def _sample(self, epoch: int, index: int) -> dict[str, Any]:
         rng = generator(self.config.train.seed, epoch, index)
         chosen = draw(self.config.augment, rng) if self.augmented else Draw()
         for _ in range(_TRIES):
