@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import platform
 import subprocess
 import time
 from collections.abc import Callable
@@ -82,19 +80,6 @@ def multiply_rate(side: int = 2048, repeats: int = 5) -> float:
 
     a, b = torch.randn(side, side), torch.randn(side, side)
     return 2 * side**3 / timed(lambda: a @ b, 0, repeats).best
-
-
-def hardware() -> str:
-    """Describe the processor by its core count and model, and the GPU if there is one."""
-    model = platform.processor() or platform.machine()
-    try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                model = line.split(":", 1)[1].strip()
-                break
-    except OSError:
-        pass
-    return ", ".join([f"{os.cpu_count()} cores of {model}", *gpus()])
 
 
 def gpus() -> list[str]:

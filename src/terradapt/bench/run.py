@@ -14,7 +14,6 @@ import torch
 from terradapt.bench.meters import (
     MIB,
     gpus,
-    hardware,
     multiply_rate,
     reset_peak,
     resident,
@@ -25,6 +24,7 @@ from terradapt.classes import ISPRS
 from terradapt.complexity import measure
 from terradapt.config import EncoderConfig, InputSpec, ModelConfig, RunConfig
 from terradapt.errors import ConfigError
+from terradapt.evaluation.describe import hardware
 from terradapt.export.fastest import TORCH_ENGINES
 from terradapt.export.run import export_model
 from terradapt.models import build

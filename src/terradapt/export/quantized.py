@@ -85,7 +85,7 @@ def export_int8(
         raise ConfigError(f"no method '{method}'", f"use one of: {', '.join(METHODS)}")
     model, meta = checkpoint.load(source, trunk=trunk)
     with TemporaryDirectory() as work:
-        plain = export_model(model, meta, Path(work) / "float.onnx", window=window)
+        plain = export_model(model, meta, Path(work) / "float.onnx", window=window, shared=False)
         sample = gather(folder, meta, plain.facts.window, count)
         for note in sample.notes:
             say(f"note: {note}")

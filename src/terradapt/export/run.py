@@ -80,9 +80,17 @@ def export_checkpoint(
 
 
 def export_model(
-    model: SegmentationModel, meta: Meta, path: Path, *, window: int | None = None
+    model: SegmentationModel,
+    meta: Meta,
+    path: Path,
+    *,
+    window: int | None = None,
+    shared: bool = True,
 ) -> Result:
-    """Export a model with what its checkpoint says; see :func:`export_checkpoint`."""
+    """Export a model with what its checkpoint says.
+
+    See :func:`export_checkpoint`, and :func:`terradapt.export.onnx.export_onnx` for ``shared``.
+    """
     facts = describe(model, meta, window)
     export_onnx(
         model,
@@ -91,6 +99,7 @@ def export_model(
         window=facts.window,
         fixed=facts.window == facts.multiple,
         metadata=properties(meta, facts),
+        shared=shared,
     )
     return Result(path, facts, meta)
 
