@@ -73,7 +73,7 @@ def predicted(source, predictor, grid, region=None, batch=3, scores=True, block_
     return classes, np.concatenate([b.scores for b in blocks], 1) if scores else None
 
 
-laws = settings(max_examples=60, deadline=None)
+laws = settings(max_examples=40, deadline=None)
 
 
 @laws
@@ -299,6 +299,18 @@ def test_the_model_sees_its_own_resolution(tmp_path, trained, side):
     doubled = fitted(predictor, PredictOptions(resolution=0.6), 0.3)
     assert isinstance(doubled, Resampled)
     assert doubled.window == 64
+
+
+@pytest.mark.parametrize(
+    ("metres", "resampled"), [(0.15, True), (0.2, False), (0.3, False), (0.6, False), (0.7, True)]
+)
+def test_magnifications_seen_in_training_are_left_alone(metres, resampled):
+    predictor = ConstantPredictor(window=32)
+    predictor.spec = predictor.spec.model_copy(update={"resolution": 0.3})
+    predictor.scales = (0.5, 1.5)
+    for options, expected in (("auto", resampled), (0.31, metres != 0.3)):
+        suited = fitted(predictor, PredictOptions(resolution=options), metres)
+        assert isinstance(suited, Resampled) == expected
 
 
 TURNED = Affine(0.2, 0.1, 500_000.1, 0.1, -0.2, 5_400_000.7)

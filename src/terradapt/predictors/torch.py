@@ -39,6 +39,7 @@ class TorchPredictor:
         device: Where the model is.
         precision: Arithmetic of the forward pass; scores are always float32.
         compiled: Run the model through ``torch.compile``.
+        scales: Lowest and highest magnification of the training's crops.
     """
 
     def __init__(
@@ -51,7 +52,9 @@ class TorchPredictor:
         device: str | torch.device = "cpu",
         precision: Precision = "fp32",
         compiled: bool = False,
+        scales: tuple[float, float] = (1.0, 1.0),
     ) -> None:
+        self.scales = scales
         self.classes = classes
         self.spec = spec
         self.window = window
@@ -116,4 +119,5 @@ def load_torch(
         device=where,
         precision=precision,  # type: ignore[arg-type]
         compiled=engine == "compiled",
+        scales=meta.config.augment.scale,
     )

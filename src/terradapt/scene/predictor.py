@@ -45,12 +45,17 @@ class Predictor(Protocol):
         """Bring a result back."""
 
 
-def device_of(predictor: Predictor) -> str:
-    """Return the device that a predictor, or the one that it wraps, says it runs on."""
+def told(predictor: Predictor, name: str, default: Any) -> Any:
+    """Return an optional attribute of a predictor, or of the one that it wraps."""
     inner: Any = predictor
-    while not hasattr(inner, "device") and hasattr(inner, "predictor"):
+    while not hasattr(inner, name) and hasattr(inner, "predictor"):
         inner = inner.predictor
-    return str(getattr(inner, "device", "cpu"))
+    return getattr(inner, name, default)
+
+
+def device_of(predictor: Predictor) -> str:
+    """Return the device that a predictor says it runs on."""
+    return str(told(predictor, "device", "cpu"))
 
 
 def on_host(predictor: Predictor) -> bool:

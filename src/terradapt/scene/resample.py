@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from terradapt.scene.options import PredictOptions
-from terradapt.scene.predictor import Predictor, on_host
+from terradapt.scene.predictor import Predictor, on_host, told
 
 TOLERANCE = 0.05
-"""Resolutions closer than this share are taken as equal."""
+"""Magnifications this share beyond those of the training are taken as seen."""
 _LIMITS = (1 / 16, 16.0)
 
 
@@ -82,6 +82,10 @@ def resize_matrix(source: int, target: int) -> NDArray[np.float32]:
 def fitted(predictor: Predictor, options: PredictOptions, have: float | None) -> Predictor:
     """Wrap a predictor for a scene whose resolution is not the model's.
 
+    ``auto`` leaves a scene as it is while its magnification lies within those of the training's
+    random resized crops (a predictor's ``scales``, default 1 to 1): there the model reads the
+    pixels themselves better than resampled ones.
+
     Args:
         predictor: The model.
         options: ``resolution`` says what the model should see.
@@ -91,12 +95,12 @@ def fitted(predictor: Predictor, options: PredictOptions, have: float | None) ->
         The predictor itself where nothing is to be done.
     """
     wish = options.resolution
+    low, high = told(predictor, "scales", (1.0, 1.0)) if wish == "auto" else (1.0, 1.0)
     want = predictor.spec.resolution if wish == "auto" else None if wish == "native" else wish
     if want is None or have is None or not isinstance(want, (int, float)):
         return predictor
     factor = min(max(want / have, _LIMITS[0]), _LIMITS[1])
     inner = options.window or predictor.window
     outer = max(1, round(inner * factor))
-    if abs(factor - 1) <= TOLERANCE or outer == inner:
-        return predictor
-    return Resampled(predictor, outer, inner)
+    seen = low * (1 - TOLERANCE) <= factor <= high * (1 + TOLERANCE)
+    return predictor if seen or outer == inner else Resampled(predictor, outer, inner)
