@@ -9,7 +9,7 @@ from terradapt.config import DataConfig
 from terradapt.data.dataset import Dataset
 from terradapt.data.splits import SPLITS_NAME, Splits, open_splits
 
-COMPARED = 500_000_000  # px; datasets up to this size are compared by pixels before a split
+COMPARED = 250_000_000  # px; datasets up to this size are compared by pixels before a split
 _LOG = logging.getLogger("terradapt")
 
 
