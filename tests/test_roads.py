@@ -83,9 +83,20 @@ def test_a_road_under_a_tree_is_bridged_along_its_direction() -> None:
     assert len(roads) == 1 and roads.length[0] == pytest.approx(300, abs=2)
     assert 0.04 < roads.bridged[0] < 0.12
     assert len(network(mask, gaps=NO_GAPS)) == 2
-    side = drawn([[(0, 60), (300, 60)], [(150, 0), (150, 40)]], (120, 300), 8)
+    side = drawn([[(0, 60), (300, 60)], [(150, 0), (150, 46)]], (120, 300), 8)
     joined = network(side)
     assert sorted(joined.degree.tolist()) == [1, 1, 1, 3] and joined.components == 1
+
+
+def test_a_side_road_does_not_bend_the_road_that_it_meets() -> None:
+    mask = drawn([[(0, 60), (300, 60)], [(150, 60), (150, 120)]], (120, 300), 16)
+    roads = network(mask)
+    assert sorted(roads.degree.tolist()) == [1, 1, 1, 3]
+    node = roads.nodes[int(roads.degree.argmax())] - [METRE.c, METRE.f]
+    np.testing.assert_allclose(node, [150, -60], atol=1.0)
+    through = [x for x in roads.lines if abs(x.coords[0][1] - x.coords[-1][1]) < 5]
+    rows = METRE.f - np.concatenate([shapely.get_coordinates(x) for x in through])[:, 1]
+    assert len(through) == 2 and np.abs(rows - 60).max() < 1.0
 
 
 def test_scores_decide_which_gap_is_closed() -> None:

@@ -31,7 +31,8 @@ class BridgeOptions:
     """When a gap is closed.
 
     Args:
-        max_gap: Longest gap between the ends of two roads, m; 0 closes none.
+        max_gap: Longest gap between the ends of two roads, m; 0 closes none. From a dead end to the
+            side of a road half of it counts where there are no scores to speak for it.
         max_turn: Greatest angle between a dead end's direction and the bridge, degrees.
         min_score: Least mean score along the bridge, where there are scores.
     """
@@ -97,6 +98,8 @@ class _Planner:
         self.way = way / np.maximum(np.linalg.norm(way, axis=1), 1e-12)[:, None]
         self.half = graph.radius[tips.node]  # a tip lies this far inside its road
         self.least = np.cos(np.radians(options.max_turn))
+        scored = source.read(Window(0, 0, 1, 1))[1] is not None
+        self._to_side = options.max_gap if scored else options.max_gap / 2
         self._tree = cKDTree(self.at)
         self._reach = options.max_gap + 2 * float(graph.radius.max())
         self._cell = ceil(self._reach / self.metric.pixel) + 1
@@ -169,7 +172,7 @@ class _Planner:
         graph, edge = self.graph, edge[pixel]
         half = graph.sums[edge, 1] / np.maximum(graph.sums[edge, 0], 1) / 2
         good = (ahead >= self.least) & (edge != self.tips.edge[tip])
-        good &= gap <= self.options.max_gap + self.half[tip] + half
+        good &= gap <= self._to_side + self.half[tip] + half
         cost = gap * (2.2 - ahead)
         value: Floats = np.stack([tip, cost, edge, step[pixel]], axis=1)[good]
         return value

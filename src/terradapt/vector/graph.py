@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
@@ -95,6 +95,7 @@ class Graph:
         chains: The edges' pixels, from the first node to the second.
         sums: (E, 4) pixels, widths, scores, and pixels where a gap of the mask was closed, summed
             in fixed point; see ``measure.SCALE``.
+        inside: (N,) m around each node within which lines run straight to it; empty for none.
     """
 
     place: Floats
@@ -103,6 +104,7 @@ class Graph:
     ends: Ints
     chains: Chains
     sums: Ints
+    inside: Floats = field(default_factory=lambda: np.zeros(0))
 
     def __len__(self) -> int:
         return len(self.ends)

@@ -95,7 +95,7 @@ def build_network(graph: Graph, georef: Georef, simplify: float) -> Network:
         simplify: Greatest deviation of the simplified from the smooth line, m (Douglas and
             Peucker 1973).
     """
-    graph = reach_ends(graph, georef)
+    graph = straighten(reach_ends(graph, georef), georef)
     pixel = georef.metric.pixel
     count = np.maximum(graph.sums[:, 0], 1)
     at_ends = graph.radius[graph.ends].sum(axis=1)  # for edges too short to be sampled
@@ -122,7 +122,7 @@ def _batches(sizes: Ints) -> list[Ints]:
 
 def _lines(graph: Graph, georef: Georef, reach: Ints, tolerance: float) -> NDArray[Any]:
     """Return the lines of a few edges, from node to node."""
-    pixels, sizes = graph.chains.points()
+    pixels, sizes = _trimmed(graph, georef)
     points = np.empty((len(pixels) + 2 * len(sizes), 2))
     stop = np.cumsum(sizes + 2)
     points[stop - sizes - 2] = graph.place[graph.ends[:, 0]]
@@ -135,6 +135,67 @@ def _lines(graph: Graph, georef: Georef, reach: Ints, tolerance: float) -> NDArr
     coords, owner = shapely.get_coordinates(simple, return_index=True)
     drawn: NDArray[Any] = shapely.linestrings(georef.xy(coords[:, ::-1]), indices=owner)
     return drawn
+
+
+def _trimmed(graph: Graph, georef: Georef) -> tuple[Floats, Ints]:
+    """Return the edges' pixels without those that lie within a junction, where skeletons bend."""
+    pixels, sizes = graph.chains.points()
+    junction = graph.inside > 0
+    steps = np.where(junction, graph.inside / georef.metric.pixel, 0).astype(np.int64)
+    off = np.minimum(steps[graph.ends], (sizes[:, None] - 1) // 3)
+    stop = np.cumsum(sizes)
+    edge = np.repeat(np.arange(len(sizes)), sizes)
+    at = np.arange(len(pixels))
+    kept = (at >= (stop - sizes + off[:, 0])[edge]) & (at < (stop - off[:, 1])[edge])
+    return pixels[kept], sizes - off.sum(axis=1)
+
+
+def straighten(graph: Graph, georef: Georef) -> Graph:
+    """Put junctions of three roads back onto the road that goes through.
+
+    A skeleton bends towards the third road. The node moves onto the straight line between the
+    places at which the through road enters and leaves the junction, by no more than the road's
+    half width.
+    """
+    inner = np.where(graph.degree >= 3, graph.radius, 0.0)
+    graph = replace(graph, inside=inner)
+    edge, side = np.nonzero(graph.degree[graph.ends] == 3)
+    node = graph.ends[edge, side]
+    order = np.argsort(node, kind="stable")
+    edge, side, node = edge[order], side[order], node[order].reshape(-1, 3)[:, 0]
+    if not len(node):
+        return graph
+    half = np.repeat(graph.radius[node], 3) / georef.metric.pixel
+    back = _tail(graph.chains, edge, side, np.maximum(np.ceil(2 * half), 4).astype(np.int64))
+    row, col = graph.chains.stops()
+    ends = np.where(
+        side[:, None] == 1,
+        np.stack([row, col], axis=1)[edge],
+        np.stack([graph.chains.row, graph.chains.col], axis=1)[edge],
+    )
+    gates = (ends - back).reshape(-1, 3, 2)
+    moved = _onto_through_road(graph.place[node], gates, half[::3])
+    place = graph.place.copy()
+    place[node] = moved
+    return replace(graph, place=place)
+
+
+def _onto_through_road(here: Floats, gates: Floats, limit: Floats) -> Floats:
+    """Return (M, 2) places moved onto the line between the two most opposite of three gates."""
+    arms = gates - here[:, None]
+    unit = arms / np.maximum(np.linalg.norm(arms, axis=2), 1e-9)[:, :, None]
+    pairs = np.array([[0, 1], [0, 2], [1, 2]])
+    turn = (unit[:, pairs[:, 0]] * unit[:, pairs[:, 1]]).sum(axis=2)
+    best = turn.argmin(axis=1)
+    rows = np.arange(len(here))
+    one, two = (gates[rows, pairs[best, i]] for i in (0, 1))
+    along = (two - one) / np.maximum(np.linalg.norm(two - one, axis=1), 1e-9)[:, None]
+    shift = one - here
+    shift -= (shift * along).sum(axis=1)[:, None] * along
+    far = np.linalg.norm(shift, axis=1)
+    through = (turn[rows, best] < -0.8) & (far <= limit)
+    moved: Floats = here + np.where(through[:, None], shift, 0.0)
+    return moved
 
 
 def _inside(places: Floats, georef: Georef) -> Floats:
