@@ -39,9 +39,8 @@ def fake_ids(seed: int, height: int, width: int, classes: int = 6) -> NDArray[np
 def fake_image(seed: int, ids: NDArray[np.uint8], bands: int = 3) -> NDArray[np.uint8]:
     """Noise around a level per class: (bands, H, W)."""
     rng = np.random.default_rng([seed, 1])
-    levels = rng.integers(40, 200, (bands, 256))
-    noise = rng.integers(-20, 21, (bands, *ids.shape))
-    return np.clip(levels[:, ids] + noise, 1, 255).astype(np.uint8)
+    levels = rng.integers(20, 180, (bands, 256), np.uint8)
+    return levels[:, ids] + rng.integers(1, 42, (bands, *ids.shape), np.uint8)
 
 
 def colours(ids: NDArray[np.uint8]) -> NDArray[np.uint8]:
