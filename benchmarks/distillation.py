@@ -69,7 +69,7 @@ def config_of(args: argparse.Namespace, variant: str, seed: int, *more: str) -> 
     if VARIANTS[variant]:
         chosen.append(f"objective.distill.teacher={args.teacher}")
         chosen += [f"objective.distill.cache={args.cache}"] if args.cache else []
-    return load_config("landcover").with_overrides([*shared, *chosen])
+    return load_config(args.recipe).with_overrides([*shared, *chosen])
 
 
 def open_data(args: argparse.Namespace, config: RunConfig) -> Dataset:
@@ -239,6 +239,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--teacher", type=Path)
     parser.add_argument("--resolution", type=float, default=0.09, help="m/px of coarsen")
+    parser.add_argument("--recipe", default="landcover")
     parser.add_argument("--steps", type=int, default=200)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--variants", nargs="+", default=["labels", "DIST"])
