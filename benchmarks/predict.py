@@ -214,7 +214,7 @@ def write(args: argparse.Namespace, found: dict[str, Any]) -> None:
     text = [f"# predict against the bare model, {date.today()}", "", hardware(), "", how, ""]
     text += ["| figure | value |", "|---|---|", *(f"| {a} | {b} |" for a, b in rows), ""]
     args.output.mkdir(parents=True, exist_ok=True)
-    name = f"predict_{os.cpu_count()}cpu_{date.today()}"
+    name = f"predict_{args.encoder}_{os.cpu_count()}cpu_{date.today()}"
     (args.output / f"{name}.md").write_text("\n".join(text))
     settings = ("side", "wide", "tall", "window", "encoder", "threads", "rounds")
     facts = {"hardware": hardware(), **{k: getattr(args, k) for k in settings}, **found}

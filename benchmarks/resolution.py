@@ -1,8 +1,9 @@
-"""What ``--resolution auto`` wins on scenes that are coarser or finer than the model's training.
+"""What resampling wins on scenes that are coarser or finer than the model's training.
 
-Real scenes are resampled to the model's own metres per pixel times each factor and predicted twice:
-as they are (native) and as the model knows them (auto). Both results lie on the same grid and are
-scored against the same label, resampled by nearest neighbour.
+Real scenes are brought to the model's own metres per pixel times each factor and predicted twice:
+as they are (native) and resampled to what the model knows. Both results lie on the same grid and
+are scored against the same label, resampled by nearest neighbour. ``--resolution auto`` takes
+native within the magnifications of the training's crops, and resamples beyond.
 
     python benchmarks/resolution.py CHECKPOINT --data DIR --scenes 6445 6935
 """
@@ -51,13 +52,13 @@ def measure(args: argparse.Namespace) -> dict[str, dict[str, Any]]:
     with tempfile.TemporaryDirectory() as folder:
         scene, out = Path(folder) / "scene.tif", Path(folder) / "map.tif"
         for factor in args.factors:
-            total = {way: Confusion(len(predictor.classes)) for way in ("native", "auto")}
+            total = {way: Confusion(len(predictor.classes)) for way in ("native", "resampled")}
             for name in args.scenes:
                 (source,) = sorted((args.data / "images").glob(f"{name}.*"))
                 (target,) = sorted((args.data / "labels").glob(f"{name}.*"))
                 label = nearest(read_label(target), *scaled(source, trained * factor, scene))
                 for way, confusion in total.items():
-                    options = PredictOptions(resolution="native" if way == "native" else "auto")
+                    options = PredictOptions(resolution="native" if way == "native" else trained)
                     predict_scene(predictor, scene, out, options)
                     confusion.update(label, read_label(out))
             found[str(factor)] = {
@@ -79,13 +80,18 @@ def main() -> None:
     trained = predictors.load(args.checkpoint).spec.resolution
     rows = [
         f"| {float(f) * trained:.3f} m ({f}x) | "
-        + " | ".join(f"{r[way][key]:.4f}" for key in ("miou", "oa") for way in ("native", "auto"))
+        + " | ".join(
+            f"{r[way][key]:.4f}" for key in ("miou", "oa") for way in ("native", "resampled")
+        )
         + " |"
         for f, r in found.items()
     ]
     which = f"Trained at {trained} m; {args.data.name}, scenes {', '.join(args.scenes)}."
     text = [f"# Scenes of other resolutions, {date.today()}", "", hardware(), "", which, ""]
-    text += ["| scene | mIoU native | mIoU auto | OA native | OA auto |", "|---|---|---|---|---|"]
+    text += [
+        "| scene | mIoU native | mIoU resampled | OA native | OA resampled |",
+        "|---|---|---|---|---|",
+    ]
     text += [*rows, ""]
     args.output.mkdir(parents=True, exist_ok=True)
     name = f"resolution_{os.cpu_count()}cpu_{date.today()}"

@@ -136,7 +136,7 @@ def predict_region(
         source, predictor, grid, region, batch=batch, subset=wanted.subset,
         block_height=block_height, advance=advance,
     )  # fmt: skip
-    pieces = ahead(work, _AHEAD * batch, "model")
+    pieces = ahead(work, batch, "model")
     canvas = _Canvas(region, grid.block, len(wanted.subset) or len(predictor.classes), wanted)
     try:
         for area, result in _results(pieces, predictor, region, wanted):
