@@ -94,13 +94,7 @@ def evaluate(
     return Report(
         metrics={**metrics, **found, "per_class": per_class},
         classes=joined.classes,
-        protocol={
-            "split": split,
-            "splits": dataset.protocol,
-            "labels": "full" if dataset is full else "eroded",
-            **protocol.to_dict(),
-            **({"network": networks.definitions} if networks else {}),
-        },
+        protocol=_told_protocol(split, dataset, dataset is not full, protocol, networks),
         data=_data(dataset, split, items, origin),
         checkpoint=origin.path,
         commit=commit,
@@ -116,6 +110,18 @@ def evaluate(
         network_legend=LEGEND,
         references=references(joined.classes),
     )
+
+
+def _told_protocol(
+    split: str,
+    dataset: Dataset,
+    eroded: bool,
+    protocol: Protocol,
+    networks: NetworkScorer | None,
+) -> dict[str, Any]:
+    values = {"split": split, "splits": dataset.protocol, "labels": "eroded" if eroded else "full"}
+    values |= protocol.to_dict()
+    return {**values, "network": networks.definitions} if networks else values
 
 
 def _counted(dataset: Dataset, split: str, protocol: Protocol) -> Dataset:
