@@ -208,7 +208,9 @@ def write_json(path: Path, values: Mapping[str, Any]) -> Path:
 
 def _item_to_dict(item: Item, folder: Path) -> dict[str, Any]:
     paths = {
-        k: _relative(v, folder) for k in ("image", "label", "extra", "eroded") if (v := getattr(item, k))
+        k: _relative(v, folder)
+        for k in ("image", "label", "extra", "eroded")
+        if (v := getattr(item, k))
     }
     plain = {k: getattr(item, k) for k in ("id", "group", "height", "width", "resolution")}
     return {**plain, **paths}
