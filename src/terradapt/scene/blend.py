@@ -132,6 +132,7 @@ class _Strip:
         self.step = block_height if 1 < block_height <= 1024 else 1
         self.top = self.bottom = 0
         self.pixels: NDArray[np.uint8] | None = None
+        self.blank = True
         self.valid = np.zeros((0, plan.right - plan.left), bool)
 
     def rows(self, top: int, count: int) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
@@ -142,15 +143,27 @@ class _Strip:
             stop = -(-(top + count) // self.step) * self.step
             area = Window(self.bottom, self.plan.left, stop - self.bottom,
                           self.plan.right - self.plan.left)  # fmt: skip
-            pixels, valid = self.source.read(area)
-            keep = top - self.top
-            if self.pixels is not None:
-                pixels = np.concatenate([self.pixels[:, keep:], pixels], 1)
-            self.valid = np.concatenate([self.valid[keep:], valid])
-            self.pixels, self.top, self.bottom = pixels, top, stop
+            self._append(*self.source.read(area), top - self.top)
+            self.top, self.bottom = top, stop
         assert self.pixels is not None
         first = top - self.top
         return self.pixels[:, first : first + count], self.valid[first : first + count]
+
+    def _append(self, pixels: NDArray[Any], valid: NDArray[np.bool_], keep: int) -> None:
+        """Drop ``keep`` rows above and add some below; rows of zeros take no memory."""
+        old = pixels[:, :0] if self.pixels is None else self.pixels[:, keep:]
+        blank = _empty(pixels, valid)
+        self.blank = blank and (self.blank or _empty(old, self.valid[keep:]))
+        if self.blank:
+            shape = (len(pixels), old.shape[1] + pixels.shape[1], pixels.shape[2])
+            self.pixels = np.broadcast_to(np.zeros((), np.uint8), shape)
+        else:
+            self.pixels = np.concatenate([old, pixels], 1) if old.shape[1] else pixels
+        self.valid = np.concatenate([self.valid[keep:], valid])
+
+
+def _empty(pixels: NDArray[Any], valid: NDArray[np.bool_]) -> bool:
+    return not valid.any() and not pixels.any()
 
 
 class Blender:
