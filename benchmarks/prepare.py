@@ -4,9 +4,9 @@ The set is written by the tests' writer in the real layout: 38 tiles of 6000 x 6
 orthophoto, a colour label and an eroded one. Of them 37 are prepared (7_10 is left out). The peer
 is what a notebook does: read a label, compare it with every colour, write ids, one after another;
 it neither checks the orthophotos nor can it go on where it stopped. The limit is reading the same
-bytes and doing nothing.
+bytes and doing nothing. These two and one process of ours run on a few tiles, ours on all.
 
-    python benchmarks/prepare.py --tiles 38 -o benchmarks/results
+    python benchmarks/prepare.py --tiles 38 --compare 4 -o benchmarks/results
 """
 
 from __future__ import annotations
@@ -146,6 +146,7 @@ def main() -> None:
     warnings.simplefilter("ignore", NotGeoreferencedWarning)
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--tiles", type=int, default=38)
+    parser.add_argument("--compare", type=int, default=4, help="tiles of the comparison")
     parser.add_argument("--side", type=int, default=6000, help="px")
     parser.add_argument("--workers", type=int, default=0, help="0: one per core")
     parser.add_argument("--folder", type=Path, help="where the set is written and kept")
@@ -160,15 +161,26 @@ def main() -> None:
 def run(source: Path, scratch: Path, args: argparse.Namespace) -> dict[str, Any]:
     from terradapt.evaluation.describe import hardware  # not in the processes that prepare
 
-    prepared = len([t for t in POTSDAM_TILES[: args.tiles] if t != "7_10"])
-    pixels = prepared * args.side**2
     load = os.getloadavg()[0]
+    few = scratch / "few"
+    for tile in POTSDAM_TILES[: args.compare]:
+        for path in sorted(source.rglob(f"top_potsdam_{tile}_*.tif")):
+            (few / path.parent.name).mkdir(parents=True, exist_ok=True)
+            os.link(path, few / path.parent.name / path.name)
+    prepared = len([t for t in POTSDAM_TILES[: args.tiles] if t != "7_10"])
+    part, pixels = args.compare * args.side**2, prepared * args.side**2
     rows = {
-        "bare reading": measure(lambda: bare(source), pixels),
-        "script": measure(lambda: script(source, scratch / "script"), pixels),
-        "ours, 1 process": measure(lambda: ours(source, scratch / "one", 1), pixels),
-        "ours, all cores": measure(lambda: ours(source, scratch / "all", args.workers), pixels),
-        "ours, second run": measure(lambda: ours(source, scratch / "all", args.workers), pixels),
+        f"bare reading, {args.compare} tiles": measure(lambda: bare(few), part),
+        f"script, {args.compare} tiles": measure(lambda: script(few, scratch / "script"), part),
+        f"ours, 1 process, {args.compare} tiles": measure(
+            lambda: ours(few, scratch / "one", 1), part
+        ),
+        f"ours, all cores, {prepared} tiles": measure(
+            lambda: ours(source, scratch / "all", args.workers), pixels
+        ),
+        f"ours, second run, {prepared} tiles": measure(
+            lambda: ours(source, scratch / "all", args.workers), pixels
+        ),
     }
     written = sum(p.stat().st_size for p in (scratch / "all").rglob("*") if p.is_file())
     read = sum(p.stat().st_size for p in source.rglob("*.tif"))
