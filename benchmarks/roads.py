@@ -111,11 +111,12 @@ def child(name: str, small: Path, path: Path) -> None:
     RUNS[name](small)
     Path("/proc/self/clear_refs").write_text("5")  # the peak starts here
     before = memory("VmRSS")
-    start = time.perf_counter()
+    start, cpu = time.perf_counter(), time.process_time()
     figures = RUNS[name](path)
-    seconds = time.perf_counter() - start
+    seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
     peak = memory("VmHWM")
     row = {"peak_mb": (peak - before) / 2**20, "process_mb": peak / 2**20, "seconds": seconds}
+    row["cpu_seconds"] = cpu
     print(json.dumps(row | figures))
 
 
@@ -148,7 +149,10 @@ def main() -> None:
         for _ in range(options.rounds):
             for name in PEERS:
                 row = measure(name, small, path)
-                if row and row["seconds"] < rows.get(name, {"seconds": np.inf})["seconds"]:
+                if (
+                    row
+                    and row["cpu_seconds"] < rows.get(name, {"cpu_seconds": np.inf})["cpu_seconds"]
+                ):
                     rows[name] = row
     write(options.output, rows, options.side**2 / 1e6)
 
@@ -157,6 +161,7 @@ def write(folder: Path, rows: dict[str, dict[str, Any]], megapixels: float) -> N
     from terradapt.evaluation.describe import hardware
 
     keys = (
+        "cpu_seconds",
         "seconds",
         "peak_mb",
         "process_mb",
@@ -173,10 +178,11 @@ def write(folder: Path, rows: dict[str, dict[str, Any]], megapixels: float) -> N
         "| program | " + " | ".join(keys) + " |", "|---|" + "---:|" * len(keys),
     ]  # fmt: skip
     for name, row in rows.items():
-        cells = [f"{row[k]:.2f}" if k == "seconds" else f"{row[k]:.0f}" for k in keys]
+        cells = [f"{row[k]:.2f}" if "seconds" in k else f"{row[k]:.0f}" for k in keys]
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
     lines += [
-        "", "peak_mb: above what the process held before; process_mb: the whole process. Lengths of "
+        "", "peak_mb: above what the process held before; process_mb: the whole process. cpu_seconds: of the process. "
+        "Lengths of "
         "sknw and skan are along pixels, ours along the smooth lines.",
     ]  # fmt: skip
     name = f"roads_{os.cpu_count()}cpu_{date.today()}"

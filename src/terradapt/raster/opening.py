@@ -80,7 +80,7 @@ def quiet() -> Iterator[None]:
 
 def gdal_env(**options: Any) -> Any:
     """Return the GDAL environment of all reading and writing: a small, fixed block cache."""
-    return rasterio.Env(GDAL_CACHEMAX=CACHE_BYTES, GDAL_PAM_ENABLED=True, **options)
+    return rasterio.Env(**{"GDAL_CACHEMAX": CACHE_BYTES, "GDAL_PAM_ENABLED": True, **options})
 
 
 def reason(error: BaseException) -> str:

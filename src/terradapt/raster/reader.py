@@ -20,7 +20,7 @@ from terradapt.config import InputSpec, Pair
 from terradapt.errors import SceneError
 from terradapt.grid import Window
 from terradapt.raster.ground import ground_resolution, local_scale, zoomed
-from terradapt.raster.opening import gdal_env, open_raster, reason
+from terradapt.raster.opening import CACHE_BYTES, gdal_env, open_raster, reason
 
 _PERCENTILE_SIDE = 1024
 
@@ -38,6 +38,7 @@ class SceneReader:
         bands: 1-based indexes or names of bands instead of the spec's.
         nodata: A nodata value instead of the file's.
         allow_remote: Let GDAL follow addresses.
+        cache: GDAL's block cache, bytes.
 
     Attributes:
         path: As given.
@@ -67,10 +68,11 @@ class SceneReader:
         bands: Sequence[int | str] | None = None,
         nodata: float | None = None,
         allow_remote: bool = False,
+        cache: int = CACHE_BYTES,
     ) -> None:
         self.path = path
         self.spec = spec
-        self._env = gdal_env()
+        self._env = gdal_env(GDAL_CACHEMAX=cache)
         with self._env:
             self._file = open_raster(path, allow_remote=allow_remote)
         try:

@@ -23,7 +23,7 @@ from terradapt.vector.source import Source
 from terradapt.vector.trace import COL_STEP, ROW_STEP, Ints
 
 _TILE, _TILES = 512, 32
-_BATCH = 100_000  # px looked at at once
+_BATCH = 50_000  # px looked at at once
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,19 +44,21 @@ class Chains:
 
     def take(self, index: Ints) -> Chains:
         """Return the chains of these indexes, in their order."""
-        sizes = self.sizes[index]
-        codes = self.codes[spans(self.offsets[:-1][index], sizes)]
-        return Chains(self.row[index], self.col[index], sizes, codes)
+        sizes, begins = self.sizes[index], self.offsets[:-1][index]
+        codes = [self.codes[spans(begins[b], sizes[b])] for b in batches(sizes)]
+        joined = np.concatenate([np.empty(0, np.uint8), *codes])
+        return Chains(self.row[index], self.col[index], sizes, joined)
 
     def turned(self, which: Bools) -> Chains:
         """Return the chains with some of them reversed."""
         row, col = self.stops()
-        offsets = self.offsets
-        at = np.arange(len(self.codes))
-        edge = np.repeat(np.arange(len(self)), self.sizes)
-        back = which[edge]
-        source = np.where(back, offsets[edge] + offsets[edge + 1] - 1 - at, at)
-        codes = self.codes[source] ^ (back * 4).astype(np.uint8)
+        offsets, codes = self.offsets, self.codes.copy()
+        some = np.flatnonzero(which)
+        for b in batches(self.sizes[some]):
+            sizes, begins = self.sizes[some[b]], offsets[some[b]]
+            there = spans(begins, sizes)
+            back = np.repeat(2 * begins + sizes - 1, sizes) - there
+            codes[there] = self.codes[back] ^ np.uint8(4)
         first = np.where(which, row, self.row), np.where(which, col, self.col)
         return Chains(*first, self.sizes, codes)
 
@@ -65,8 +69,14 @@ class Chains:
 
     def counts(self) -> Ints:
         """(E, 8) steps of each chain by direction."""
-        edge = np.repeat(np.arange(len(self)), self.sizes)
-        return np.bincount(edge * 8 + self.codes, minlength=8 * len(self)).reshape(-1, 8)
+        counts = np.zeros((len(self), 8), np.int64)
+        for b in batches(self.sizes):
+            sizes = self.sizes[b]
+            codes = self.codes[self.offsets[b.start] : self.offsets[b.stop]]
+            edge = np.repeat(np.arange(len(sizes)), sizes)
+            flat = np.bincount(edge * 8 + codes, minlength=8 * len(sizes))
+            counts[b] = flat.reshape(-1, 8)
+        return counts
 
     def points(self) -> tuple[Floats, Ints]:
         """Return the (rows, columns) of all pixels of all chains, and the pixels per chain."""
@@ -140,6 +150,13 @@ class Graph:
         matrix = coo_matrix((ones, (self.ends[:, 0], self.ends[:, 1])), shape=(count, count))
         value: Ints = connected_components(matrix, directed=False)[1].astype(np.int64)
         return value
+
+
+def batches(sizes: Ints, limit: int = 1 << 17) -> Iterator[slice]:
+    """Yield slices of chains that have about ``limit`` steps together: memory stays bounded."""
+    number = np.cumsum(sizes) // limit
+    cuts = [0, *(np.flatnonzero(np.diff(number)) + 1).tolist(), len(sizes)]
+    return (slice(one, two) for one, two in pairwise(cuts) if two > one)
 
 
 def spans(begins: Ints, sizes: Ints) -> Ints:

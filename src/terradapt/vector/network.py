@@ -15,7 +15,7 @@ from terradapt.vector.measure import Georef, line_lengths
 from terradapt.vector.smooth import smooth
 from terradapt.vector.trace import COL_STEP, ROW_STEP, Ints, components
 
-_CHUNK = 100_000  # px of chains turned into lines at once
+_CHUNK = 50_000  # px of chains turned into lines at once
 
 
 @dataclass(frozen=True)

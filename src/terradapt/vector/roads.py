@@ -34,7 +34,7 @@ class RoadOptions:
     noise: CleanOptions = field(default_factory=CleanOptions)
     gaps: BridgeOptions = field(default_factory=BridgeOptions)
     simplify: float | None = None
-    block: int = 2048
+    block: int = 1024
 
 
 DEFAULTS = RoadOptions()

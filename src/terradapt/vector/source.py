@@ -15,6 +15,8 @@ from terradapt.grid import Window
 from terradapt.raster import SceneReader
 from terradapt.vector.measure import Georef
 
+_CACHE = 16 << 20  # bytes: every block is read once, and its halo again
+
 
 class Source(Protocol):
     """A mask, and scores where there are some, by windows that lie within the scene."""
@@ -79,7 +81,7 @@ class RasterSource:
         threshold: float = 0.5,
     ) -> None:
         self.path, self.value, self.threshold = path, value, threshold
-        self._label = SceneReader(path)
+        self._label = SceneReader(path, cache=_CACHE)
         self._scores = None if scores is None else _one_band(scores, band)
         if self._scores and self._size(self._scores) != self._size(self._label):
             raise DataError(
@@ -128,7 +130,7 @@ class RasterSource:
 def _one_band(path: str | Path, band: int) -> SceneReader:
     with SceneReader(path) as reader:
         count = reader.count
-    return SceneReader(path, bands=(1 if count == 1 else band,))
+    return SceneReader(path, bands=(1 if count == 1 else band,), cache=_CACHE)
 
 
 def read_mirrored(
