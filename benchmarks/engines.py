@@ -6,6 +6,8 @@ contender's time over that of its multiply-adds (thop's) at the product's rate. 
 speed does not depend on them. Normalisation and softmax are inside every contender.
 
     python benchmarks/engines.py --encoder efficientnet_b0 -o benchmarks/results
+
+On a machine with other work, OMP_NUM_THREADS=1 and --clock cpu count the processor time alone.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ import copy
 import json
 import os
 import statistics
+import sys
 import time
 from collections.abc import Callable
 from datetime import date
@@ -34,6 +37,8 @@ from terradapt.predictors.threads import cpu_threads
 from terradapt.predictors.torch import TorchPredictor, normalize
 
 PEER, LIMIT = "PyTorch eager", "2048^3 product"
+CLOCKS: dict[str, Callable[[], float]] = {"wall": time.perf_counter, "cpu": time.process_time}
+CLOCK_NAMES = {"wall": "the time that passed", "cpu": "the processor time that was used"}
 NHWC = "PyTorch eager, channels last"
 SIDE = 2048
 Call = Callable[[], Any]
@@ -73,7 +78,7 @@ def contenders(
     return calls | {name: call(p) for name, p in opened.items()}, macs
 
 
-def rounds(calls: dict[str, Call], count: int) -> list[dict[str, float]]:
+def rounds(calls: dict[str, Call], count: int, clock: Call) -> list[dict[str, float]]:
     """Time every contender once in each round, the order shifting by one."""
     for call in calls.values():
         for _ in range(2):
@@ -84,9 +89,9 @@ def rounds(calls: dict[str, Call], count: int) -> list[dict[str, float]]:
         shift = number % len(names)
         times = {}
         for name in names[shift:] + names[:shift]:
-            start = time.perf_counter()
+            start = clock()
             calls[name]()
-            times[name] = time.perf_counter() - start
+            times[name] = clock() - start
         found.append(times)
     return found
 
@@ -121,7 +126,8 @@ def markdown(values: dict[str, Any]) -> str:
         "# Engines of KD-ARAFNet on the CPU, float32",
         "",
         f"{values['hardware']}; {values['threads']} threads; one image of 3 x {values['size']} x "
-        f"{values['size']}; {values['rounds']} alternating rounds; medians with quartiles. The "
+        f"{values['size']}; {values['rounds']} alternating rounds; medians with quartiles of "
+        f"{CLOCK_NAMES[values['clock']]}. The "
         f"product of {SIDE} x {SIDE} matrices ran at {values['gflops']:.0f} GFLOP/s (median; "
         f"{values['best_gflops']:.0f} at best) in the same rounds. Command: `{values['command']}`.",
         "",
@@ -146,6 +152,7 @@ def main() -> None:
     parser.add_argument("--encoder", nargs="+", default=["efficientnet_b0"])
     parser.add_argument("--size", type=int, default=512)
     parser.add_argument("--rounds", type=int, default=20)
+    parser.add_argument("--clock", choices=sorted(CLOCKS), default="wall")
     parser.add_argument("--compiled", action="store_true", help="torch.compile too")
     parser.add_argument("-o", "--output", type=Path, default=Path("benchmarks/results"))
     arguments = parser.parse_args()
@@ -156,17 +163,18 @@ def main() -> None:
     for encoder in arguments.encoder:
         with TemporaryDirectory() as folder:
             calls, macs = contenders(encoder, arguments.size, arguments.compiled, Path(folder))
-            times = rounds(calls, arguments.rounds)
+            times = rounds(calls, arguments.rounds, CLOCKS[arguments.clock])
         rows += summarize(encoder, times, macs)
         products += [2 * SIDE**3 / t[LIMIT] / 1e9 for t in times]
     values = {
         "hardware": hardware(), "threads": cpu_threads(), "size": arguments.size,
-        "rounds": arguments.rounds, "gflops": statistics.median(products),
+        "rounds": arguments.rounds, "clock": arguments.clock, "gflops": statistics.median(products),
         "best_gflops": max(products), "load": load, "torch": torch.__version__,
-        "command": "python benchmarks/engines.py --encoder " + " ".join(arguments.encoder),
+        "command": " ".join(["python", "benchmarks/engines.py", *sys.argv[1:]]),
         "rows": rows,
     }  # fmt: skip
-    name = f"engines_{os.cpu_count()}cpu_{date.today()}"
+    clock = "" if arguments.clock == "wall" else f"-{arguments.clock}time"
+    name = f"engines{clock}_{os.cpu_count()}cpu_{date.today()}"
     arguments.output.mkdir(parents=True, exist_ok=True)
     (arguments.output / f"{name}.json").write_text(json.dumps(values, indent=1) + "\n", "utf-8")
     (arguments.output / f"{name}.md").write_text(markdown(values), "utf-8")

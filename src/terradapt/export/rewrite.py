@@ -101,7 +101,7 @@ def _is_plain(node: Any, weight: Any) -> bool:
     """Say whether a convolution is 3x3 with padding 1, no stride, dilation or groups."""
     helper = import_onnx().helper
     values = {a.name: helper.get_attribute_value(a) for a in node.attribute}
-    return (
+    return bool(
         weight.shape[2:] == (3, 3)
         and values.get("group", 1) == 1
         and list(values.get("pads", [])) == [1, 1, 1, 1]
