@@ -136,10 +136,15 @@ def main() -> None:
     row["difference"] = abs(row["networkx_apls"] - row["terradapt_apls"])
     lines = [
         f"# APLS of networks with {row['edges_truth']} and {row['edges_proposal']} edges", "",
-        f"{hardware()}; Python {platform.python_version()}; {date.today()}; `python benchmarks/apls.py`",
+        f"{hardware()}; Python {platform.python_version()}; {date.today()}; "
+        "`python benchmarks/apls.py`",
         "", "| method | seconds | APLS |", "|---|---:|---:|",
-        *(f"| {n} | {row[f'{n}_seconds']:.2f} | {row[f'{n}_apls']:.6f} |" for n in ("terradapt", "networkx")),
-        "", f"Values over the paths from every {options.every}th control point; APLS over all: {row['apls']:.6f}.",
+        *(
+            f"| {n} | {row[f'{n}_seconds']:.2f} | {row[f'{n}_apls']:.6f} |"
+            for n in ("terradapt", "networkx")
+        ),
+        "", f"Values over the paths from every {options.every}th control point; "
+        f"APLS over all: {row['apls']:.6f}.",
         "", f"{row['ratio']:.1f} times as fast; the values differ by {row['difference']:.1e}.",
     ]  # fmt: skip
     print("\n".join(lines))
