@@ -2,7 +2,7 @@ import itertools
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from terradapt.grid import Axis, Grid, Window
@@ -16,6 +16,7 @@ def axes(draw):
     return Axis(draw(st.integers(1, 300)), window, stride, margin)
 
 
+@settings(deadline=None)
 @given(axes())
 def test_weights_sum_to_one_at_every_pixel(axis):
     total = np.zeros(max(axis.length, axis.window))
@@ -25,6 +26,7 @@ def test_weights_sum_to_one_at_every_pixel(axis):
     assert not total[axis.length :].any()
 
 
+@settings(deadline=None)
 @given(axes())
 def test_windows_stay_in_the_scene_and_ascend(axis):
     starts = axis.starts
@@ -33,6 +35,7 @@ def test_windows_stay_in_the_scene_and_ascend(axis):
     assert starts[-1] + axis.window == max(axis.length, axis.window)
 
 
+@settings(deadline=None)
 @given(axes())
 def test_margin_weighs_nothing_inside_the_scene(axis):
     for start, weights in zip(axis.starts, axis.weights, strict=True):
@@ -42,6 +45,7 @@ def test_margin_weighs_nothing_inside_the_scene(axis):
             assert not weights[axis.window - axis.margin :].any()
 
 
+@settings(deadline=None)
 @given(axes(), st.data())
 def test_touching_finds_the_windows_of_a_stretch(axis, data):
     first = data.draw(st.integers(0, axis.length - 1))
@@ -50,6 +54,7 @@ def test_touching_finds_the_windows_of_a_stretch(axis, data):
     assert list(axis.touching(first, stop)) == expected
 
 
+@settings(deadline=None)
 @given(st.integers(1, 300), st.integers(1, 300), st.integers(8, 90))
 def test_blocks_tile_the_scene(height, width, block):
     grid = Grid(height, width, 32, 24, block=block)
@@ -64,6 +69,7 @@ rectangles = st.builds(
 )
 
 
+@settings(deadline=None)
 @given(rectangles, rectangles)
 def test_intersection_is_the_common_pixels(a, b):
     canvas = np.zeros((80, 80), np.uint8)

@@ -10,7 +10,7 @@ import time
 from functools import partial
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from scene_files import PlainPredictor, noise, write_scene
@@ -54,6 +54,7 @@ def result(scene, tmp_path_factory):
     return out
 
 
+@settings(deadline=None)
 @given(st.integers(1, 4000), st.integers(0, 6), st.integers(1, 9))
 def test_bands_are_whole_block_rows_of_the_region(height, skipped, workers):
     top = skipped * 512

@@ -205,7 +205,7 @@ def test_a_killed_run_resumes_to_the_same_bytes(scene, result, tmp_path, seed):
     assert contents(out) == contents(result)
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=6, deadline=None)
 @given(st.data())
 def test_a_journal_cut_anywhere_is_mended(scene, result, tmp_path_factory, data):
     """Whatever a kill leaves of the part folder, a resume gives the same bytes."""
