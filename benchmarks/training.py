@@ -14,6 +14,7 @@ import os
 import statistics
 import tempfile
 import time
+from contextlib import suppress
 from datetime import date
 from pathlib import Path
 
@@ -56,10 +57,8 @@ def train_round(config: RunConfig, data: Path, run: Path) -> list[float]:
         if len(laps) == config.train.steps_per_epoch - 1:
             raise EnoughError  # before the validation
 
-    try:
+    with suppress(EnoughError):
         trainer.fit(lap)
-    except EnoughError:
-        pass
     return [b - a for a, b in zip(laps[SKIP:], laps[SKIP + 1 :], strict=False)]
 
 

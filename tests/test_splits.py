@@ -82,7 +82,7 @@ def test_a_split_by_hand_is_taken(tmp_path: Path) -> None:
     [
         ('{"train": ["s0"], "test": ["s0"]}', "item 's0' is in both"),
         ('{"train": ["s0"], "test": ["nothere"]}', "'nothere'"),
-        ('{"train": []}', "no items in 'train'"),
+        ('{"train": []}', "no items in any split"),
         ('{"train": "s0"}', "'train' is no list"),
         ("[1]", "no JSON object"),
         ("{", "no valid JSON"),

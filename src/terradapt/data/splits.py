@@ -79,7 +79,7 @@ def open_splits(
         Item ids by split name, and the protocol's name.
 
     Raises:
-        DataError: An unknown id, an id or a group in two splits, or no train split.
+        DataError: An unknown id, an id or a group in two splits, or nothing listed.
     """
     path = root / SPLITS_NAME
     if path.exists():
@@ -106,7 +106,7 @@ def read_splits(path: Path, items: Sequence[Item]) -> tuple[Splits, str]:
     Items that no split lists are left out.
 
     Raises:
-        DataError: An unknown id, an id or a group in two splits, or no train split.
+        DataError: An unknown id, an id or a group in two splits, or nothing listed.
     """
     values = read_json(path)
     protocol = str(values.pop("protocol", "given"))
@@ -124,7 +124,7 @@ def check_splits(splits: Mapping[str, Sequence[str]], items: Sequence[Item], sou
     """Refuse splits with unknown or shared items.
 
     Raises:
-        DataError: An unknown id, an id or a group in two splits, or no train split.
+        DataError: An unknown id, an id or a group in two splits, or nothing listed.
     """
     groups = {item.id: item.group for item in items}
     owner: dict[str, tuple[str, str]] = {}
@@ -142,5 +142,5 @@ def check_splits(splits: Mapping[str, Sequence[str]], items: Sequence[Item], sou
                         f"{source}: {key} is in both '{other}' and '{name}'",
                         "list it in one split only: a score on trained images means nothing",
                     )
-    if not splits.get("train"):
-        raise DataError(f"{source}: no items in 'train'", "list item ids under 'train'")
+    if not any(splits.values()):
+        raise DataError(f"{source}: no items in any split", "list item ids under 'train' or 'test'")
