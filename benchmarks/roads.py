@@ -183,7 +183,8 @@ def write(folder: Path, rows: dict[str, dict[str, Any]], megapixels: float) -> N
     lines += [
         "",
         "peak_mb: above what the process held before; process_mb: the whole process; "
-        "cpu_seconds: of the process. Lengths of sknw and skan are along pixels, ours along the smooth lines.",
+        "cpu_seconds: of the process. Lengths of sknw and skan are along pixels, ours along the "
+        "smooth lines.",
     ]  # fmt: skip
     name = f"roads_{os.cpu_count()}cpu_{date.today()}"
     folder.mkdir(parents=True, exist_ok=True)
