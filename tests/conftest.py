@@ -9,10 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from terradapt import cli
 
-os.environ.setdefault("OMP_NUM_THREADS", "2")
+settings.register_profile("terradapt", deadline=None)  # a busy machine is no failure
+settings.load_profile("terradapt")
 
 
 @dataclass(frozen=True)
