@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from terradapt import __version__
 from terradapt.ablation.studies import Study, Variant
 from terradapt.report.markdown import markdown_table
 from terradapt.report.output import write_together
+from terradapt.version import __version__
 
 FORMAT = "terradapt-ablation-1"
 ABSENT = "–"
