@@ -18,8 +18,9 @@ install: .venv/.installed
 demo: install
 	$(BIN)/terradapt demo -o demo
 
+# One process per core, one thread each: threads of several processes would wait for each other.
 test: install
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal
 
 check: install
 	$(BIN)/ruff check .

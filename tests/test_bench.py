@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -70,14 +72,17 @@ def test_the_timing_counts_its_runs() -> None:
 
 
 def test_memory_that_a_call_takes_is_seen() -> None:
-    import numpy as np
-
-    if not meters.reset_peak():
+    """In a process of its own: a full one may serve the block from pages that it holds."""
+    code = (
+        "import numpy as np; from terradapt.bench import meters; np.ones(9).sum();"
+        "known = meters.reset_peak(); before = meters.resident() or 0;"
+        "block = np.ones(64 << 20, np.uint8); peak = meters.resident('VmHWM') or 0;"
+        "print(peak - before if known else 'unknown')"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    if done.stdout.strip() == "unknown":
         pytest.skip("this machine does not let the peak begin anew")
-    before = meters.resident() or 0
-    block = np.ones(64 << 20, np.uint8)
-    assert block.sum() == 64 << 20
-    assert 60 < (meters.resident("VmHWM") or 0) - before < 90
+    assert 60 < float(done.stdout) < 90
 
 
 def test_the_bench_through_the_command_line(terradapt: Any, tmp_path: Path) -> None:

@@ -117,7 +117,7 @@ def _is_enlargement(node: Any, constants: dict[str, Any]) -> bool:
         return False
     values = {a.name: helper.get_attribute_value(a) for a in node.attribute}
     scales = constants[node.input[2]]
-    return (
+    return bool(
         values.get("mode", b"nearest") == b"nearest"
         and values.get("coordinate_transformation_mode", b"half_pixel") == b"asymmetric"
         and values.get("nearest_mode", b"round_prefer_floor") == b"floor"
