@@ -11,15 +11,16 @@ from typing import Any
 
 from terradapt import evaluation, predictors, training
 from terradapt.config import load_config
-from terradapt.data.synthetic import write_dataset
+from terradapt.data import Dataset
+from terradapt.data.synthetic import road_labels, write_dataset
 from terradapt.errors import OutputError
 from terradapt.report import Report
-from terradapt.scene import predict_scene
+from terradapt.scene import PredictOptions, predict_scene
 from terradapt.vector import vectorize_roads
 
 CITIES = {"train": tuple(range(1, 13)), "val": (41,), "test": (90,)}
 SIZE = 768  # px
-ROAD = "impervious"
+ROAD_RUN = ("name=demo-roads", "train.epochs=2")
 
 Bar = Callable[[int | None, str, str], AbstractContextManager[Callable[[int], None]]]
 
@@ -30,13 +31,15 @@ class Demo:
 
     Attributes:
         folder: Where everything lies.
-        report: Evaluation on the city that training never saw.
-        roads: Figures of the road network: edges, nodes, length in metres.
+        report: Land cover on the city that training never saw.
+        roads: The road model on the same city.
+        network: Figures of the road network: edges, nodes, length in metres.
     """
 
     folder: Path
     report: Report
-    roads: dict[str, Any]
+    roads: Report
+    network: dict[str, Any]
 
 
 def run_demo(
@@ -44,33 +47,45 @@ def run_demo(
 ) -> Demo:
     """Make cities, train on some, map one that was never seen, and measure.
 
-    Writes ``data/``, ``run/``, ``scene.tif``, ``labels.tif``, ``landcover.tif``, ``roads.gpkg`` and
-    ``report.html`` (with ``.json`` and ``.md``).
+    Writes ``data/``, ``run/``, ``road_run/``, ``scene.tif``, ``labels.tif``, ``landcover.tif``,
+    ``roads.tif``, ``roads.gpkg`` and ``report.html`` (with ``.json`` and ``.md``).
 
     Args:
         folder: Where to; made when missing.
         bar: ``bar(total, label, unit)``: a context manager that yields ``advance(n)``.
-        overrides: Overrides of the recipe ``demo``.
+        overrides: Overrides of the recipe ``demo``, for both models.
         resume: Go on where a stopped demo was.
 
     Raises:
         OutputError: The folder holds another demo, or cannot be written.
     """
     folder = Path(folder)
-    run, data = folder / "run", folder / "data"
-    if run.exists() and not resume:
+    if (folder / "run").exists() and not resume:
         raise OutputError(f"{folder}: holds a demo already", "add --resume, or give another -o")
     count = sum(map(len, CITIES.values()))
     with bar(count, "make cities", "scenes") as advance:
-        dataset = write_dataset(data, CITIES, size=SIZE, advance=advance)
-    training.train(load_config("demo").with_overrides(overrides), data, run, resume=resume, bar=bar)
-    scene = dataset.split("test")[0]
-    shutil.copyfile(scene.image, folder / "scene.tif")
-    shutil.copyfile(str(scene.label), folder / "labels.tif")
-    landcover = folder / "landcover.tif"
-    predictor = predictors.load(run / "checkpoint.safetensors")
-    predict_scene(predictor, folder / "scene.tif", landcover, bar=bar)
-    roads = vectorize_roads(landcover, folder / "roads.gpkg", ROAD)
-    report = evaluation.report_run(run, data, split="test", command="terradapt demo")
+        dataset = write_dataset(folder / "data", CITIES, size=SIZE, advance=advance)
+    roads = road_labels(dataset, folder / "road_data")
+    shutil.copyfile(dataset.split("test")[0].image, folder / "scene.tif")
+    shutil.copyfile(str(dataset.split("test")[0].label), folder / "labels.tif")
+    report = _map(dataset, folder / "run", folder / "landcover.tif", overrides, resume, bar)
+    road_overrides = [*ROAD_RUN, *overrides]
+    road_report = _map(
+        roads, folder / "road_run", folder / "roads.tif", road_overrides, resume, bar
+    )
+    scores = folder / "roads_scores.tif"
+    network = vectorize_roads(folder / "roads.tif", folder / "roads.gpkg", "road", scores=scores)
     report.write(folder / "report.json")
-    return Demo(folder, report, roads)
+    return Demo(folder, report, road_report, network)
+
+
+def _map(
+    dataset: Dataset, run: Path, out: Path, overrides: Sequence[str], resume: bool, bar: Bar
+) -> Report:
+    """Train on a dataset, map the demo's scene with the result, and measure it."""
+    config = load_config("demo").with_overrides(overrides)
+    training.train(config, dataset.root, run, resume=resume, bar=bar)
+    predictor = predictors.load(run / "checkpoint.safetensors")
+    options = PredictOptions(scores="uint8" if len(dataset.classes) == 2 else None)
+    predict_scene(predictor, out.with_name("scene.tif"), out, options, bar=bar)
+    return evaluation.report_run(run, dataset.root, split="test", command="terradapt demo")

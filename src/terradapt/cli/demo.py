@@ -25,8 +25,9 @@ def demo(
 ) -> None:
     """The result of `terradapt demo` is the whole way in one folder, from synthetic scenes.
 
-    A model trained on some cities maps one that it never saw: scene.tif, labels.tif, the run,
-    landcover.tif, roads.gpkg and report.html. Minutes on two CPU cores.
+    Two models, land cover and roads, train on some cities and map one that they never saw:
+    scene.tif, labels.tif, run, road_run, landcover.tif, roads.tif, roads.gpkg and report.html.
+    Minutes on two CPU cores.
     """
     from terradapt.cli._progress import progress
     from terradapt.cli._require import require
@@ -45,8 +46,12 @@ def _tell(demo: Demo) -> None:
         typer.echo(f"  {name:16} IoU {figures['iou']:.3f}  F1 {figures['f1']:.3f}")
     means = f"mIoU {metrics['miou']:.3f}, mF1 {metrics['mf1']:.3f}, OA {metrics['oa']:.3f}"
     typer.echo(f"  {means} (means without clutter, as ISPRS counts)")
-    length, edges = demo.roads["length_m"], demo.roads["edges"]
-    typer.echo(f"Roads: {length / 1000:.2f} km in {edges} edges")
+    length, edges = demo.network["length_m"], demo.network["edges"]
+    road = demo.roads.metrics["per_class"]["road"]
+    typer.echo(
+        f"Roads, also under trees: F1 {road['f1']:.3f}; {length / 1000:.2f} km, {edges} edges"
+    )
     typer.echo("\nLook at:")
-    typer.echo(f"  {demo.folder / 'report.html'}     figures, curves, pictures (a browser)")
+    typer.echo(f"  {demo.folder / 'report.html'}    figures, curves, pictures (in a browser)")
+    typer.echo(f"  {demo.folder / 'road_run' / 'report.html'}    the same of the road model")
     typer.echo(f"  {demo.folder / 'scene.tif'}, landcover.tif, roads.gpkg    in QGIS")

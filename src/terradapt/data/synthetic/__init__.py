@@ -7,6 +7,7 @@ cities differ in layout, materials, sun, season and camera.
 
 from terradapt.data.synthetic.files import (
     prepare,
+    road_labels,
     transform_at,
     write_city,
     write_dataset,
@@ -18,6 +19,7 @@ __all__ = [
     "Scene",
     "make_scene",
     "prepare",
+    "road_labels",
     "transform_at",
     "write_city",
     "write_dataset",

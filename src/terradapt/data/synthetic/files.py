@@ -141,6 +141,22 @@ def write_dataset(
     return _saved(folder, items, splits, roads, "by_city")
 
 
+def road_labels(dataset: Dataset, folder: Path) -> Dataset:
+    """Write an index of the same scenes and splits, labelled with roads, also under trees.
+
+    Args:
+        dataset: What :func:`write_dataset` returned.
+        folder: Where ``dataset.json`` and ``splits.json`` go; made when missing.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    roads = dataset.root / "roads"
+    items = [
+        replace(i, image=i.image.absolute(), label=(roads / i.image.name).absolute())
+        for i in dataset.items
+    ]
+    return _saved(folder, items, dict(dataset.splits), True, dataset.protocol)
+
+
 def write_single(
     folder: Path,
     seed: int,
