@@ -26,7 +26,7 @@ def build_optimizer(model: SegmentationModel, config: OptimConfig) -> torch.opti
                 decay = config.weight_decay if decayed else 0.0
                 peak = peaks[name]
                 groups.append({"params": chosen, "lr": peak, "peak": peak, "weight_decay": decay})
-    return torch.optim.AdamW(groups, lr=config.lr)
+    return torch.optim.AdamW(groups, lr=config.lr, fused=True)
 
 
 def set_rates(optimizer: torch.optim.Optimizer, config: OptimConfig, step: int, total: int) -> None:
@@ -62,9 +62,7 @@ def restore_optimizer(
         prefix = f"optimizer.{name}."
         state = {k[len(prefix) :]: v for k, v in tensors.items() if k.startswith(prefix)}
         if state:
-            optimizer.state[parameter] = {
-                k: v if k == "step" else v.to(parameter.device) for k, v in state.items()
-            }
+            optimizer.state[parameter] = {k: v.to(parameter.device) for k, v in state.items()}
 
 
 class Average:
