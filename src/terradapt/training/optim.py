@@ -62,7 +62,14 @@ def restore_optimizer(
         prefix = f"optimizer.{name}."
         state = {k[len(prefix) :]: v for k, v in tensors.items() if k.startswith(prefix)}
         if state:
-            optimizer.state[parameter] = {k: v.to(parameter.device) for k, v in state.items()}
+            optimizer.state[parameter] = {k: _laid_out(v, parameter) for k, v in state.items()}
+
+
+def _laid_out(value: Tensor, parameter: nn.Parameter) -> Tensor:
+    """Put a stored value on its parameter's device, in its parameter's memory format."""
+    if value.shape != parameter.shape:
+        return value.to(parameter.device)
+    return torch.empty_like(parameter).detach().copy_(value)
 
 
 class Average:
