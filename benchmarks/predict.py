@@ -1,8 +1,10 @@
 """``predict`` on a synthetic scene against the bare model on the same windows; memory by height.
 
-Rounds of both alternate. The bare model is the limit: a loop that normalises and runs the network
-on as many windows, in the same batches, from one batch in memory; it reads, blends, labels and
-writes nothing. Each run is a process of its own; memory is the process's peak resident set.
+Rounds alternate. The bare model is the limit: a loop that normalises and runs the network on as
+many windows, in the same batches, from one batch in memory; it reads, blends, labels and writes
+nothing. "bare" gives all cores to one batch after another, as the network is ordinarily run;
+"abreast" runs the loop in as many streams as predict does, a share of the cores each, which is the
+harder limit. Each run is a process of its own; memory is the process's peak resident set.
 Processor time counts all threads and is the fair figure on a machine that others use too.
 
     python benchmarks/predict.py -o benchmarks/results
@@ -19,6 +21,8 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -64,12 +68,13 @@ def open_model(args: argparse.Namespace) -> Any:
     return TorchPredictor(model, ISPRS, InputSpec(), args.window)
 
 
-def run_bare(args: argparse.Namespace, predictor: Any) -> int:
+def run_bare(args: argparse.Namespace, predictor: Any, abreast: bool) -> int:
     """Run the network alone on as many windows, in the same batches."""
     import torch
 
     from terradapt.predictors.torch import normalize
     from terradapt.scene import PredictOptions
+    from terradapt.scene.predictor import streams_for
 
     options = PredictOptions()
     grid = options.grid(predictor, args.height, args.width)
@@ -77,12 +82,21 @@ def run_bare(args: argparse.Namespace, predictor: Any) -> int:
     pixels = np.random.default_rng(0).integers(
         0, 255, (batch, 3, grid.window, grid.window), dtype=np.uint8
     )
-    with torch.inference_mode():
-        for _ in grid.rows.starts:
-            for first in range(0, len(grid.cols.starts), batch):
-                part = pixels[: min(batch, len(grid.cols.starts) - first)]
-                x = normalize(torch.from_numpy(part), predictor.spec)
-                predictor.model(x.contiguous(memory_format=torch.channels_last))
+
+    @torch.inference_mode()
+    def run(first: int) -> None:
+        part = pixels[: min(batch, len(grid.cols.starts) - first)]
+        x = normalize(torch.from_numpy(part), predictor.spec)
+        predictor.model(x.contiguous(memory_format=torch.channels_last))
+
+    work = [*range(0, len(grid.cols.starts), batch)] * len(grid.rows.starts)
+    if not abreast:
+        for first in work:
+            run(first)
+        return len(grid)
+    streams = streams_for(predictor, grid, batch)
+    with ThreadPoolExecutor(streams, initializer=lambda: predictor.share(streams)) as pool:
+        deque(pool.map(run, work), 0)
     return len(grid)
 
 
@@ -127,7 +141,10 @@ def child(args: argparse.Namespace) -> None:
     if args.child != "cheap":
         predictor.predict(np.zeros((1, 3, args.window, args.window), np.uint8))
     start, cpu = time.perf_counter(), time.process_time()
-    windows = run_bare(args, predictor) if args.child == "bare" else run_ours(args, predictor)
+    if args.child in ("bare", "abreast"):
+        windows = run_bare(args, predictor, args.child == "abreast")
+    else:
+        windows = run_ours(args, predictor)
     figures = {
         "seconds": time.perf_counter() - start,
         "cpu_seconds": time.process_time() - cpu,
@@ -160,7 +177,7 @@ def main() -> None:
     parser.add_argument("--window", type=int, default=512)
     parser.add_argument("--encoder", default="mobilenetv3_small_100")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
-    parser.add_argument("--child", choices=["bare", "ours", "cheap"])
+    parser.add_argument("--child", choices=["bare", "abreast", "ours", "cheap"])
     parser.add_argument("--scene", type=Path)
     parser.add_argument("--height", type=int)
     parser.add_argument("--width", type=int)
@@ -175,7 +192,7 @@ def compare(args: argparse.Namespace) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "scene.tif"
         write_scene(path, args.side, args.side)
-        runs: dict[str, list[dict[str, float]]] = {"bare": [], "ours": []}
+        runs: dict[str, list[dict[str, float]]] = {"bare": [], "abreast": [], "ours": []}
         for _ in range(args.rounds):
             for kind, found in runs.items():
                 found.append(measure(args, kind, path, args.side, args.side))
@@ -198,8 +215,10 @@ def write(args: argparse.Namespace, found: dict[str, Any]) -> None:
     rows = [
         ("windows", f"{windows}"),
         ("processor seconds per window, bare model", f"{cpu['bare'] / windows:.4f}"),
+        ("processor seconds per window, bare model abreast", f"{cpu['abreast'] / windows:.4f}"),
         ("processor seconds per window, predict", f"{cpu['ours'] / windows:.4f}"),
         ("share of the bare model, wall clock", f"{wall['bare'] / wall['ours']:.3f}"),
+        ("share of the bare model abreast, wall clock", f"{wall['abreast'] / wall['ours']:.3f}"),
         ("share of the bare model, processor time", f"{cpu['bare'] / cpu['ours']:.3f}"),
         (f"peak memory, {args.wide} x {args.wide}, MiB", f"{small:.0f}"),
         (f"peak memory, {args.wide} x {args.tall}, MiB", f"{large:.0f}"),

@@ -1,6 +1,7 @@
 """The laws of scenes: blending, blocks, nodata, georeference, streaming."""
 
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -21,7 +22,8 @@ from terradapt.grid import Grid, Window
 from terradapt.raster import SceneReader
 from terradapt.scene import PredictOptions, predict_blocks, predict_scene
 from terradapt.scene.blend import Plan, read_chunks
-from terradapt.scene.pipeline import ahead
+from terradapt.scene.pipeline import abreast, ahead
+from terradapt.scene.predictor import streams_for
 from terradapt.scene.resample import Resampled, fitted, resize_matrix
 from terradapt.scene.stream import Wanted, argmax, predict_region
 
@@ -190,6 +192,44 @@ def test_halving_the_batch_changes_nothing(limit):
     found, _ = predicted(source, predictor, grid, batch=8)
     np.testing.assert_array_equal(found, expected)
     assert max(shape[0] for shape in predictor.seen) <= limit
+
+
+class StreamingPredictor(PlainPredictor):
+    """Pays in several streams; later calls of a pair end first."""
+
+    streams = 3
+
+    def __init__(self, **options):
+        super().__init__(**options)
+        self.shares, self.threads = [], set()
+
+    def share(self, count):
+        self.shares.append(count)
+
+    def predict(self, images):
+        self.threads.add(threading.current_thread().name)
+        time.sleep(0.002 * (len(self.seen) % 2))
+        return super().predict(images)
+
+
+def test_streams_change_nothing():
+    grid = Grid(200, 150, 32, 24)
+    source = ArraySource(noise(200, 150))
+    expected, _ = predicted(source, PlainPredictor(window=32), grid, batch=2)
+    predictor = StreamingPredictor(window=32)
+    found, _ = predicted(source, predictor, grid, batch=2)
+    np.testing.assert_array_equal(found, expected)
+    assert len(predictor.threads) == 3
+    assert predictor.shares == [3, 3, 3, 1]
+    assert threading.current_thread().name not in predictor.threads
+
+
+def test_streams_are_bounded_by_windows_and_memory():
+    predictor = StreamingPredictor(window=32)
+    assert streams_for(predictor, Grid(32, 56, 32, 24), 1) == 2
+    assert streams_for(predictor, Grid(9000, 9000, 1024, 1024), 1) == 1
+    assert streams_for(predictor, Grid(9000, 9000, 512, 512), 2) == 2
+    assert streams_for(PlainPredictor(), Grid(9000, 9000, 512, 512), 1) == 1
 
 
 def test_a_window_that_never_fits_is_an_error():
@@ -363,3 +403,16 @@ def test_ahead_passes_errors_on():
     assert next(work) == 1
     with pytest.raises(ValueError, match="broken"):
         next(work)
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_abreast_keeps_the_order_and_passes_errors_on(workers):
+    def late(i):
+        time.sleep(0.002 * (3 - i % 3))
+        return 10 // (7 - i)
+
+    work = abreast(late, range(20), workers, "test")
+    assert [next(work) for _ in range(7)] == [(i, 10 // (7 - i)) for i in range(7)]
+    with pytest.raises(ZeroDivisionError):
+        next(work)
+    assert not [t for t in threading.enumerate() if t.name.startswith("test")]

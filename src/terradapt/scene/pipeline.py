@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import queue
 import threading
+from collections import deque
 from collections.abc import Callable, Generator, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Generic, TypeVar
 
+R = TypeVar("R")
 T = TypeVar("T")
 _END = object()
 
@@ -53,6 +56,43 @@ def ahead(items: Iterable[T], depth: int, name: str) -> Generator[T, None, None]
         close = getattr(items, "close", None)
         if close is not None:
             close()
+
+
+def abreast(
+    function: Callable[[T], R],
+    items: Iterable[T],
+    workers: int,
+    name: str,
+    begin: Callable[[], None] = lambda: None,
+) -> Generator[tuple[T, R], None, None]:
+    """Yield each item with its result, in order, computed in ``workers`` threads at once.
+
+    One item more than there are workers is taken ahead. Exceptions are raised at their item.
+
+    Args:
+        function: Safe to call from several threads.
+        items: Taken in the consumer's thread.
+        workers: Threads; with one, the function runs in the consumer's.
+        name: Of the threads.
+        begin: Called first in each thread.
+    """
+    if workers == 1:
+        for item in items:
+            yield item, function(item)
+        return
+    waiting: deque[tuple[T, Future[R]]] = deque()
+    pool = ThreadPoolExecutor(workers, name, begin)
+    try:
+        for item in items:
+            waiting.append((item, pool.submit(function, item)))
+            if len(waiting) > workers:
+                first, result = waiting.popleft()
+                yield first, result.result()
+        while waiting:
+            first, result = waiting.popleft()
+            yield first, result.result()
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 class Behind(Generic[T]):

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from terradapt.classes import ClassMap
 from terradapt.config import InputSpec
+from terradapt.grid import Grid
 
 
 class Predictor(Protocol):
@@ -22,6 +23,10 @@ class Predictor(Protocol):
         spec: The bands and stretch that the model was trained on.
         window: Preferred side of a window, px.
         multiple: Sides of a window must be multiples of this.
+
+    A predictor may have two more: ``streams``, how many calls of :meth:`predict` pay at once, each
+    in a thread of its own; and ``share(count)``, which tells it in each of those threads that it
+    is one of ``count``, and afterwards, with 1, that it is alone again.
     """
 
     classes: ClassMap
@@ -63,11 +68,22 @@ def on_host(predictor: Predictor) -> bool:
     return device_of(predictor).startswith("cpu")
 
 
+_HOST_PIXELS = 1 << 20  # in flight, all streams together
+_MOST_STREAMS = 4
+
+
 def default_batch(predictor: Predictor, window: int) -> int:
     """Return the windows per batch to begin with: by pixels, more on an accelerator.
 
-    It depends on the window and the kind of device alone, so that a run can be repeated bit for
-    bit.
+    On the host a window of 512 px fills the caches alone. The batch depends on the window and the
+    kind of device alone, so that a run can be repeated bit for bit.
     """
-    pixels = (1 << 20) if on_host(predictor) else (1 << 23)
+    pixels = _HOST_PIXELS // _MOST_STREAMS if on_host(predictor) else (1 << 23)
     return max(1, min(64, pixels // (window * window)))
+
+
+def streams_for(predictor: Predictor, grid: Grid, batch: int) -> int:
+    """Return how many batches the model works on at once: as many as memory and windows allow."""
+    fit = _HOST_PIXELS // (batch * grid.window**2)
+    wanted = int(told(predictor, "streams", 1))
+    return max(1, min(wanted, _MOST_STREAMS, fit, len(grid) // batch))

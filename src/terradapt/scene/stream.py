@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from terradapt.classes import IGNORE
 from terradapt.grid import Grid, Window
 from terradapt.raster import SceneReader
-from terradapt.scene.blend import Blender, Piece, Plan, Source, read_chunks
+from terradapt.scene.blend import Blender, Chunk, Piece, Plan, Source, read_chunks
 from terradapt.scene.options import PredictOptions
-from terradapt.scene.pipeline import ahead
-from terradapt.scene.predictor import Predictor, on_host
+from terradapt.scene.pipeline import abreast, ahead
+from terradapt.scene.predictor import Predictor, on_host, streams_for, told
 from terradapt.scene.resample import fitted
 
 Advance = Callable[[int], None]
@@ -45,21 +45,22 @@ class Runner:
     def __init__(self, predictor: Predictor, batch: int) -> None:
         self.predictor, self.batch, self.host = predictor, batch, on_host(predictor)
 
-    def __call__(self, images: NDArray[np.uint8]) -> list[Any]:
-        """Return one (K, window, window) array of scores for each image.
+    def __call__(self, chunk: Chunk) -> list[Any]:
+        """Return one (K, window, window) array of scores for each live window; thread-safe.
 
         Raises:
             MemoryError: Even a single window does not fit.
         """
+        images = chunk.images
         results: list[Any] = []
         while len(results) < len(images):
             part = images[len(results) : len(results) + self.batch]
             try:
                 scores = self.predictor.predict(part)
             except MemoryError:
-                if self.batch == 1:
+                if len(part) == 1:
                     raise
-                self.batch = max(1, min(self.batch, len(part)) // 2)
+                self.batch = min(self.batch, len(part) // 2)
                 continue
             results.extend(self.predictor.numpy(scores) if self.host else scores)
         return results
@@ -92,14 +93,19 @@ def region_pieces(
     """
     plan = Plan(grid, region, batch)
     blender, run = Blender(plan, predictor, subset), Runner(predictor, batch)
+    streams = streams_for(predictor, grid, batch)
+    share = told(predictor, "share", lambda count: None)
     chunks = ahead(read_chunks(source, plan, block_height), _AHEAD, "read")
+    scored = abreast(run, chunks, streams, "stream", lambda: share(streams))
     try:
-        for chunk in chunks:
-            yield from blender.feed(chunk, run(chunk.images) if chunk.live else [])
+        for chunk, scores in scored:
+            yield from blender.feed(chunk, scores)
             if advance is not None:
                 advance(chunk.stop - chunk.first)
     finally:
+        scored.close()
         chunks.close()
+        share(1)
 
 
 @dataclass(frozen=True)
