@@ -52,11 +52,12 @@ def config_of(args: argparse.Namespace, variant: str, seed: int) -> RunConfig:
 
 
 def one_run(args: argparse.Namespace, variant: str, seed: int) -> dict[str, Any]:
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = (args.runs or Path(scratch)) / f"{variant.replace(' ', '-')}_{seed}"
         start = time.monotonic()
         training.train(config_of(args, variant, seed), args.data, folder)
         seconds = time.monotonic() - start
-        predictor = predictors.load(Path(folder) / "checkpoint.safetensors")
+        predictor = predictors.load(folder / "checkpoint.safetensors")
         dataset = open_dataset(args.data, DataConfig())
         metrics = evaluation.evaluate(predictor, dataset, "test").metrics
     road = metrics["per_class"]["road"]
@@ -88,6 +89,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--plain", action="store_true")
     parser.add_argument("--override", nargs="*", default=[])
+    parser.add_argument("--runs", type=Path, help="keep the run folders here")
     parser.add_argument("-o", "--output", type=Path)
     args = parser.parse_args()
     variants = [v for v in VARIANTS if args.plain or "plain" not in v]
