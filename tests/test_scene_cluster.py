@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 from scene_files import PlainPredictor, noise, write_scene
 from terradapt.errors import ConfigError, SceneError
 from terradapt.grid import Grid, Window
-from terradapt.scene import PredictOptions, predict_scene
-from terradapt.scene.cluster import Cluster, bands
+from terradapt.scene import PredictOptions, embedded, predict_scene
+from terradapt.scene.cluster import Cluster, bands, environments, local_workers
+from terradapt.scene.embedded import Embedded, paying_workers
 
 pytest.importorskip("distributed")
 pytestmark = pytest.mark.filterwarnings("default")  # of worker processes that are killed
@@ -129,3 +130,33 @@ def test_tasks_travel_by_pickle():
 
     load = partial(open_predictor, "checkpoint.safetensors", engine="own", tta=True)
     assert pickle.loads(pickle.dumps(load)).args == load.args
+
+
+def test_embedded_workers_start_once_when_there_is_work_and_give_the_same_bytes(
+    scene, result, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(embedded, "WINDOWS_PER_WORKER", 100)
+    with Embedded(plain, "plain", cores=16) as pool:
+        small = write_scene(tmp_path / "small.tif", noise(70, 70))
+        predict_scene(plain(), small, tmp_path / "s.tif", OPTIONS, blocks=pool.blocks)
+        assert pool._cluster is None
+        out = tmp_path / "map.tif"
+        predict_scene(plain(), scene, out, OPTIONS, blocks=pool.blocks)
+        assert pool._cluster is not None
+        assert pool._cluster.workers == 2
+    assert same(out, result)
+
+
+def test_one_process_is_enough_for_a_small_machine_or_one_gpu():
+    assert [paying_workers(0, cores) for cores in (1, 2, 15, 16, 64)] == [1, 1, 1, 2, 8]
+    assert [paying_workers(gpus, 64) for gpus in (1, 4)] == [1, 4]
+    assert [local_workers(8), local_workers(2), local_workers(8, gpus=3)] == [2, 1, 3]
+
+
+def test_every_worker_gets_a_gpu_that_this_process_sees():
+    def of(*options):
+        return [e.get("CUDA_VISIBLE_DEVICES") for e in environments(*options)]
+
+    assert of(2, 0, "3") == [None, None]
+    assert of(3, 2, "") == ["0", "1", "0"]
+    assert of(2, 2, "5,7,9") == ["5", "7"]

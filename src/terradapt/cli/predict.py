@@ -76,8 +76,12 @@ def predict(
         Path | None, typer.Option(help="Frozen trunk that the checkpoint only names.")
     ] = None,
     cluster: Annotated[
-        str | None, typer.Option(help="Dask scheduler, tcp://HOST:PORT, or 'local'.")
-    ] = None,
+        str,
+        typer.Option(
+            help="Dask scheduler, tcp://HOST:PORT; 'local' processes; 'none'; 'auto' starts local "
+            "processes where they pay."
+        ),
+    ] = "auto",
     workers: Annotated[int | None, typer.Option(help="Workers of --cluster local.", min=1)] = None,
     allow_remote: Annotated[
         bool, typer.Option("--allow-remote", help="Let scenes be https:// or s3:// addresses.")
@@ -112,13 +116,8 @@ def predict(
     predictor = load(say=lambda line: typer.echo(line, err=True))
     load = partial(load, engine=getattr(predictor, "engine", engine))
     name = f"{checkpoint.name} {_digest(checkpoint)}{' tta' if tta else ''}"
-    if cluster:
-        from terradapt.scene.cluster import Cluster
-
-        with Cluster(cluster, load, name, workers=workers) as pool:
-            _run(jobs, predictor, options, name, pool.blocks)
-    else:
-        _run(jobs, predictor, options, name, None)
+    with _pool(cluster, load, name, workers, _gpus(predictor, device)) as pool:
+        _run(jobs, predictor, options, name, pool and pool.blocks)
 
 
 def open_predictor(checkpoint: Path, *, tta: bool = False, **opening: Any) -> Predictor:
@@ -137,6 +136,33 @@ def open_predictor(checkpoint: Path, *, tta: bool = False, **opening: Any) -> Pr
     from terradapt.predictors.tta import TtaPredictor
 
     return TtaPredictor(predictor)
+
+
+def _pool(cluster: str, load: Any, name: str, workers: int | None, gpus: int) -> Any:
+    """Return what shares the work out, as a context; None works alone."""
+    from contextlib import nullcontext
+
+    from terradapt.scene.cluster import Cluster
+    from terradapt.scene.embedded import Embedded
+
+    if cluster == "none":
+        return nullcontext(None)
+    if cluster == "auto":
+        return Embedded(load, name, gpus=gpus)
+    return Cluster(cluster, load, name, workers=workers, gpus=gpus)
+
+
+def _gpus(predictor: Predictor, device: str | None) -> int:
+    """Return the GPUs that may share the work: all, unless one was named."""
+    from terradapt.scene.predictor import device_of
+
+    if not device_of(predictor).startswith("cuda"):
+        return 0
+    if device and ":" in device:
+        return 1
+    import torch
+
+    return torch.cuda.device_count()
 
 
 def _run(

@@ -113,6 +113,7 @@ class Cluster:
         load: Opens the model on a worker.
         key: Names the model.
         workers: Local processes; None takes :func:`local_workers`.
+        gpus: GPUs for the local processes, one each, in turn; 0 leaves the environment alone.
         timeout: Seconds to wait for the scheduler.
 
     Raises:
@@ -127,23 +128,17 @@ class Cluster:
         key: str,
         *,
         workers: int | None = None,
+        gpus: int = 0,
         timeout: float = 10.0,
     ) -> None:
         try:
-            import dask
-            from distributed import Client, LocalCluster
+            from distributed import Client
         except ImportError as error:
             raise MissingExtraError("--cluster", "cluster") from error
         self.load, self.key = load, key
         self._local = None
         if address == "local":
-            count = workers or local_workers()
-            threads = max(1, (os.cpu_count() or 1) // count)
-            with dask.config.set({"distributed.nanny.pre-spawn-environ.OMP_NUM_THREADS": threads}):
-                self._local = LocalCluster(
-                    n_workers=count, host="127.0.0.1", threads_per_worker=1,
-                    dashboard_address="127.0.0.1:0", memory_limit=0,
-                )  # fmt: skip
+            self._local = _local_cluster(workers or local_workers(gpus=gpus), gpus)
             address = self._local.scheduler_address
         try:
             self.client = Client(address, timeout=timeout, set_as_default=False)
@@ -224,9 +219,37 @@ class Cluster:
         )
 
 
-def local_workers(cores: int | None = None) -> int:
-    """Return the local processes that keep this machine's cores busy: one for every four."""
-    return max(1, (cores or os.cpu_count() or 1) // 4)
+def local_workers(cores: int | None = None, gpus: int = 0) -> int:
+    """Return the local processes that keep a machine busy: one per GPU, or for every four cores."""
+    return gpus or max(1, (cores or os.cpu_count() or 1) // 4)
+
+
+def _local_cluster(count: int, gpus: int) -> Any:
+    """Start a scheduler and processes with a share of the cores and a GPU each."""
+    import dask
+    from distributed import Nanny, Scheduler, SpecCluster
+
+    threads = max(1, (os.cpu_count() or 1) // count)
+    place: dict[str, Any] = {"host": "127.0.0.1", "dashboard_address": "127.0.0.1:0"}
+    workers = {
+        i: {"cls": Nanny, "options": {"nthreads": 1, "memory_limit": 0, "env": env, **place}}
+        for i, env in enumerate(environments(count, gpus))
+    }
+    with dask.config.set({"distributed.nanny.pre-spawn-environ.OMP_NUM_THREADS": threads}):
+        return SpecCluster(workers, {"cls": Scheduler, "options": place})
+
+
+def environments(count: int, gpus: int, seen: str | None = None) -> list[dict[str, str]]:
+    """Return each worker's environment: the GPUs that this process sees, one each, in turn.
+
+    Args:
+        count: Workers.
+        gpus: GPUs to use; 0 changes nothing.
+        seen: ``CUDA_VISIBLE_DEVICES`` of this process, if set.
+    """
+    seen = os.environ.get("CUDA_VISIBLE_DEVICES") if seen is None else seen
+    names = seen.split(",")[:gpus] if seen else [str(i) for i in range(gpus)]
+    return [{"CUDA_VISIBLE_DEVICES": names[i % gpus]} if gpus else {} for i in range(count)]
 
 
 def _absolute(scene: Any) -> Any:

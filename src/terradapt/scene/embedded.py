@@ -1,0 +1,68 @@
+"""Local worker processes where they pay, plain streaming where not."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from importlib.util import find_spec
+from types import TracebackType
+from typing import Any, Self
+
+from terradapt.grid import Window
+from terradapt.scene.cluster import Cluster, Load
+from terradapt.scene.predict import Job, stream_blocks
+
+CORES_PER_WORKER = 8
+WINDOWS_PER_WORKER = 256
+"""Fewer windows do not pay for starting a process and opening the model in it."""
+
+
+class Embedded:
+    """Blocks of scenes by whichever is faster on this machine; workers start once, when needed.
+
+    One process already keeps one GPU, or the cores of a small machine, busy: its streams share the
+    cores. Several GPUs need a process each; on many cores one process's blending becomes the
+    narrow place.
+
+    Args:
+        load: Opens the model on a worker.
+        key: Names the model.
+        gpus: GPUs that the model may use.
+        cores: Cores; None takes this machine's.
+    """
+
+    def __init__(self, load: Load, key: str, *, gpus: int = 0, cores: int | None = None) -> None:
+        self.load, self.key, self.gpus = load, key, gpus
+        self.workers = paying_workers(gpus, cores or os.cpu_count() or 1)
+        self._cluster: Cluster | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._cluster is not None:
+            self._cluster.__exit__(kind, error, trace)
+
+    def blocks(self, job: Job, region: Window, advance: Callable[[int], None] | None = None) -> Any:
+        """Yield a region's blocks from top to bottom, the same bits either way."""
+        rows = job.grid.rows.touching(region.row, region.bottom)
+        windows = len(rows) * len(job.grid.cols.starts)
+        if self.workers < 2 or windows < WINDOWS_PER_WORKER * self.workers:
+            return stream_blocks(job, region, advance)
+        if self._cluster is None:
+            self._cluster = Cluster(
+                "local", self.load, self.key, workers=self.workers, gpus=self.gpus
+            )
+        return self._cluster.blocks(job, region, advance)
+
+
+def paying_workers(gpus: int, cores: int) -> int:
+    """Return how many local processes are faster than one; 1 where none are, or without Dask."""
+    if find_spec("distributed") is None:
+        return 1
+    return max(1, gpus or cores // CORES_PER_WORKER)
