@@ -23,7 +23,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -36,7 +35,7 @@ from typing import Any
 
 import numpy as np
 
-from predict import Cheap, open_model, run_bare, write_scene
+from predict import Cheap, open_model, peak_mib, run_bare, write_scene
 from terradapt.grid import Window
 from terradapt.raster import SceneReader, write_raster
 from terradapt.scene import PredictOptions, predict_blocks, predict_scene
@@ -263,7 +262,7 @@ def in_child(args: argparse.Namespace) -> None:
     figures = {
         "seconds": time.perf_counter() - start,
         "cpu_seconds": time.process_time() - cpu,
-        "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        "peak_mib": peak_mib(),
     }
     print(json.dumps(figures))
 

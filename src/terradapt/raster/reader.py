@@ -114,7 +114,7 @@ class SceneReader:
             SceneError: A block of the file cannot be read; names the rows and columns.
         """
         shape = (window.height, window.width)
-        kind = np.dtype(np.uint8 if self.spec else self.dtype)
+        kind = np.dtype(np.uint8) if self.spec else self._kind
         inside = window.intersect(Window(0, 0, self.height, self.width))
         if inside is None or self._missing(inside):
             return np.zeros((len(self.indexes), *shape), kind), np.zeros(shape, bool)
@@ -162,23 +162,24 @@ class SceneReader:
     def _raw(self, window: Window, indexes: Sequence[int], mask: bool = False) -> NDArray[Any]:
         fy, fx = self._scale
         area = RasterWindow(window.col * fx, window.row * fy, window.width * fx, window.height * fy)
-        shape = (len(indexes), window.height, window.width)
+        size = (window.height, window.width)
         kind = Resampling.nearest
         if self._scaled and not mask:
             kind = Resampling.average if min(fy, fx) > 1 else Resampling.bilinear
         read = self._file.read_masks if mask else self._file.read
+        groups = [[i] for i in indexes] if self._mixed else [list(indexes)]
         try:
             with self._env:
-                values: NDArray[Any] = read(
-                    list(indexes), window=area, out_shape=shape, resampling=kind
-                )
+                parts: list[NDArray[Any]] = [
+                    read(g, window=area, out_shape=(len(g), *size), resampling=kind) for g in groups
+                ]
         except (RasterioError, OSError) as error:
             raise SceneError(
                 f"{self.path}: rows {window.row} to {window.bottom - 1}, columns {window.col} to "
                 f"{window.right - 1} cannot be read ({reason(error)})",
                 "the file is damaged or cut short: copy it again",
             ) from error
-        return values
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
     def _valid(self, raw: NDArray[Any], window: Window) -> NDArray[np.bool_]:
         valid = np.ones(raw.shape[1:], bool)
@@ -197,6 +198,8 @@ class SceneReader:
         file = self._file
         self.count = int(file.count)
         self.dtype = str(file.dtypes[0])
+        self._mixed = len(set(file.dtypes)) > 1  # a VRT of a photo and a surface model
+        self._kind = np.result_type(*file.dtypes) if self._mixed else np.dtype(self.dtype)
         self.crs: CRS | None = file.crs
         self.nodata: float | None = file.nodata if nodata is None else nodata
         self.band_names = tuple(d or "" for d in file.descriptions)
@@ -230,7 +233,8 @@ class SceneReader:
         if not chosen or max(chosen) > self.count or min(chosen) < 1:
             raise SceneError(
                 f"{self.path}: has {self.count} bands, bands {_listed(chosen)} are needed",
-                f"use a scene with them, or choose {len(chosen)} of its bands with --bands",
+                f"choose {len(chosen)} of its bands with --bands, or join files of one grid: "
+                f"gdalbuildvrt -separate scene.vrt {self.path} more.tif",
             )
         return chosen
 

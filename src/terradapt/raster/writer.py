@@ -238,32 +238,33 @@ class SceneWriter:
         file = self._files[name]
         try:
             for width, height in pyramid_sizes(self.width, self.height):
-                image.levels.append(self._overview(layer, file, image.levels[-1], width, height))
+                image.levels.append(self._overview(name, image.levels[-1], width, height))
             with replacing(layer.path) as beside, beside.open("wb") as out:
                 write_cog(image, file, out)
         except OSError as error:
             raise _cannot_write(layer.path, error) from error
 
-    def _overview(
-        self, layer: Layer, file: BinaryIO, above: Level, width: int, height: int
-    ) -> Level:
+    def _overview(self, name: str, above: Level, width: int, height: int) -> Level:
         """Halve a level, two rows of tiles at a time, appending to the part file."""
+        layer, file = self.layers[name], self._files[name]
         across, down = tiles_across(width), tiles_across(height)
         grid = (layer.bands, tiles_across(above.height), tiles_across(above.width))
         offsets, sizes = above.offsets.reshape(grid), above.sizes.reshape(grid)
         index = np.empty((down, layer.bands, across, 2), np.int64)
+        index[:] = self._empty.get(name, (-1, 0))
         place = file.seek(0, os.SEEK_END)
         for row in range(down):
-            jobs = []
-            for band in range(layer.bands):
-                for col in range(across):
-                    cells = offsets[band, 2 * row : 2 * row + 2, 2 * col : 2 * col + 2]
-                    bytes_ = sizes[band, 2 * row : 2 * row + 2, 2 * col : 2 * col + 2]
-                    jobs.append((layer, self._cells(file, cells, bytes_)))
+            jobs, places = [], []
+            for band, col in np.ndindex(layer.bands, across):
+                cells = np.s_[band, 2 * row : 2 * row + 2, 2 * col : 2 * col + 2]
+                if (offsets[cells] == index[row, band, col, 0]).all():
+                    continue  # four empty tiles are an empty one
+                jobs.append((layer, self._cells(file, offsets[cells], sizes[cells])))
+                places.append((row, band, col))
             file.seek(0, os.SEEK_END)
-            for at, data in enumerate(self._pool.map(halved, jobs)):
+            for at, data in zip(places, self._pool.map(halved, jobs), strict=True):
                 file.write(data)
-                index[row, at // across, at % across] = place, len(data)
+                index[at] = place, len(data)
                 place += len(data)
         return _level(width, height, index)
 
