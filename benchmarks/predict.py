@@ -134,7 +134,7 @@ class Cheap:
 
 
 def peak_mib() -> float:
-    """Return this process's peak resident set; getrusage would give the parent's if it is larger."""
+    """Return this process's peak resident set; getrusage may give the parent's."""
     status = Path("/proc/self/status").read_text()
     return int(status.split("VmHWM:")[1].split()[0]) / 1024
 
