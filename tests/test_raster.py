@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -412,14 +413,36 @@ def test_rasterize_and_polygonize_are_inverse():
     assert (rasterize([], height=3, width=4, transform=PLACE, fill=7) == 7).all()
 
 
-def test_addresses_are_read_when_allowed(scene):
+@contextmanager
+def served(scene):
+    """Serve a file at every address of a local port; gives the port."""
     command = [sys.executable, str(Path(__file__).with_name("range_server.py")), str(scene)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
         assert server.stdout
-        address = f"http://127.0.0.1:{server.stdout.readline().strip()}/scene.tif"
+        yield server.stdout.readline().strip()
+        server.terminate()
+
+
+def test_addresses_are_read_when_allowed(scene):
+    with served(scene) as port:
+        address = f"http://127.0.0.1:{port}/scene.tif"
         with pytest.raises(SceneError, match="no local file") as caught:
             SceneReader(address)
         pixels, _ = read_all(address, RGB, allow_remote=True)
-        server.terminate()
     assert "--allow-remote" in caught.value.fix
+    np.testing.assert_array_equal(pixels, noise(60, 70))
+
+
+@pytest.mark.parametrize("signed", [True, False])
+def test_s3_addresses_are_read_with_the_users_own_keys(scene, monkeypatch, signed):
+    with served(scene) as port:
+        monkeypatch.setenv("AWS_S3_ENDPOINT", f"127.0.0.1:{port}")
+        monkeypatch.setenv("AWS_HTTPS", "NO")
+        monkeypatch.setenv("AWS_VIRTUAL_HOSTING", "FALSE")
+        if signed:
+            monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
+            monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+        else:
+            monkeypatch.setenv("AWS_NO_SIGN_REQUEST", "YES")
+        pixels, _ = read_all("s3://bucket/scene.tif", RGB, allow_remote=True)
     np.testing.assert_array_equal(pixels, noise(60, 70))
