@@ -25,7 +25,7 @@ def test_check_prints_text_json_and_a_page(tmp_path: Path, terradapt: Call) -> N
     for text in ("EPSG:32633", "0.5 m/px", "class 1", "leaks    none", "0 errors"):
         assert text in done.out
     page = (tmp_path / "page.html").read_text()
-    assert page.count("data:image/") == 8
+    assert page.count("data:image/") == 12
     assert not re.search(r'(src|href)="(?!data:)', page)
     done = terradapt("data", "check", root, "--json")
     values = json.loads(done.out)

@@ -13,28 +13,27 @@ import numpy as np
 from terradapt.config import DataConfig
 from terradapt.data.alignment import PATCHES, WARN, Shift, peak
 from terradapt.data.class_files import read_class_file, unknown_values
-from terradapt.data.dataset import INDEX_NAME, Dataset, Item, load_index
+from terradapt.data.dataset import INDEX_NAME, Dataset, load_index
 from terradapt.data.folder import build_dataset, find_layout
 from terradapt.data.inspection import (
     Facts,
     Level,
     Problem,
-    Thumb,
     duplicates,
     inspect_files,
     label_shift,
-    thumbnail,
 )
 from terradapt.data.leaks import Leak, find_leaks
 from terradapt.data.new_splits import with_splits
 from terradapt.data.scan import CACHE_NAME, ClassIndex, class_index, scan_labels
+from terradapt.data.thumbnails import Thumb, choose_items, thumbnail
 from terradapt.data.tracking import Track, silent
 from terradapt.errors import DataError, TerradaptError
 
 _THREADS = 4
 _ALIGNED = 64  # images whose alignment is estimated, spread over the set
 _PATCHES = 2048  # of all images together
-_THUMBS = 36  # on the page
+_THUMBS = 24  # on the page
 _RARE = 0.001  # share of a class that is worth a note
 
 
@@ -49,7 +48,7 @@ class CheckReport:
         problems: Errors first, then warnings and notes.
         shift: Of the labels as a whole, from all images together; None where unknown.
         index: Pixels by class.
-        leaks: Between the splits.
+        leaks: Between the splits, the largest first.
         thumbs: Item id to pictures, for the page.
     """
 
@@ -333,7 +332,7 @@ def _check_leaks(report: CheckReport, track: Track) -> None:
     dataset = report.dataset
     if dataset is None or not dataset.splits:
         return
-    report.leaks = find_leaks(dataset, track)
+    report.leaks = sorted(find_leaks(dataset, track), key=lambda leak: -leak.share)
     for leak in report.leaks:
         message = f"{dataset.item(leak.other).image}: {leak}"
         fix = "put both into one split (one 'group' in dataset.json, or edit splits.json)"
@@ -343,9 +342,9 @@ def _check_leaks(report: CheckReport, track: Track) -> None:
 def _take_pictures(report: CheckReport, track: Track) -> None:
     dataset = report.dataset
     assert dataset is not None
-    items: Sequence[Item] = [i for i in dataset.items if i.label is not None]
-    step = np.linspace(0, len(items) - 1, min(_THUMBS, len(items))).round().astype(int)
-    with track(len(step), "thumbnails", "images") as advance:
-        for i in step:
-            report.thumbs[items[i].id] = thumbnail(dataset, items[i])
+    told = {p.file for p in report.of("warning")}
+    items = choose_items([i for i in dataset.items if i.label is not None], _THUMBS, told)
+    with track(len(items), "thumbnails", "images") as advance:
+        for item in items:
+            report.thumbs[item.id] = thumbnail(dataset, item)
             advance(1)

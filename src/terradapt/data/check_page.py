@@ -12,12 +12,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from terradapt.classes import Colour
 from terradapt.data.check import CheckReport, class_pixels
-from terradapt.data.check_text import render_text
+from terradapt.data.check_text import counted, estimate_lines, shorten, summary_lines
 from terradapt.errors import MissingExtraError, OutputError
 
 TEMPLATE = "check.html.j2"
 _ROWS = 300  # of the table of images
+_ALIKE = 20  # findings of one kind
+_LARGE = 8  # up to so many images, their pictures are shown larger
 
 
 def require_page() -> None:
@@ -75,11 +78,23 @@ def render_page(report: CheckReport, estimate: Mapping[str, Any] | None = None) 
     return environment.from_string(source).render(
         name=dataset.name if dataset else Path(report.root).absolute().name,
         report=report,
+        findings=shorten(report.problems, _ALIKE),
+        counts=", ".join(counted(len(report.of(v)), v) for v in ("error", "warning", "note")),
         summary=_summary(report, estimate),
+        legend=_legend(report),
+        ignored=sum(report.index.ignored.values()) if report.index else 0,
+        large=len(report.thumbs) <= _LARGE,
         splits=splits,
         classes=_class_rows(report, table, splits),
         thumbs=[
-            {"id": i, "split": split_of.get(i), "image": _jpeg(t.image), "label": _png(t.label)}
+            {
+                "id": i,
+                "split": split_of.get(i),
+                "image": _jpeg(t.image),
+                "label": _png(t.label),
+                "close": _jpeg(t.close),
+                "place": t.place,
+            }
             for i, t in report.thumbs.items()
         ],
         facts=report.facts[:_ROWS],
@@ -88,11 +103,21 @@ def render_page(report: CheckReport, estimate: Mapping[str, Any] | None = None) 
     )
 
 
-def _summary(report: CheckReport, estimate: Mapping[str, Any] | None) -> str:
-    """The text without the findings, which have a section of their own."""
-    quiet = CheckReport(report.root, report.dataset, report.facts, [], report.shift, report.index)
-    quiet.leaks = report.leaks
-    return render_text(quiet, estimate).rsplit("\n", 1)[0]
+def _summary(report: CheckReport, estimate: Mapping[str, Any] | None) -> list[tuple[str, str]]:
+    """The facts by name; the classes have a table of their own."""
+    lines = (*summary_lines(report, classes=False), *estimate_lines(estimate or {}))
+    return [(line[:9].strip(), line[9:]) for line in lines]
+
+
+def _legend(report: CheckReport) -> list[tuple[str, str]]:
+    if report.dataset is None:
+        return []
+    classes = report.dataset.classes
+    return [(n, _hex(c)) for n, c in zip(classes.names, classes.colours, strict=True)]
+
+
+def _hex(colour: Colour) -> str:
+    return "#{:02x}{:02x}{:02x}".format(*colour)
 
 
 def _class_rows(
@@ -104,7 +129,7 @@ def _class_rows(
     return [
         {
             "name": name,
-            "colour": "#{:02x}{:02x}{:02x}".format(*classes.colours[i]),
+            "colour": _hex(classes.colours[i]),
             "cells": [(table[s][i], table[s][i] / sum(table[s])) for s in splits],
         }
         for i, name in enumerate(classes.names)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +10,12 @@ import numpy as np
 
 from terradapt.data.alignment import Shift
 from terradapt.data.check import CheckReport, class_pixels
+from terradapt.data.dataset import Dataset
+from terradapt.data.inspection import Problem
+from terradapt.data.leaks import Leak
 
 _MARKS = {"error": "ERROR", "warning": "warning", "note": "note"}
+_ALIKE = 8  # problems of one kind that are printed
 
 
 def render_text(report: CheckReport, estimate: Mapping[str, Any] | None = None) -> str:
@@ -21,16 +25,64 @@ def render_text(report: CheckReport, estimate: Mapping[str, Any] | None = None) 
         report: What was found.
         estimate: Memory and time of a recipe, from :func:`terradapt.data.estimate`.
     """
-    lines = [f"dataset  {report.root}", *_facts(report), *_classes(report)]
+    lines = [f"dataset  {report.root}", *summary_lines(report), *estimate_lines(estimate or {})]
+    for problem, more in shorten(report.problems, _ALIKE):
+        lines += [f"{_MARKS[problem.level]}: {problem.message}", f"  -> {problem.fix}"]
+        if more:
+            lines.append(f"  and {more} more {problem.level}s like these: see --json")
+    counts = [counted(len(report.of(level)), level) for level in _MARKS]
+    return "\n".join([*lines, ", ".join(counts)])
+
+
+def summary_lines(report: CheckReport, *, classes: bool = True) -> list[str]:
+    """Return what the files are, without what is wrong with them.
+
+    Args:
+        report: What was found.
+        classes: With the share of every class.
+    """
+    lines = [*_facts(report), *(_classes(report) if classes else ())]
     if report.shift is not None:
         lines.append(f"labels   {shift_text(report.shift)}")
     if report.dataset is not None and report.dataset.splits:
-        lines.append(f"leaks    {len(report.leaks) or 'none'} between train and the other splits")
-    lines += estimate_lines(estimate or {})
-    for problem in report.problems:
-        lines += [f"{_MARKS[problem.level]}: {problem.message}", f"  -> {problem.fix}"]
-    counts = [f"{len(report.of(level))} {level}s" for level in _MARKS]
-    return "\n".join([*lines, ", ".join(counts)])
+        lines += _leaks(report.dataset, report.leaks)
+    return lines
+
+
+def shorten(problems: Sequence[Problem], most: int) -> list[tuple[Problem, int]]:
+    """Return at most ``most`` problems of each kind (level and fix), kind by kind.
+
+    Returns:
+        (problem, number of further ones of its kind after it that are left out).
+    """
+    kinds: dict[tuple[str, str], list[Problem]] = {}
+    for problem in problems:
+        kinds.setdefault((problem.level, problem.fix), []).append(problem)
+    return [
+        (problem, len(alike) - most if number == most - 1 else 0)
+        for alike in kinds.values()
+        for number, problem in enumerate(alike[:most])
+    ]
+
+
+def counted(number: int, noun: str) -> str:
+    """Return a number with its noun."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def _leaks(dataset: Dataset, leaks: Sequence[Leak]) -> list[str]:
+    if not leaks:
+        return ["leaks    none between train and the other splits"]
+    lines = []
+    for split, ids in dataset.splits.items():
+        found = {leak.other for leak in leaks if leak.split == split}
+        pairs = sum(leak.split == split for leak in leaks)
+        if found:
+            lines.append(
+                f"{len(found)} of {len(ids)} {split} images show ground of train "
+                f"({counted(pairs, 'pair')})"
+            )
+    return ["leaks    " + "; ".join(lines)]
 
 
 def _facts(report: CheckReport) -> list[str]:
@@ -43,14 +95,17 @@ def _facts(report: CheckReport) -> list[str]:
     if len(sides) > 1:
         size += f" to {sides[-1][0]} x {sides[-1][1]}"
     known = [f.resolution for f in facts if f.resolution]
-    scale = f"{min(known):.3g} to {max(known):.3g} m/px" if known else "unknown"
+    ends = dict.fromkeys(f"{end(known):.3g}" for end in (min, max) if known)
+    scale = f"{' to '.join(ends)} m/px" if known else "unknown"
     valid = sum(f.valid * f.width * f.height for f in facts) / pixels
     crs = ", ".join(sorted({f.crs or "none" for f in facts})[:4])
     kinds = ", ".join(sorted({f"{f.bands} x {f.dtype}" for f in facts}))
+    if report.dataset is not None and any(i.extra for i in report.dataset.items):
+        kinds += " and a surface model"
     lines = [
-        f"images   {len(report.facts)}, {pixels / 1e6:.1f} Mpx, {size} px, {kinds}",
+        f"images   {len(report.facts)}, {pixels / 1e6:.3g} Mpx, {size} px, {kinds}",
         f"CRS      {crs}; resolution {scale}",
-        f"nodata   {1 - valid:.2%} of the pixels; values {_nodata(report)}",
+        f"nodata   {1 - valid:.2%} of the pixels; {_nodata(report)}",
     ]
     if report.dataset is not None and report.dataset.splits:
         parts = ", ".join(f"{k} {len(v)}" for k, v in report.dataset.splits.items())
@@ -60,7 +115,7 @@ def _facts(report: CheckReport) -> list[str]:
 
 def _nodata(report: CheckReport) -> str:
     values = sorted({f.nodata for f in report.facts if f.nodata is not None})
-    return ", ".join(f"{v:g}" for v in values[:4]) or "none stated"
+    return "value " + ", ".join(f"{v:g}" for v in values[:4]) if values else "no value stated"
 
 
 def _classes(report: CheckReport) -> list[str]:

@@ -9,17 +9,15 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from terradapt.data.alignment import Shift, Surface, image_surfaces, peak
 from terradapt.data.dataset import Dataset, Item
-from terradapt.data.reading import ItemReader, check_pair, open_label
+from terradapt.data.reading import LOADED_PIXELS, ItemReader, check_pair, open_label
 from terradapt.errors import TerradaptError
 from terradapt.grid import Window
 from terradapt.raster import SceneReader
 
 Level = Literal["error", "warning", "note"]
-THUMB = 192  # px, the longer side
 _STRIP = 1 << 24  # pixels read at a time
 
 
@@ -167,47 +165,10 @@ def duplicates(facts: Sequence[Facts]) -> list[Problem]:
 def label_shift(dataset: Dataset, item: Item, patches: int) -> tuple[Shift | None, Surface | None]:
     """Estimate how far a label is shifted; the image's mean surface serves the whole set's."""
     with ItemReader(dataset, item) as reader:
-        if item.height * item.width <= _STRIP * 2:
+        if item.height * item.width <= LOADED_PIXELS:
             reader.load()
         surfaces = image_surfaces(
             lambda w: reader.read(w)[0], reader.mask, item.height, item.width, patches
         )
     mean: Surface | None = np.mean(surfaces, axis=0) if surfaces else None
     return peak(surfaces), mean
-
-
-@dataclass(frozen=True)
-class Thumb:
-    """Small pictures of an item.
-
-    Args:
-        image: (H, W, 3) uint8.
-        label: (H, W, 3) uint8 in the classes' colours.
-    """
-
-    image: NDArray[np.uint8]
-    label: NDArray[np.uint8]
-
-
-def thumbnail(dataset: Dataset, item: Item) -> Thumb:
-    """Return an item's thumbnails; bands that are not 8 bit are stretched for the eye."""
-    step = max(1, -(-max(item.height, item.width) // THUMB))
-    pixels, ids = [], []
-    with ItemReader(dataset, item) as reader:
-        if item.height * item.width <= _STRIP * 2:
-            reader.load()
-        for row in range(step // 2, item.height, step):
-            line, mask = reader.sample(Window(row, 0, 1, item.width))
-            pixels.append(line[:, 0, step // 2 :: step])
-            ids.append(mask[0, step // 2 :: step])
-    picture = _rgb(np.stack(pixels, axis=1))
-    return Thumb(picture, dataset.classes.to_rgb(np.stack(ids)))
-
-
-def _rgb(bands: NDArray[Any]) -> NDArray[np.uint8]:
-    three = bands[:3] if len(bands) >= 3 else np.repeat(bands[:1], 3, axis=0)
-    if three.dtype != np.uint8:
-        values = np.nan_to_num(three.astype(np.float32))
-        low, high = np.percentile(values, (2, 98), axis=(1, 2), keepdims=True)
-        three = np.clip((values - low) / np.maximum(high - low, 1e-6) * 255, 0, 255)
-    return np.ascontiguousarray(np.moveaxis(three, 0, -1)).astype(np.uint8)

@@ -21,6 +21,7 @@ from terradapt.raster.crs import locate_points
 
 CACHE_BYTES = 1 << 30  # of decoded images, per process
 MAX_OPEN = 32  # files, per process
+LOADED_PIXELS = 1 << 25  # an image that is looked at once is decoded whole up to this size
 _WHOLE = {".png", ".jpg", ".jpeg", ".jp2"}  # no window of these is read without decoding the rest
 
 
