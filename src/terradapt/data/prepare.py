@@ -54,6 +54,7 @@ def prepare_benchmark(
         DataError: A label that does not fit its image, an unknown colour, a damaged file.
         OutputError: The disk has no room, or filled up; what is done stays done.
     """
+    out = out.absolute()
     split = benchmark.default if options.split == "auto" else options.split
     if options.split != "auto" or not (out / SPLITS_NAME).is_file():
         check_split(benchmark, split)
@@ -86,7 +87,7 @@ def prepare_benchmark(
 
 def _job(benchmark: Benchmark, record: Record, out: Path, options: PrepareOptions) -> Job:
     return Job(
-        record,
+        record.absolute(),
         out,
         benchmark.classes,
         benchmark.label,

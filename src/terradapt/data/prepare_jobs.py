@@ -50,6 +50,13 @@ class Record:
         """All files that are read."""
         return [p for p in (self.image, self.label, self.eroded, self.extra) if p is not None]
 
+    def absolute(self) -> Record:
+        """Return the record with absolute paths: an index is read from any working folder."""
+        eroded, extra = (p and p.absolute() for p in (self.eroded, self.extra))
+        return Record(
+            self.id, self.group, self.image.absolute(), self.label.absolute(), eroded, extra
+        )
+
 
 @dataclass(frozen=True)
 class Job:

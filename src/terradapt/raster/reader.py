@@ -114,7 +114,7 @@ class SceneReader:
             SceneError: A block of the file cannot be read; names the rows and columns.
         """
         shape = (window.height, window.width)
-        kind = np.dtype(np.uint8) if self.spec else self._kind
+        kind = np.uint8 if self.spec else np.result_type(*self._file.dtypes)
         inside = window.intersect(Window(0, 0, self.height, self.width))
         if inside is None or self._missing(inside):
             return np.zeros((len(self.indexes), *shape), kind), np.zeros(shape, bool)
@@ -199,7 +199,6 @@ class SceneReader:
         self.count = int(file.count)
         self.dtype = str(file.dtypes[0])
         self._mixed = len(set(file.dtypes)) > 1  # a VRT of a photo and a surface model
-        self._kind = np.result_type(*file.dtypes) if self._mixed else np.dtype(self.dtype)
         self.crs: CRS | None = file.crs
         self.nodata: float | None = file.nodata if nodata is None else nodata
         self.band_names = tuple(d or "" for d in file.descriptions)
