@@ -4,7 +4,8 @@ The set is written by the tests' writer in the real layout: 38 tiles of 6000 x 6
 orthophoto, a colour label and an eroded one. Of them 37 are prepared (7_10 is left out). The peer
 is what a notebook does: read a label, compare it with every colour, write ids, one after another;
 it neither checks the orthophotos nor can it go on where it stopped. The limit is reading the same
-bytes and doing nothing. These two and one process of ours run on a few tiles, ours on all.
+bytes and doing nothing. The script and one process of ours run on a few tiles; reading, and ours
+with a process per core, on all.
 
     python benchmarks/prepare.py --tiles 38 --compare 4 -o benchmarks/results
 """
@@ -40,7 +41,9 @@ DIFFERENT = 2  # tiles that are drawn; the others are copies under their own nam
 
 
 def write_set(root: Path, tiles: int, side: int) -> Path:
-    """Draw a few tiles and copy them to the names of all others."""
+    """Draw a few tiles and copy them to the names of all others; a set that is there is kept."""
+    if root.is_dir():
+        return root
     write_potsdam(root, POTSDAM_TILES[:DIFFERENT], side, ("RGB",), dsm=False)
     for number, tile in enumerate(POTSDAM_TILES[DIFFERENT:tiles]):
         like = POTSDAM_TILES[number % DIFFERENT]
@@ -150,12 +153,14 @@ def main() -> None:
     parser.add_argument("--side", type=int, default=6000, help="px")
     parser.add_argument("--workers", type=int, default=0, help="0: one per core")
     parser.add_argument("--folder", type=Path, help="where the set is written and kept")
+    parser.add_argument("--only-write", action="store_true", help="write the set and stop")
     parser.add_argument("-o", "--output", type=Path, default=Path("benchmarks/results"))
     args = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=args.folder) as scratch:
-        source = write_set(Path(scratch) / "in", args.tiles, args.side)
-        results = run(source, Path(scratch), args)
-    write(results, args.output)
+        source = write_set((args.folder or Path(scratch)) / "in", args.tiles, args.side)
+        results = {} if args.only_write else run(source, Path(scratch), args)
+    if results:
+        write(results, args.output)
 
 
 def run(source: Path, scratch: Path, args: argparse.Namespace) -> dict[str, Any]:
@@ -175,6 +180,7 @@ def run(source: Path, scratch: Path, args: argparse.Namespace) -> dict[str, Any]
         f"ours, 1 process, {args.compare} tiles": measure(
             lambda: ours(few, scratch / "one", 1), part
         ),
+        f"bare reading, {prepared} tiles": measure(lambda: bare(source), pixels),
         f"ours, all cores, {prepared} tiles": measure(
             lambda: ours(source, scratch / "all", args.workers), pixels
         ),
