@@ -120,6 +120,22 @@ def test_slim_changes_no_score_and_saves_bytes(quantizer: int8.Quantizer) -> Non
     assert path.stat().st_size < 0.8 * size
 
 
+def test_slim_shares_no_vector(quantizer: int8.Quantizer) -> None:
+    """OpenVINO runs convolutions in float whose scales or zero points another layer reads too."""
+    path = quantizer.quantize(quantizer.folder / "all.onnx", LAYERS)
+    graph = onnx.load(str(path)).graph
+    equal = [i for i in graph.initializer if i.name in ("stem_w_scale", "harsh_w_scale")]
+    assert equal[0].dims == equal[1].dims
+    equal[1].CopyFrom(numpy_helper.from_array(numpy_helper.to_array(equal[0]), equal[1].name))
+    slim = int8.slim(onnx.helper.make_model(graph)).graph
+    readers = [name for node in slim.node for name in node.input]
+    vectors = [i for i in slim.initializer if i.dims]
+    assert len(vectors) >= 6
+    assert all(readers.count(i.name) == 1 for i in vectors)
+    zeros = [i.name for i in vectors if not numpy_helper.to_array(i).any()]
+    assert not zeros
+
+
 @settings(deadline=None, max_examples=50)
 @given(st.dictionaries(st.text(min_size=1), st.integers(0, 50), max_size=8), st.integers(0, 120))
 def test_what_stays_in_float_is_within_the_budget(sizes: dict[str, int], budget: int) -> None:

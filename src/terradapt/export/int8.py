@@ -29,6 +29,8 @@ SMALLER = 3.55
 PROBES, PROBE_SIDE = 6, 256
 """Windows on which each layer alone is measured, and their side in px at most."""
 
+INPUTS_WITH_ZERO_POINT = 3
+
 Advance = Callable[[int], None]
 
 
@@ -172,22 +174,54 @@ def within(names: Sequence[str], sizes: dict[str, int], budget: int) -> tuple[st
 
 
 def slim(proto: Any) -> Any:
-    """Share equal constants and shorten the tensors' names in place: the file's dead weight."""
-    graph = proto.graph
-    outer = {v.name for v in (*graph.input, *graph.output)}
+    """Drop zero points of 0, share equal scalars, shorten the tensors' names: dead weight.
+
+    Vectors are not shared: OpenVINO would run the convolutions that read them in float.
+    """
+    _drop_zero_points(proto.graph)
+    names = _share_scalars(proto.graph)
+    _shorten(proto.graph, names)
+    return proto
+
+
+def _drop_zero_points(graph: Any) -> None:
+    """Leave out the zero points of constants that are all 0, which is what none means."""
+    numpy_helper = import_onnx().numpy_helper
+    constants = {i.name: i for i in graph.initializer}
+    for node in graph.node:
+        if node.op_type != "DequantizeLinear" or len(node.input) < INPUTS_WITH_ZERO_POINT:
+            continue
+        point = constants.get(node.input[2])
+        quantized = node.input[0] in constants and point is not None
+        if quantized and not numpy_helper.to_array(point).any():
+            del node.input[2]
+    used = {name for node in graph.node for name in node.input}
+    kept = [i for i in graph.initializer if i.name in used]
+    del graph.initializer[:]
+    graph.initializer.extend(kept)
+
+
+def _share_scalars(graph: Any) -> dict[str, str]:
+    """Keep one of equal scalars; return the new names of all constants."""
     first: dict[bytes, str] = {}
     names: dict[str, str] = {}
     kept = []
     for constant in graph.initializer:
         name, constant.name = constant.name, ""
-        key = constant.SerializeToString()
+        key = constant.SerializeToString() if not constant.dims else name.encode()
         if key not in first:
-            first[key] = f"c{len(first)}"
-            constant.name = first[key]
+            first[key] = constant.name = f"c{len(first)}"
             kept.append(constant)
         names[name] = first[key]
-    del graph.value_info[:], graph.initializer[:]
+    del graph.initializer[:]
     graph.initializer.extend(kept)
+    return names
+
+
+def _shorten(graph: Any, names: dict[str, str]) -> None:
+    """Rename tensors in place, constants by ``names``; drop what only people read."""
+    outer = {v.name for v in (*graph.input, *graph.output)}
+    del graph.value_info[:]
     for number, node in enumerate(graph.node):
         for index, name in enumerate(node.output):
             if name and name not in outer:
@@ -196,7 +230,6 @@ def slim(proto: Any) -> Any:
         node.input[:] = [names.get(name, name) for name in node.input]
         node.output[:] = [names.get(name, name) for name in node.output]
         node.name, node.doc_string = "", ""
-    return proto
 
 
 def _quantization() -> Any:
