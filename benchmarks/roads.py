@@ -157,20 +157,22 @@ def main() -> None:
     write(options.output, rows, options.side**2 / 1e6)
 
 
+def _against_peers(rows: dict[str, dict[str, Any]]) -> list[str]:
+    """Say how terradapt stands to the fastest peer."""
+    peers = {k: v for k, v in rows.items() if k != "terradapt"}
+    if "terradapt" not in rows or not peers:
+        return []
+    own = rows["terradapt"]
+    name, peer = min(peers.items(), key=lambda item: item[1]["seconds"])
+    speed, share = peer["seconds"] / own["seconds"], own["peak_mb"] / peer["peak_mb"]
+    return [f"terradapt: {speed:.2f} times as fast as {name}, in {share:.3f} of its memory.", ""]
+
+
 def write(folder: Path, rows: dict[str, dict[str, Any]], megapixels: float) -> None:
     from terradapt.evaluation.describe import hardware
 
-    keys = (
-        "cpu_seconds",
-        "seconds",
-        "peak_mb",
-        "process_mb",
-        "edges",
-        "nodes",
-        "components",
-        "dead_ends",
-        "length_m",
-    )
+    keys = ("seconds", "cpu_seconds", "peak_mb", "process_mb", "edges", "nodes", "components")
+    keys += ("dead_ends", "length_m")
     lines = [
         f"# Roads: a street grid of {megapixels:g} Mpx to a network", "",
         f"{hardware()}; Python {platform.python_version()}; {date.today()}; "
@@ -180,11 +182,11 @@ def write(folder: Path, rows: dict[str, dict[str, Any]], megapixels: float) -> N
     for name, row in rows.items():
         cells = [f"{row[k]:.2f}" if "seconds" in k else f"{row[k]:.0f}" for k in keys]
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    lines += ["", *_against_peers(rows)]
     lines += [
-        "",
         "peak_mb: above what the process held before; process_mb: the whole process; "
-        "cpu_seconds: of the process. Lengths of sknw and skan are along pixels, ours along the "
-        "smooth lines.",
+        "cpu_seconds: of the process, that of each program's best round. Lengths of sknw and skan "
+        "are along pixels, ours along the smooth lines.",
     ]  # fmt: skip
     name = f"roads_{os.cpu_count()}cpu_{date.today()}"
     folder.mkdir(parents=True, exist_ok=True)

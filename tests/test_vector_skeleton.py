@@ -6,16 +6,18 @@ import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from scipy.ndimage import binary_closing
+from scipy.ndimage import binary_closing, distance_transform_cdt
 from skimage.measure import label
 from skimage.morphology import thin as reference_thin
 
 from road_files import in_metres, random_mask, random_roads, ring_with_arms
+from terradapt.vector import thin as thinning
+from terradapt.vector.bits import close_pinholes, depths, pack, unpack
 from terradapt.vector.clean import lengths
 from terradapt.vector.graph import Graph
 from terradapt.vector.skeleton import Reach, skeleton_graph
 from terradapt.vector.source import ArraySource
-from terradapt.vector.thin import close_pinholes, thin
+from terradapt.vector.thin import thin
 
 SEEDS = st.integers(0, 10_000)
 
@@ -30,7 +32,29 @@ def test_thinning_is_guo_and_halls_iteration_by_iteration(
 ) -> None:
     mask = random_mask(seed, (height, width), 1.5, 0.5)
     expected = reference_thin(mask, max_num_iter=iterations) if iterations else mask
-    np.testing.assert_array_equal(thin(mask, iterations), expected)
+    np.testing.assert_array_equal(unpack(thin(pack(mask), iterations)), expected)
+
+
+@given(SEEDS, st.integers(1, 12), st.sampled_from([1, 1000]))
+@settings(max_examples=20, deadline=None)
+def test_thinning_does_not_depend_on_strips_nor_on_what_is_picked_out(
+    seed: int, iterations: int, sparse: int
+) -> None:
+    mask = random_mask(seed, (150, 200), 3.0, 0.5)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(thinning, "_STRIP", 23)
+        patch.setattr(thinning, "_SPARSE", sparse)
+        found = unpack(thin(pack(mask), iterations))
+    np.testing.assert_array_equal(found, reference_thin(mask, max_num_iter=iterations))
+
+
+@given(SEEDS)
+@settings(max_examples=10, deadline=None)
+def test_depths_are_chessboard_distances(seed: int) -> None:
+    mask = random_mask(seed, (50, 150), 4.0, 0.5)
+    distance = distance_transform_cdt(np.pad(mask, 1), "chessboard")[1:-1, 1:-1]
+    row, col = np.nonzero(mask)
+    np.testing.assert_array_equal(depths(pack(mask), row, col), distance[mask] - 1)
 
 
 @given(SEEDS)
@@ -38,7 +62,7 @@ def test_thinning_is_guo_and_halls_iteration_by_iteration(
 def test_pinholes_are_closed_as_scipy_closes(seed: int) -> None:
     mask = random_mask(seed, (50, 70), 0.8, 0.6)
     expected = binary_closing(np.pad(mask, 3), np.ones((3, 3)))[3:-3, 3:-3] | mask
-    np.testing.assert_array_equal(close_pinholes(mask), expected)
+    np.testing.assert_array_equal(unpack(close_pinholes(pack(mask))), expected)
 
 
 def assert_same(one: Graph, two: Graph) -> None:
@@ -82,7 +106,8 @@ def test_a_roundabout_keeps_both_sides() -> None:
 
 def skeleton_of(mask: np.ndarray) -> np.ndarray:
     """The skeleton that the graph is made of, for masks away from the scene's edge."""
-    return thin(close_pinholes(mask), Reach(in_metres(mask.shape).metric, 16.0).iterations)
+    iterations = Reach(in_metres(mask.shape).metric, 16.0).iterations
+    return unpack(thin(close_pinholes(pack(mask)), iterations))
 
 
 @pytest.mark.slow  # skan compiles itself for most of a minute

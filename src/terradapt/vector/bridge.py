@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from math import ceil
 from typing import Any
 
 import numpy as np
@@ -15,12 +14,13 @@ from scipy.spatial import cKDTree
 
 from terradapt.grid import Window
 from terradapt.vector.clean import append
+from terradapt.vector.directions import COL_STEP, ROW_STEP
 from terradapt.vector.graph import Chains, Floats, Graph, line_codes, spans
 from terradapt.vector.measure import SCALE, Georef
 from terradapt.vector.network import Tips, dead_ends
 from terradapt.vector.skeleton import SAMPLED
 from terradapt.vector.source import Source
-from terradapt.vector.trace import COL_STEP, ROW_STEP, Ints
+from terradapt.vector.trace import Ints
 
 _TILE, _TILES = 512, 32
 _BATCH = 50_000  # px looked at at once
@@ -100,18 +100,29 @@ class _Planner:
         self.least = np.cos(np.radians(options.max_turn))
         scored = source.read(Window(0, 0, 1, 1))[1] is not None
         self._to_side = options.max_gap if scored else options.max_gap / 2
-        self._tree = cKDTree(self.at)
-        self._reach = options.max_gap + 2 * float(graph.radius.max())
-        self._cell = ceil(self._reach / self.metric.pixel) + 1
-        self._cells = self._near_cells(source.georef)
+        self._edge_half = graph.sums[:, 1] / np.maximum(graph.sums[:, 0], 1) / 2
+        far = self._to_side + float(self.half.max()) + float(self._edge_half.max(initial=0.0))
+        # no point of a cone is further than this from the point half-way along its axis
+        self._reach = 1.001 * far * float(np.sqrt(max(1.25 - self.least, 0.25)))
+        self._ahead = self.at + self.way * far / 2
+        self._tree = cKDTree(self._ahead)
+        self._shift, self._cells = self._near_cells(source.georef)
 
-    def _near_cells(self, georef: Georef) -> NDArray[np.bool_]:
-        """Return the square cells of the scene that hold a dead end, and those around them."""
-        shape = georef.height // self._cell + 5, georef.width // self._cell + 5
-        cells = np.zeros(shape, bool)
-        cells[tuple(self.pixel.T // self._cell + 2)] = True
-        value: NDArray[np.bool_] = maximum_filter(cells, 3)
-        return value
+    def _near_cells(self, georef: Georef) -> tuple[int, NDArray[np.bool_]]:
+        """Return the binary logarithm of a cell's side, and the cells to which a bridge may lead.
+
+        Cell (0, 0) begins two cells above and left of the scene.
+        """
+        shift = int(np.log2(max(self._reach / self.metric.pixel, 1)))
+        cells = np.zeros(((georef.height >> shift) + 5, (georef.width >> shift) + 5), bool)
+        place = self._ahead @ np.linalg.inv(self.metric.matrix).T
+        at = (np.floor(place[:, ::-1]).astype(np.int64) >> shift) + 2
+        last = np.array(cells.shape) - 1
+        cells[tuple(np.clip(at, 0, last).T)] = True
+        steps = np.abs(np.linalg.inv(self.metric.matrix)).sum(axis=1).max() * self._reach
+        around = 2 * (int(steps / 2**shift) + 1) + 1
+        value: NDArray[np.bool_] = maximum_filter(cells, around)
+        return shift, value
 
     def _metres(self, places: NDArray[Any]) -> Floats:
         metres: Floats = places[:, ::-1] @ self.metric.matrix.T
@@ -123,7 +134,7 @@ class _Planner:
 
     def _to_tips(self) -> Iterator[_Plan]:
         reach = self.options.max_gap + 2 * float(self.half.max())
-        pairs = self._tree.query_pairs(reach, output_type="ndarray")
+        pairs = cKDTree(self.at).query_pairs(reach, output_type="ndarray")
         one, two = pairs[:, 0], pairs[:, 1]
         between = self.at[two] - self.at[one]
         gap = np.maximum(np.linalg.norm(between, axis=1), 1e-9)
@@ -159,20 +170,22 @@ class _Planner:
 
     def _candidates(self, index: Ints) -> Floats:
         """(M, 4) dead end, cost, edge and pixel of bridges to some edges, ahead of the dead end."""
-        points, sizes = self.graph.chains.take(index).points()
-        near = np.flatnonzero(self._cells[tuple((points // self._cell).astype(np.int64).T + 2)])
+        rows, cols, sizes = self.graph.chains.take(index).pixels()
+        cell = (rows >> self._shift) + 2, (cols >> self._shift) + 2
+        near = np.flatnonzero(self._cells[cell])
         if not len(near):
             return np.empty((0, 4))
-        begins = np.cumsum(sizes) - sizes
-        owner = np.repeat(np.arange(len(index)), sizes)[near]
-        step, edge, at = near - begins[owner], index[owner], self._metres(points[near])
+        owner = np.searchsorted(np.cumsum(sizes), near, side="right")
+        step, edge = near - (np.cumsum(sizes) - sizes)[owner], index[owner]
+        at = self._metres(np.stack([rows[near], cols[near]], axis=1))
         pairs = self._tree.sparse_distance_matrix(cKDTree(at), self._reach, output_type="ndarray")
-        tip, pixel, gap = pairs["i"], pairs["j"], np.maximum(pairs["v"], 1e-9)
-        ahead = ((at[pixel] - self.at[tip]) * self.way[tip]).sum(axis=1) / gap
-        graph, edge = self.graph, edge[pixel]
-        half = graph.sums[edge, 1] / np.maximum(graph.sums[edge, 0], 1) / 2
+        tip, pixel = pairs["i"], pairs["j"]
+        between = at[pixel] - self.at[tip]
+        gap = np.maximum(np.hypot(between[:, 0], between[:, 1]), 1e-9)
+        ahead = (between * self.way[tip]).sum(axis=1) / gap
+        edge = edge[pixel]
         good = (ahead >= self.least) & (edge != self.tips.edge[tip])
-        good &= gap <= self._to_side + self.half[tip] + half
+        good &= gap <= self._to_side + self.half[tip] + self._edge_half[edge]
         cost = gap * (2.2 - ahead)
         value: Floats = np.stack([tip, cost, edge, step[pixel]], axis=1)[good]
         return value

@@ -12,10 +12,13 @@ from numpy.typing import NDArray
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
-from terradapt.vector.trace import COL_STEP, ROW_STEP, Codes, Ints
+from terradapt.vector.directions import COL_STEP, ROW_STEP
+from terradapt.vector.trace import Codes, Ints
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
+_STAY = np.uint8(8)
+_ROWS, _COLS = np.append(ROW_STEP, 0), np.append(COL_STEP, 0)
 
 
 @dataclass(frozen=True)
@@ -78,19 +81,24 @@ class Chains:
             counts[b] = flat.reshape(-1, 8)
         return counts
 
-    def points(self) -> tuple[Floats, Ints]:
-        """Return the (rows, columns) of all pixels of all chains, and the pixels per chain."""
+    def pixels(self) -> tuple[Ints, Ints, Ints]:
+        """Return the rows and the columns of all pixels of all chains, and the pixels per chain."""
         sizes = self.sizes + 1
         begins = np.cumsum(sizes) - sizes
-        points = np.zeros((int(sizes.sum()), 2), np.int64)
-        inner = np.ones(len(points), bool)
+        inner = np.ones(int(sizes.sum()), bool)
         inner[begins] = False
-        points[inner, 0], points[inner, 1] = ROW_STEP[self.codes], COL_STEP[self.codes]
-        points[begins] = np.stack([self.row, self.col], axis=1)
-        last_row, last_col = self.stops()
-        points[begins[1:], 0] -= last_row[:-1]
-        points[begins[1:], 1] -= last_col[:-1]
-        return np.cumsum(points, axis=0).astype(np.float64), sizes
+        codes = np.full(len(inner), _STAY)
+        codes[inner] = self.codes
+        places = []
+        for step, first in ((_ROWS, self.row), (_COLS, self.col)):
+            moved = np.cumsum(step.take(codes))
+            places.append(moved + np.repeat(first - moved[begins], sizes))
+        return places[0], places[1], sizes
+
+    def points(self) -> tuple[Floats, Ints]:
+        """Return the (rows, columns) of all pixels of all chains, and the pixels per chain."""
+        rows, cols, sizes = self.pixels()
+        return np.stack([rows, cols], axis=1).astype(np.float64), sizes
 
 
 @dataclass(frozen=True)

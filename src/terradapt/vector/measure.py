@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from terradapt.raster.crs import move_points, parse_crs
-from terradapt.vector.trace import COL_STEP, ROW_STEP, Ints
+from terradapt.vector.directions import COL_STEP, ROW_STEP
+from terradapt.vector.trace import Ints
 
 Floats = NDArray[np.float64]
 SCALE = 1 << 16
@@ -184,55 +186,73 @@ class Widths:
         order = order[far.ravel()[order] <= reach][1:]
         self._offsets = np.stack([rows.ravel()[order], cols.ravel()[order]], axis=1)
         self._far = far.ravel()[order]
+        self._half = self._far - self._far / np.maximum(np.hypot(*self._offsets.T), 1) / 2
         self._reach = reach
+        square = np.maximum.accumulate(np.abs(self._offsets).max(axis=1, initial=0))
+        self._beyond = np.searchsorted(square, np.arange(self.radius + 1), side="right")
 
-    def measure(self, mask: NDArray[np.bool_], row: Ints, col: Ints) -> tuple[Floats, Floats]:
-        """Return the half widths and the widths at pixels of a mask, m.
+    def nearest(
+        self, mask: NDArray[np.bool_], row: Ints, col: Ints, depth: Ints
+    ) -> tuple[Floats, Ints]:
+        """Return the half widths at pixels of a mask, m, and the offsets to the nearest background.
 
         Args:
             mask: (H, W); pixels looked at lie ``radius`` + 2 px and more from its edges.
             row: (M,) rows.
             col: (M,) columns.
+            depth: (M,) all pixels are set within so many rows and columns.
         """
-        half, toward = self._nearest(mask, row, col)
-        return half, half + self._opposite(mask, row, col, toward, half)
+        if not len(self._far):
+            return np.full(len(row), self._reach), np.zeros((len(row), 2), int)
+        found = self._first_outside(mask, row * mask.shape[1] + col, depth)
+        unknown = found == len(self._far)
+        at = np.where(unknown, 0, found)
+        return np.where(unknown, self._reach, self._half[at]), self._offsets[at]
 
-    def _nearest(self, mask: NDArray[np.bool_], row: Ints, col: Ints) -> tuple[Floats, Ints]:
-        flat, stride = mask.ravel(), mask.shape[1]
-        steps = self._offsets[:, 0] * stride + self._offsets[:, 1]
-        place = row * stride + col
+    def _first_outside(self, mask: NDArray[np.bool_], place: Ints, depth: Ints) -> Ints:
+        """Return the number of the nearest offset at which each place meets background."""
+        steps = self._offsets[:, 0] * mask.shape[1] + self._offsets[:, 1]
+        flat, low = mask.ravel(), -int(steps.min(initial=0))
         found = np.full(len(place), len(steps))
-        left = np.arange(len(place))
-        for i, step in enumerate(steps):
-            inside = flat[place + step]
-            if not inside.all():
-                found[left[~inside]] = i
-                left, place = left[inside], place[inside]
-                if not len(left):
-                    break
-        unknown = found == len(steps)
-        toward = (
-            self._offsets[np.where(unknown, 0, found)]
-            if len(steps)
-            else np.zeros((len(row), 2), int)
-        )
-        far = self._far[np.where(unknown, 0, found)] if len(steps) else np.zeros(len(row))
-        along = far / np.maximum(np.hypot(*toward.T), 1)
-        return np.where(unknown, self._reach, far - along / 2), toward
+        begin = self._beyond[np.minimum(depth, self.radius)]
+        place = place - low
+        left = np.empty(0, np.int64)
+        for one, two in pairwise([*np.unique(begin).tolist(), len(steps)]):
+            left = np.concatenate([left, np.flatnonzero(begin == one)])
+            here = place[left]
+            for i in range(one, two):
+                inside = flat[steps[i] + low :].take(here)
+                if not inside.all():
+                    found[left[~inside]] = i
+                    left, here = left[inside], here[inside]
+                    if not len(left):
+                        break
+        return found
 
-    def _opposite(
+    def opposite(
         self, mask: NDArray[np.bool_], row: Ints, col: Ints, toward: Ints, half: Floats
     ) -> Floats:
-        """March from the centre away from the nearest background, in steps of half a pixel."""
+        """March from pixels away from the nearest background, in steps of half a pixel.
+
+        Args:
+            mask: (H, W), as for :meth:`nearest`.
+            row: (M,) rows.
+            col: (M,) columns.
+            toward: (M, 2) offsets to the nearest background.
+            half: (M,) half widths on that side, m.
+
+        Returns:
+            (M,) half widths on the other side, m.
+        """
         pixels = np.maximum(np.hypot(*toward.T), 1)
-        unit = toward / pixels[:, None]
-        per_pixel = self.metric.length(unit[:, 0], unit[:, 1])
+        down, right = toward.T / pixels
+        per_pixel = self.metric.length(down, right)
         gone = half / np.maximum(per_pixel, 1e-12)
+        flat, stride, place = mask.ravel(), mask.shape[1], row * mask.shape[1] + col
         left = np.arange(len(row))
         for _ in range(8):
-            at = np.rint(gone[left, None] * -unit[left]).astype(int)
-            inside = mask[row[left] + at[:, 0], col[left] + at[:, 1]]
-            left = left[inside]
+            rows, cols = (np.rint(gone[left] * -x[left]).astype(int) for x in (down, right))
+            left = left[flat.take(place[left] + rows * stride + cols)]
             if not len(left):
                 break
             gone[left] += 0.5

@@ -10,10 +10,11 @@ import numpy as np
 import shapely
 from numpy.typing import NDArray
 
+from terradapt.vector.directions import COL_STEP, ROW_STEP
 from terradapt.vector.graph import Chains, Floats, Graph, spans
 from terradapt.vector.measure import Georef, line_lengths
 from terradapt.vector.smooth import smooth
-from terradapt.vector.trace import COL_STEP, ROW_STEP, Ints, components
+from terradapt.vector.trace import Ints, components
 
 _CHUNK = 50_000  # px of chains turned into lines at once
 
@@ -143,11 +144,9 @@ def _trimmed(graph: Graph, georef: Georef) -> tuple[Floats, Ints]:
     junction = graph.inside > 0
     steps = np.where(junction, graph.inside / georef.metric.pixel, 0).astype(np.int64)
     off = np.minimum(steps[graph.ends], (sizes[:, None] - 1) // 3)
-    stop = np.cumsum(sizes)
-    edge = np.repeat(np.arange(len(sizes)), sizes)
-    at = np.arange(len(pixels))
-    kept = (at >= (stop - sizes + off[:, 0])[edge]) & (at < (stop - off[:, 1])[edge])
-    return pixels[kept], sizes - off.sum(axis=1)
+    left = sizes - off.sum(axis=1)
+    begin = np.cumsum(sizes) - sizes + off[:, 0]
+    return pixels[spans(begin, left)], left
 
 
 def straighten(graph: Graph, georef: Georef) -> Graph:

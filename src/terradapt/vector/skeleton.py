@@ -17,12 +17,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from terradapt.grid import Window
+from terradapt.vector.bits import Bits, close_pinholes, depths, pack, unpack
+from terradapt.vector.directions import COL_STEP, ROW_STEP
 from terradapt.vector.graph import Graph
 from terradapt.vector.join import Part, join
 from terradapt.vector.measure import SCALE, Metric, Widths
 from terradapt.vector.source import Source, read_mirrored
-from terradapt.vector.thin import close_pinholes, thin
-from terradapt.vector.trace import COL_STEP, ROW_STEP, Codes, Ints, Lattice, Pieces, trace
+from terradapt.vector.thin import thin
+from terradapt.vector.trace import Codes, Ints, Lattice, Pieces, trace
 
 _BEYOND = 2  # px traced outside the scene, where mirrored roads end
 Progress = Callable[[int], None]
@@ -103,12 +105,13 @@ def block_part(
     mask, scores = read_mirrored(source, area)
     if not mask.any():
         return None
-    mask = close_pinholes(mask)
-    skeleton = thin(mask, reach.iterations)
-    near = slice(halo - 2, window.height + halo + 2), slice(halo - 2, window.width + halo + 2)
-    links = link_codes(skeleton[near])
+    closed = close_pinholes(pack(mask))
+    mask = unpack(closed)
+    rows = slice(halo - 2, window.height + halo + 2)
+    skeleton = unpack(thin(closed, reach.iterations), rows)
+    links = link_codes(skeleton[:, halo - 2 : window.width + halo + 2])
     pieces = trace(links, window.row, window.col, lattice)
-    return _measured(pieces, mask, scores, (area.row, area.col), widths, lattice)
+    return _measured(pieces, closed, mask, scores, (area.row, area.col), widths, lattice)
 
 
 def link_codes(skeleton: NDArray[np.bool_]) -> Codes:
@@ -120,12 +123,12 @@ def link_codes(skeleton: NDArray[np.bool_]) -> Codes:
     inner = np.zeros_like(skeleton)
     inner[1:-1, 1:-1] = skeleton[1:-1, 1:-1]
     place = np.flatnonzero(inner)
-    flat, stride = skeleton.ravel(), skeleton.shape[1]
+    flat, stride = skeleton.ravel().view(np.uint8), skeleton.shape[1]
     code = np.zeros(len(place), np.uint8)
     for d in range(8):
-        code |= flat[place + ROW_STEP[d] * stride + COL_STEP[d]].astype(np.uint8) << np.uint8(d)
+        code |= flat.take(place + (ROW_STEP[d] * stride + COL_STEP[d])) << np.uint8(d)
     links = np.zeros(skeleton.shape, np.uint8)
-    links.ravel()[place] = _LINKS[code]
+    links.ravel()[place] = _LINKS.take(code)
     return links[1:-1, 1:-1]
 
 
@@ -144,6 +147,7 @@ _LINKS = _link_table()
 
 def _measured(
     pieces: Pieces,
+    bits: Bits,
     mask: NDArray[np.bool_],
     scores: NDArray[np.float32] | None,
     origin: tuple[int, int],
@@ -153,22 +157,24 @@ def _measured(
     """Sum widths and scores over pixels of each piece; take the half width of each node."""
     pixels, piece = piece_pixels(pieces.first, pieces.sizes, pieces.codes, lattice)
     last = np.cumsum(pieces.sizes + 1) - 1
-    radius = np.zeros(len(pieces.node_pixel))
-    for side, at in ((0, last - pieces.sizes), (1, last)):
-        node = pieces.ends[:, side]
-        row, col = lattice.place(pixels[at[node >= 0]])
-        half, _ = widths.measure(mask, row - origin[0], col - origin[1])
-        np.maximum.at(radius, node[node >= 0], half)
-    row, col = lattice.place(pixels)
-    chosen = sampled(row, col)
+    chosen = sampled(*lattice.place(pixels))
     chosen[last[pieces.ring]] = False  # the pixel that closes a ring counts once
-    row, col, piece = row[chosen] - origin[0], col[chosen] - origin[1], piece[chosen]
-    _, width = widths.measure(mask, row, col)
-    ones = np.ones(len(row))
+    piece = piece[chosen]
+    node = pieces.ends.T.ravel()
+    at_nodes = np.concatenate([last - pieces.sizes, last])[node >= 0]
+    row, col = lattice.place(np.concatenate([pixels[chosen], pixels[at_nodes]]))
+    row, col = row - origin[0], col - origin[1]
+    half, toward = widths.nearest(mask, row, col, depths(bits, row, col))
+    count = len(piece)
+    radius = np.zeros(len(pieces.node_pixel))
+    np.maximum.at(radius, node[node >= 0], half[count:])
+    row, col, half = row[:count], col[:count], half[:count]
+    width = half + widths.opposite(mask, row, col, toward[:count], half)
+    ones = np.ones(count)
     values = (ones, width, ones if scores is None else scores[row, col])
     sums = np.zeros((len(pieces.sizes), 4), np.int64)
     for i, value in enumerate(values):
-        np.add.at(sums[:, i], piece, np.rint(value * SCALE).astype(np.int64))
+        sums[:, i] = np.bincount(piece, np.rint(value * SCALE), len(sums))  # exact below 2**53
     return Part(pieces, sums, radius)
 
 
@@ -188,7 +194,7 @@ def piece_pixels(first: Ints, sizes: Ints, codes: Codes, lattice: Lattice) -> tu
     steps = np.zeros(int(counts.sum()), np.int64)
     inner = np.ones(len(steps), bool)
     inner[begins] = False
-    steps[inner] = (ROW_STEP * lattice.stride + COL_STEP)[codes]
+    steps[inner] = (ROW_STEP * lattice.stride + COL_STEP).take(codes)
     piece = np.repeat(np.arange(len(sizes)), counts)
     moved = np.cumsum(steps)
     return first[piece] + moved - moved[begins][piece], piece

@@ -21,9 +21,13 @@ def smooth(points: Floats, sizes: Ints, reach: Ints) -> Floats:
     """
     stop = np.cumsum(sizes)
     at = np.arange(len(points))
-    line = np.repeat(np.arange(len(sizes)), sizes)
-    half = np.minimum(np.minimum(at - (stop - sizes)[line], stop[line] - 1 - at), reach[line])
+    begin, last = np.repeat(stop - sizes, sizes), np.repeat(stop - 1, sizes)
+    half = np.minimum(np.minimum(at - begin, last - at), np.repeat(reach, sizes))
+    low, high, count = at - half, at + half + 1, (2 * half + 1)[:, None]
+    total = np.zeros(len(points) + 1, complex)  # rows and columns at once
+    points = np.ascontiguousarray(points)
     for _ in range(2):
-        total = np.concatenate([np.zeros((1, 2)), np.cumsum(points, axis=0)])
-        points = (total[at + half + 1] - total[at - half]) / (2 * half + 1)[:, None]
+        np.cumsum(points.view(complex).ravel(), out=total[1:])
+        points = (total.take(high) - total.take(low)).view(float).reshape(-1, 2)
+        points /= count
     return points

@@ -15,7 +15,9 @@ from terradapt.grid import Window
 from terradapt.raster import SceneReader
 from terradapt.vector.measure import Georef
 
-_CACHE = 16 << 20  # bytes: every block is read once, and its halo again
+_CACHE = 4 << 20  # bytes: a block's tiles
+_TILE = 64  # rows: blocks of fewer are strips
+_STRIP_CACHE = 16 << 20  # bytes: strips cross all blocks of a row
 
 
 class Source(Protocol):
@@ -81,8 +83,8 @@ class RasterSource:
         threshold: float = 0.5,
     ) -> None:
         self.path, self.value, self.threshold = path, value, threshold
-        self._label = SceneReader(path, cache=_CACHE)
-        self._scores = None if scores is None else _one_band(scores, band)
+        self._label = _opened(path)
+        self._scores = None if scores is None else _opened(scores, band)
         if self._scores and self._size(self._scores) != self._size(self._label):
             raise DataError(
                 f"{scores}: is {self._size(self._scores)} pixels large, the labels are "
@@ -127,10 +129,12 @@ class RasterSource:
             self._scores.close()
 
 
-def _one_band(path: str | Path, band: int) -> SceneReader:
+def _opened(path: str | Path, band: int | None = None) -> SceneReader:
+    """Open all bands of a raster, or one; the only one, where there is no other."""
     with SceneReader(path) as reader:
-        count = reader.count
-    return SceneReader(path, bands=(1 if count == 1 else band,), cache=_CACHE)
+        bands = None if band is None else (1 if reader.count == 1 else band,)
+        cache = _CACHE if reader.block_height >= _TILE else _STRIP_CACHE
+    return SceneReader(path, bands=bands, cache=cache)
 
 
 def read_mirrored(

@@ -1,16 +1,14 @@
-"""Chains between nodes on a pixel lattice, one block at a time, all walked at once.
+"""Chains between nodes on a pixel lattice, one block at a time, all followed at once.
 
-A link code is one byte per pixel: bit ``d`` is set where the pixel is linked to its neighbour in
-direction ``d``. Directions run counterclockwise from east: E, NE, N, NW, W, SW, S, SE. A pixel with
-two links is part of a chain; with one it is an end; with three or more it belongs to a junction,
-and touching junction pixels are one node. Chains that leave the block are cut there and carry keys
-by which :mod:`terradapt.vector.join` puts them together again.
+Touching junction pixels are one node; see :mod:`terradapt.vector.directions` for the pixels' links.
+Chains that leave the block are cut there and carry keys by which :mod:`terradapt.vector.join` puts
+them together again.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,28 +16,18 @@ from scipy.ndimage import label
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
+from terradapt.vector.directions import (
+    BITS,
+    CHAIN,
+    END,
+    JUNCTION,
+    KIND,
+    OUTSIDE,
+)
+from terradapt.vector.follow import Paths, Plane, Walks
+
 Ints = NDArray[np.int64]
 Codes = NDArray[np.uint8]
-
-ROW_STEP = np.array([0, -1, -1, -1, 0, 1, 1, 1])
-COL_STEP = np.array([1, 1, 0, -1, -1, -1, 0, 1])
-_BITS = (np.arange(256)[:, None] >> np.arange(8)) & 1 == 1
-_DEGREE = _BITS.sum(axis=1).astype(np.uint8)
-_CHAIN, _END, _JUNCTION, _OUTSIDE = 1, 2, 3, 8
-_KIND = np.choose(np.minimum(_DEGREE, 3), [0, _END, _CHAIN, _JUNCTION]).astype(np.uint8)
-_KIND[0] = 0
-
-
-def _next_table() -> Codes:
-    """(256, 8) direction in which a chain goes on, by link code and direction of arrival."""
-    table = np.zeros((256, 8), np.uint8)
-    for code in np.flatnonzero(_DEGREE == 2):
-        one, two = np.flatnonzero(_BITS[code])
-        table[code, two ^ 4], table[code, one ^ 4] = one, two
-    return table
-
-
-_NEXT = _next_table()
 
 
 @dataclass(frozen=True)
@@ -122,26 +110,23 @@ class _Tracer:
         self.links = np.ascontiguousarray(links).ravel()
         self.origin = (row - 1, col - 1)
         self.lattice = lattice
-        self.step = ROW_STEP * self.width + COL_STEP
-        kind = _KIND[links]
-        ring = np.ones(links.shape, bool)
-        ring[1:-1, 1:-1] = False
-        kind[ring] |= _OUTSIDE
-        self.kind = kind.ravel()
+        self.places = np.flatnonzero(self.links != 0)
+        self.kind = np.zeros(links.size, np.uint8)
+        self.kind[self.places] = KIND.take(self.links.take(self.places))
+        kind = self.kind.reshape(links.shape)
+        kind[[0, -1]] |= OUTSIDE
+        kind[1:-1, [0, -1]] |= OUTSIDE
+        self.plane = Plane(self.links, self.kind, self.width)
+        self.step = self.plane.step
 
     def pieces(self) -> Pieces:
-        places = np.flatnonzero(self.links)
-        places = places[self.kind[places] < _OUTSIDE]
-        kinds = self.kind[places]
-        junctions, chain = places[kinds == _JUNCTION], places[kinds == _CHAIN]
+        kinds = self.kind.take(self.places)
+        ends, junctions, chain = (self.places[kinds == k] for k in (END, JUNCTION, CHAIN))
         group = self._groups(junctions)
-        walks = self._walk(*self._starts(places[kinds == _END], junctions, chain))
-        unseen = np.ones(len(self.kind), bool)
-        unseen[walks.pixels] = False
-        rings = self._ring_starts(chain[unseen[chain]])
-        self.kind[rings] = _END
-        round_walks = self._walk_rings(rings)
-        ends = np.concatenate([places[kinds == _END], rings])
+        paths = Paths(self.plane, chain)
+        walks = paths.walks(*self._starts(np.concatenate([ends, junctions])))
+        rings, round_walks = self._rings(paths.rings())
+        ends = np.concatenate([ends, rings])
         return self._collect([walks, round_walks], junctions, group, ends)
 
     def _groups(self, junctions: Ints) -> Ints:
@@ -150,7 +135,7 @@ class _Tracer:
             return np.arange(len(junctions))
         if len(junctions) > 100_000:
             shape = (len(self.kind) // self.width, self.width)
-            image = label((self.kind == _JUNCTION).reshape(shape), np.ones((3, 3)))[0]
+            image = label((self.kind == JUNCTION).reshape(shape), np.ones((3, 3)))[0]
             value: Ints = image.ravel()[junctions].astype(np.int64) - 1
             return value
         pairs = [self._touching(junctions, d) for d in (0, 5, 6, 7)]
@@ -159,66 +144,28 @@ class _Tracer:
     def _touching(self, places: Ints, direction: int) -> Ints:
         """(M, 2) indexes into ``places`` of those that touch in one direction."""
         target = places + self.step[direction]
-        hit = np.flatnonzero(self.kind[target] == _JUNCTION)
+        hit = np.flatnonzero(self.kind[target] == JUNCTION)
         return np.stack([hit, np.searchsorted(places, target[hit])], axis=1)
 
-    def _starts(self, ends: Ints, junctions: Ints, chain: Ints) -> tuple[Ints, ...]:
-        """Return places and directions of all walks: out of nodes, and in from outside."""
-        nodes = np.concatenate([ends, junctions])
-        out_place, out_way, in_place, in_way = [], [], [], []
+    def _starts(self, nodes: Ints) -> tuple[Ints, Ints]:
+        """Return places and directions of all ways out of nodes, but for those within one node."""
+        links, kind = self.links.take(nodes), self.kind.take(nodes)
+        places, ways = [], []
         for d in range(8):
-            place = nodes[(self.links[nodes] >> d) & 1 == 1]
-            target = self.kind[place + self.step[d]] & (_OUTSIDE - 1)
-            inner = (self.kind[place] == _JUNCTION) & (target == _JUNCTION) & self.grouped
-            out_place.append(place[~inner])
-            out_way.append(np.full(int((~inner).sum()), d))
-            place = chain[(self.links[chain] >> d) & 1 == 1]
-            place = place[self.kind[place + self.step[d]] >= _OUTSIDE]
-            in_place.append(place)
-            in_way.append(np.full(len(place), d ^ 4))
-        return tuple(np.concatenate(x) for x in (out_place, out_way, in_place, in_way))
+            out = np.flatnonzero((links >> d) & 1)
+            target = self.kind.take(nodes[out] + self.step[d]) & (OUTSIDE - 1)
+            if self.grouped:
+                out = out[(kind[out] != JUNCTION) | (target != JUNCTION)]
+            places.append(nodes[out])
+            ways.append(np.full(len(out), d))
+        return np.concatenate(places), np.concatenate(ways)
 
-    def _walk(self, out_place: Ints, out_way: Ints, in_place: Ints, in_way: Ints) -> _Walks:
-        """Walk from all starts at once until each meets a node or leaves the block."""
-        count = len(out_place) + len(in_place)
-        start = np.concatenate([out_place, in_place])
-        half = start * 8 + np.concatenate([out_way, in_way ^ 4])
-        walks = _Walks(start, half, np.arange(count) >= len(out_place))
-        beyond = self.kind[out_place + self.step[out_way]] >= _OUTSIDE
-        gone = np.flatnonzero(beyond)
-        walks.stop(gone, out_place[gone], half[gone], cut=True)
-        going = np.flatnonzero(~beyond)
-        walks.record(going, out_way[going])
-        ids = np.concatenate([going, np.arange(len(out_place), count)])
-        place = np.concatenate([(out_place + self.step[out_way])[going], in_place])
-        way = np.concatenate([out_way[going], in_way])
-        self._advance(walks, ids, place, way)
-        return walks
-
-    def _walk_rings(self, rings: Ints) -> _Walks:
-        """Walk each ring once, from its least pixel in its least direction, back to it."""
-        way = np.argmax(_BITS[self.links[rings]], axis=1)
-        walks = _Walks(rings, rings * 8 + way, np.zeros(len(rings), bool))
-        ids = np.arange(len(rings))
-        walks.record(ids, way)
-        self._advance(walks, ids, rings + self.step[way], way)
-        return walks
-
-    def _advance(self, walks: _Walks, ids: Ints, place: Ints, way: Ints) -> None:
-        while len(ids):
-            met = self.kind[place] != _CHAIN
-            if met.any():
-                walks.stop(ids[met], place[met], place[met] * 8 + (way[met] ^ 4), cut=False)
-                ids, place, way = ids[~met], place[~met], way[~met]
-            walks.visit(place)
-            way = _NEXT[self.links[place], way].astype(np.int64)
-            target = place + self.step[way]
-            left = self.kind[target] >= _OUTSIDE
-            if left.any():
-                walks.stop(ids[left], place[left], place[left] * 8 + way[left], cut=True)
-                ids, way, target = ids[~left], way[~left], target[~left]
-            walks.record(ids, way)
-            place = target
+    def _rings(self, rest: Ints) -> tuple[Ints, Walks]:
+        """Give each ring a node at its least pixel; follow it from there in its least direction."""
+        rings = self._ring_starts(rest)
+        self.kind[rings] = END
+        paths = Paths(self.plane, rest[self.kind.take(rest) == CHAIN])
+        return rings, paths.walks(rings, np.argmax(BITS[self.links[rings]], axis=1))
 
     def _ring_starts(self, rest: Ints) -> Ints:
         """Return the least pixel of each ring of chain pixels that no walk has met."""
@@ -232,17 +179,16 @@ class _Tracer:
         group = components(len(rest), np.concatenate(pairs))
         return rest[np.unique(group, return_index=True)[1]]
 
-    def _collect(self, all_walks: list[_Walks], junctions: Ints, group: Ints, ends: Ints) -> Pieces:
+    def _collect(self, all_walks: list[Walks], junctions: Ints, group: Ints, ends: Ints) -> Pieces:
         number, groups = self._numbers(), int(group.max(initial=-1)) + 1
         order = np.argsort(ends)
         find_end = ends[order], groups + order
-        parts = [w.pieces() for w in all_walks]
-        start, stop, half, key, entered, cut, sizes, codes = (
-            np.concatenate([p[i] for p in parts]) for i in range(8)
+        start, end, half, key, entered, cut, sizes, codes = (
+            np.concatenate([getattr(w, f.name) for w in all_walks]) for f in fields(Walks)
         )
         nodes = np.full((len(start), 2), -1)
         keys = np.full((len(start), 2), -1)
-        for side, place, is_cut, out in ((0, start, entered, half), (1, stop, cut, key)):
+        for side, place, is_cut, out in ((0, start, entered, half), (1, end, cut, key)):
             keys[is_cut, side] = number(out[is_cut] // 8) * 8 + out[is_cut] % 8
             nodes[~is_cut, side] = _lookup(place[~is_cut], (junctions, group), find_end)
         pixel, sums = self._nodes(junctions, group, groups, ends)
@@ -278,46 +224,10 @@ class _Tracer:
         border, pairs = [], []
         for d in range(8):
             target = junctions + self.step[d]
-            hit = self.kind[target] == _JUNCTION | _OUTSIDE
+            hit = self.kind[target] == JUNCTION | OUTSIDE
             border.append(np.stack([number(junctions[hit]), group[hit]], axis=1))
             pairs.append(np.stack([number(junctions[hit]), number(target[hit])], axis=1))
         return np.unique(np.concatenate(border), axis=0), np.concatenate(pairs)
-
-
-class _Walks:
-    """What walks leave behind: where they began and stopped, and their steps in order."""
-
-    def __init__(self, start: Ints, half: Ints, entered: NDArray[np.bool_]) -> None:
-        self.start, self.half, self.entered = start, half, entered
-        self.end, self.key = start.copy(), half.copy()
-        self.cut = np.zeros(len(start), bool)
-        self._ids: list[NDArray[np.int32]] = [np.empty(0, np.int32)]
-        self._ways: list[Codes] = [np.empty(0, np.uint8)]
-        self._seen: list[Ints] = [np.empty(0, np.int64)]
-
-    def record(self, ids: Ints, way: Ints) -> None:
-        self._ids.append(ids.astype(np.int32))
-        self._ways.append(way.astype(np.uint8))
-
-    def visit(self, place: Ints) -> None:
-        self._seen.append(place)
-
-    def stop(self, ids: Ints, place: Ints, key: Ints, *, cut: bool) -> None:
-        self.end[ids], self.key[ids], self.cut[ids] = place, key, cut
-
-    @property
-    def pixels(self) -> Ints:
-        return np.concatenate(self._seen)
-
-    def pieces(self) -> tuple[NDArray[np.generic], ...]:
-        """Keep each piece once: walked from both ends, it stays from the lesser half-edge."""
-        keep = self.half <= self.key
-        ids, ways = np.concatenate(self._ids), np.concatenate(self._ways)
-        ids, ways = ids[keep[ids]], ways[keep[ids]]
-        ways = ways[np.argsort(ids, kind="stable")]
-        sizes = np.bincount(ids, minlength=len(keep))[keep]
-        fields = (self.start, self.end, self.half, self.key, self.entered, self.cut)
-        return *(f[keep] for f in fields), sizes, ways
 
 
 def _lookup(place: Ints, junctions: tuple[Ints, Ints], ends: tuple[Ints, Ints]) -> Ints:
