@@ -12,7 +12,7 @@ from terradapt.version import __version__
 
 if TYPE_CHECKING:
     from terradapt.models.contract import SegmentationModel
-    from terradapt.scene import Predictor
+    from terradapt.predictors.mapper import Mapper
 
 __all__ = ["__version__", "build", "load"]
 
@@ -47,11 +47,13 @@ def build(
     return models.build(config.model, classes)
 
 
-def load(path: str | Path, **options: Any) -> Predictor:
+def load(path: str | Path, **options: Any) -> Mapper:
     """Open a checkpoint, an exported model or ``hf://owner/name``.
 
-    See :func:`terradapt.predictors.load`.
+    ``load(path).predict(scene)`` maps a scene: see :class:`terradapt.predictors.mapper.Mapper`;
+    for the options, :func:`terradapt.predictors.load`.
     """
     from terradapt import predictors
+    from terradapt.predictors.mapper import Mapper
 
-    return predictors.load(path, **options)
+    return Mapper(predictors.load(path, **options), Path(str(path)).name)

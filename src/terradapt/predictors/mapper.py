@@ -1,0 +1,77 @@
+"""Mapper: an opened model that takes whole scenes, from Python."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+from terradapt.raster import open_scene
+from terradapt.scene import PredictOptions, Predictor, predict_blocks, predict_scene
+
+Scene = str | Path | Sequence[Path]
+
+
+class Mapper:
+    """An opened model: maps scenes, and is a :class:`Predictor` of pixels itself.
+
+    Args:
+        predictor: What runs the model.
+        name: Model's name, for the statistics and for resuming.
+    """
+
+    def __init__(self, predictor: Predictor, name: str = "") -> None:
+        self.predictor, self.name = predictor, name
+        self.classes, self.spec = predictor.classes, predictor.spec
+        self.window, self.multiple = predictor.window, predictor.multiple
+
+    @overload
+    def predict(self, scene: NDArray[np.uint8]) -> Any: ...
+    @overload
+    def predict(self, scene: Scene, out: None = None, **options: Any) -> NDArray[np.uint8]: ...
+    @overload
+    def predict(self, scene: Scene, out: str | Path, **options: Any) -> dict[str, Any]: ...
+    def predict(
+        self, scene: NDArray[np.uint8] | Scene, out: str | Path | None = None, **options: Any
+    ) -> Any:
+        """Map a scene.
+
+        Args:
+            scene: A raster, a folder of them, or files that make one mosaic; or pixels
+                (B, C, H, W) uint8 of windows.
+            out: The class raster to write, with its style and statistics beside it; None keeps
+                the result in memory.
+            options: Fields of :class:`PredictOptions`.
+
+        Returns:
+            With ``out``, the statistics as in its JSON file; else class ids (H, W) uint8, 255
+            without data. For pixels, softmax scores (B, K, H, W).
+
+        Raises:
+            SceneError: The scene cannot be read.
+            ConfigError: Options that do not fit.
+            OutputError: The result cannot be written.
+        """
+        if isinstance(scene, np.ndarray):
+            return self.predictor.predict(scene)
+        chosen = PredictOptions(**options)
+        if out is not None:
+            return predict_scene(self.predictor, scene, Path(out), chosen, model=self.name)
+        source = open_scene(
+            scene, self.spec, bands=chosen.bands or None, nodata=chosen.nodata,
+            allow_remote=chosen.allow_remote,
+        )  # fmt: skip
+        with source:
+            blocks = predict_blocks(source, self.predictor, chosen)
+            return np.concatenate([block.classes for block in blocks])
+
+    def asarray(self, array: NDArray[np.float32]) -> Any:
+        """Put an array where the model's scores live."""
+        return self.predictor.asarray(array)
+
+    def numpy(self, array: Any) -> NDArray[Any]:
+        """Bring an array back."""
+        return self.predictor.numpy(array)

@@ -1,0 +1,47 @@
+"""``terradapt.load(path).predict(scene)``: the same map in memory and in a file."""
+
+import numpy as np
+import pytest
+import rasterio
+
+import terradapt
+from export_files import small
+from scene_files import PlainPredictor, noise, write_scene
+from terradapt import checkpoint
+from terradapt.errors import ConfigError
+from terradapt.predictors.mapper import Mapper
+
+
+@pytest.fixture
+def scene(tmp_path):
+    pixels = noise(600, 90)
+    pixels[:, 20:60, 10:50] = 0
+    return write_scene(tmp_path / "scene.tif", pixels, nodata=0)
+
+
+def test_a_map_in_memory_is_that_in_the_file(scene, tmp_path):
+    mapper = Mapper(PlainPredictor(), "plain")
+    figures = mapper.predict(scene, tmp_path / "map.tif", confidence=True)
+    with rasterio.open(tmp_path / "map.tif") as file:
+        np.testing.assert_array_equal(mapper.predict(scene), file.read(1))
+    assert figures["model"] == "plain"
+    assert (tmp_path / "map_confidence.tif").exists()
+    assert (mapper.predict(str(scene))[20:60, 10:50] == 255).all()
+
+
+def test_it_is_a_predictor_of_pixels(scene, tmp_path):
+    plain = PlainPredictor()
+    again = Mapper(Mapper(plain))
+    windows = noise(32, 32)[None]
+    np.testing.assert_array_equal(again.predict(windows), plain.predict(windows))
+    np.testing.assert_array_equal(again.predict(scene), Mapper(plain).predict(scene))
+
+
+def test_a_checkpoint_maps_a_scene(scene, tmp_path):
+    model, meta = small()
+    checkpoint.save(tmp_path / "model.safetensors", model, meta)
+    classes = terradapt.load(tmp_path / "model.safetensors").predict(scene, resolution="native")
+    assert classes.shape == (600, 90)
+    assert set(np.unique(classes)) <= {*range(len(meta.classes)), 255}
+    with pytest.raises(ConfigError):
+        terradapt.load(tmp_path / "model.safetensors").predict(scene, overlap=0.95)
