@@ -72,7 +72,7 @@ def test_progress_counts_every_pixel(land: Dataset) -> None:
 def test_the_order_of_the_classes_does_not_matter(land: Dataset, order: list[int]) -> None:
     # a checkpoint whose ids are permuted, with the same names, gives the same figures
     names = tuple(LAND.names[i] for i in order)
-    predictor = GreyPredictor(ClassMap(names))
+    predictor = GreyPredictor(ClassMap(names), resolution=0.5)
     predictor.table = np.array([order.index(i) for i in range(3)] + [0] * 253)[
         np.minimum(predictor.table, 3)
     ]

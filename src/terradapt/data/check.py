@@ -126,6 +126,8 @@ def _readable(report: CheckReport, config: DataConfig, track: Track) -> Dataset 
         dataset = load_index(root)
         good = _inspect(report, [(i.id, i.image, i.label) for i in dataset.items], track)
         items = tuple(i for i in dataset.items if i.id in good)
+        for fact, item in zip(report.facts, dataset.items, strict=True):
+            fact.resolution = fact.resolution or item.resolution
         return replace(dataset, items=items) if items else None
     layout = find_layout(root)
     report.problems += [Problem.of(e, root) for e in layout.unmatched]

@@ -10,14 +10,15 @@ from typing import Any
 from pydantic import ValidationError
 
 from terradapt.config import DataConfig
-from terradapt.data.dataset import Dataset
+from terradapt.data.dataset import Dataset, Item
 from terradapt.data.folder import open_folder
 from terradapt.data.new_splits import with_splits
 from terradapt.data.splits import SPLITS_NAME, read_splits, write_splits
 from terradapt.data.tracking import Track, silent
 from terradapt.errors import DataError
 
-OPTIONS = ("val_fraction", "test_fraction", "split_seed", "class_column", "line_width", "name")
+OPTIONS = ("val_fraction", "test_fraction", "split_seed", "class_column", "line_width")
+OWN = ("name", "resolution")  # that are no part of a run's config
 
 
 def prepare(source: Path, out: Path, options: Mapping[str, Any], track: Track = silent) -> Dataset:
@@ -27,7 +28,7 @@ def prepare(source: Path, out: Path, options: Mapping[str, Any], track: Track = 
         source: The folder: ``images/`` with ``labels/`` or ``masks/``, or a vector label file.
         out: Where ``dataset.json`` and ``splits.json`` go.
         options: ``val_fraction``, ``test_fraction``, ``split_seed``, ``class_column``,
-            ``line_width`` (m), ``name``.
+            ``line_width`` (m), ``name``, ``resolution`` (m/px of images that do not say it).
         track: Progress.
 
     Raises:
@@ -38,7 +39,9 @@ def prepare(source: Path, out: Path, options: Mapping[str, Any], track: Track = 
         raise DataError(f"{source}: no such folder", "give a folder with images/ and labels/")
     with track(None, "labels", "files") as advance:
         dataset, given = open_folder(source, config, advance)
-    dataset = replace(dataset, root=out, name=str(options.get("name", dataset.name)))
+    items = _measured(dataset.items, options.get("resolution"))
+    name = str(options.get("name", dataset.name))
+    dataset = replace(dataset, root=out, name=name, items=items)
     out.mkdir(parents=True, exist_ok=True)
     dataset.save()
     if out.resolve() != source.resolve() and (source / SPLITS_NAME).is_file():
@@ -53,11 +56,23 @@ def folder_config(options: Mapping[str, Any]) -> DataConfig:
     Raises:
         DataError: An unknown option, or a value of the wrong kind.
     """
-    unknown = sorted(set(options) - set(OPTIONS))
+    known = (*OPTIONS, *OWN)
+    unknown = sorted(set(options) - set(known))
     if unknown:
-        raise DataError(f"no option '{unknown[0]}' for a folder", f"options: {', '.join(OPTIONS)}")
+        raise DataError(f"no option '{unknown[0]}' for a folder", f"options: {', '.join(known)}")
     try:
-        return DataConfig.model_validate({k: v for k, v in options.items() if k != "name"})
+        return DataConfig.model_validate({k: v for k, v in options.items() if k in OPTIONS})
     except ValidationError as error:
         first = error.errors()[0]
         raise DataError(f"option {first['loc'][0]}: {first['msg']}", "correct its value") from error
+
+
+def _measured(items: tuple[Item, ...], resolution: Any) -> tuple[Item, ...]:
+    """Items with a stated resolution where their files have none."""
+    if resolution is None:
+        return items
+    if isinstance(resolution, bool) or not isinstance(resolution, int | float) or resolution <= 0:
+        raise DataError(
+            f"option resolution: {resolution} is no length", "give metres per pixel above 0"
+        )
+    return tuple(replace(i, resolution=i.resolution or float(resolution)) for i in items)

@@ -38,6 +38,7 @@ class ItemReader:
         window: The window of the whole image.
         crs: CRS of the image, or None.
         transform: Pixel to CRS.
+        resolution: Metres per pixel, of the file or else as the dataset states; None if unknown.
 
     Raises:
         DataError: Image and label differ in size, CRS or place.
@@ -158,7 +159,7 @@ class ItemReader:
         self._files.append(first)
         self.window = Window(0, 0, first.height, first.width)
         self.crs, self.transform = first.crs, first.transform
-        self.resolution = first.resolution
+        self.resolution = first.resolution or self.item.resolution
         if spec is not None:
             own = [i for i, b in enumerate(spec.bands) if b <= first.count or not self.item.extra]
             self._files[0] = SceneReader(self.item.image, _part(spec, own, spec.bands, None))

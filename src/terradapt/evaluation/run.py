@@ -19,6 +19,7 @@ from terradapt.evaluation.networks import LEGEND, NetworkScorer, draw_plate
 from terradapt.evaluation.options import Protocol
 from terradapt.evaluation.places import Place, choose_places, image_places
 from terradapt.evaluation.predicting import Road, score_item
+from terradapt.evaluation.resolution import check_resolution, resolution_notes
 from terradapt.evaluation.scoring import Scorer
 from terradapt.grid import Window
 from terradapt.report import Picture, Plate, Report
@@ -27,7 +28,6 @@ from terradapt.scene import Predictor
 PICTURES = 6
 PICTURE_SIDE = 512  # px
 _REST = {"background", "other", "rest", "none"}  # names of what is not the road
-_OFF = 0.1  # resolutions differing by more than this share are told
 
 
 def evaluate(
@@ -64,12 +64,14 @@ def evaluate(
         DataError: No such split, an image without a label, a label that does not fit its image or
             holds unknown values, or no common class.
         SceneError: An image cannot be read or does not fit the model.
+        ConfigError: A resolution is asked for, and no image says its own.
     """
     protocol, origin = protocol or Protocol(), origin or Origin("")
     full, dataset = dataset, _counted(dataset, split, protocol)
     items = dataset.split(split)
     joined = join_classes(dataset.classes, predictor.classes, protocol.match)
     road = _road(joined, predictor.classes, protocol.road)
+    check_resolution(items, protocol)
     _check_items(dataset, items, predictor)
     scorer = Scorer(joined.classes, protocol, road.joined if road else None)
     networks = _networks(protocol, road)
@@ -219,35 +221,21 @@ def _notes(
             f"Neither labelled nor predicted here, and so left out of the means: "
             f"{', '.join(absent)}."
         )
-    if origin.trained_on and origin.trained_on != dataset.name:
+    cross = bool(origin.trained_on) and origin.trained_on != dataset.name
+    if cross:
         notes.append(f"Cross-data: trained on {origin.trained_on}, evaluated on {dataset.name}.")
     if protocol.geoseg_compat:
         notes.append(
             "geoseg_compat: padding is counted as class 0. These figures are too high; "
             "use them only to compare with tools that do the same."
         )
-    notes += _resolution_note(items, predictor, protocol)
+    notes += resolution_notes(items, predictor, protocol, cross=cross)
     if scorer.unmeasured:
         notes.append(
             f"{len(scorer.unmeasured)} of {len(items)} images have no resolution, and so no "
             "boundary F1."
         )
     return notes
-
-
-def _resolution_note(items: Sequence[Item], predictor: Predictor, protocol: Protocol) -> list[str]:
-    trained, known = predictor.spec.resolution, [i.resolution for i in items if i.resolution]
-    here = float(np.median(known)) if known else None
-    if not trained or not here or abs(here / trained - 1) <= _OFF:
-        return []
-    done = {
-        "auto": "windows were resampled to the latter (--resolution native does not)",
-        "native": "nothing was resampled (--resolution auto does)",
-    }
-    what = done.get(str(protocol.resolution), f"windows were resampled to {protocol.resolution}")
-    return [
-        f"The images have {here:.3g} m/px, the checkpoint was trained at {trained:.3g}: {what}."
-    ]
 
 
 def _pictures(
