@@ -232,7 +232,8 @@ def main() -> None:
 
 def run(args: argparse.Namespace) -> None:
     tested = args.test or args.data
-    name = f"compact_{tested.resolve().name}_{os.cpu_count()}cpu_{date.today()}"
+    what = f"compact_{tested.resolve().name}_{args.start}{args.width}"
+    name = f"{what}_{os.cpu_count()}cpu_{date.today()}"
     path = args.output / f"{name}.json"
     held = json.loads(path.read_text()) if path.exists() else {"rows": []}
     rows: list[Row] = held["rows"]

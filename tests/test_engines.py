@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,28 @@ def test_the_rate_counts_windows_not_batches() -> None:
     one = engines.rate(Slow(0.05), batch=1, seconds=0.1)
     four = engines.rate(Slow(0.05), batch=4, seconds=0.1)
     assert 3 < four / one < 5
+
+
+def test_the_rate_is_that_of_all_streams_at_once() -> None:
+    many = Slow(0.05)
+    many.streams = 3  # type: ignore[attr-defined]
+    told: list[int] = []
+    many.share = told.append  # type: ignore[attr-defined]
+    alone, together = engines.rate(Slow(0.05), seconds=0.2), engines.rate(many, seconds=0.2)
+    assert 2 < together / alone < 4
+    assert told == [3, 3, 3, 1]
+
+
+def test_views_may_be_predicted_in_streams(tmp_path: Path) -> None:
+    inner = engines.open_engine(write_tiny(tmp_path / "m.onnx"), "onnxruntime")
+    inner.streams = 3  # type: ignore[attr-defined]
+    predictor = TtaPredictor(inner)
+    images = [noise(64, 64, seed=i)[None] for i in range(9)]
+    with ThreadPoolExecutor(3, initializer=lambda: inner.share(3)) as pool:  # type: ignore[attr-defined]
+        found = list(pool.map(predictor.predict, images))
+    inner.share(1)  # type: ignore[attr-defined]
+    for image, scores in zip(images, found, strict=True):
+        np.testing.assert_allclose(scores, predictor.predict(image), atol=1e-6)
 
 
 def test_auto_opens_one_of_the_installed(tmp_path: Path) -> None:

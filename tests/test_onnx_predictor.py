@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from onnx_files import CLASSES, SPEC, WEIGHTS, tiny_proto, values, with_external
 from scene_files import noise, write_scene
 from terradapt.errors import CheckpointError, SceneError
 from terradapt.predictors import load
+from terradapt.predictors import onnx as onnx_predictor
 from terradapt.predictors.onnx import OnnxPredictor
 from terradapt.predictors.onnx_file import KEY, scan
 
@@ -48,6 +50,40 @@ def test_a_second_call_leaves_the_first_result(tmp_path: Path, engine: str) -> N
     kept = first.copy()
     predictor.predict(noise(64, 64, seed=2)[None])
     np.testing.assert_array_equal(first, kept)
+
+
+def test_streams_share_the_cores(tmp_path: Path) -> None:
+    predictor = OnnxPredictor(write_tiny(tmp_path / "m.onnx"), threads=4)
+    assert predictor.streams == 4
+    (tmp_path / "m.onnx").unlink()  # a checkpoint's exported file does not stay
+    images = [noise(64, 64, seed=i)[None] for i in range(12)]
+    with ThreadPoolExecutor(3, initializer=lambda: predictor.share(3)) as pool:
+        scores = list(pool.map(predictor.predict, images))
+    for image, found in zip(images, scores, strict=True):
+        np.testing.assert_allclose(found, reference(image), atol=1e-5)
+    assert threads(predictor) == 1
+    predictor.share(2)
+    predictor.share(3)
+    predictor.predict(images[0])
+    assert threads(predictor) == 1
+    predictor.share(1)
+    predictor.predict(images[0])
+    assert threads(predictor) == 4
+
+
+def test_a_large_model_is_held_once_and_has_one_stream(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(onnx_predictor, "LARGEST_COPY", 10)
+    predictor = OnnxPredictor(write_tiny(tmp_path / "m.onnx"), threads=2)
+    predictor.share(2)
+    predictor.predict(noise(64, 64)[None])
+    assert (predictor.streams, threads(predictor)) == (1, 2)
+
+
+def threads(predictor: OnnxPredictor) -> int:
+    count: int = predictor._session.get_session_options().intra_op_num_threads
+    return count
 
 
 @pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])

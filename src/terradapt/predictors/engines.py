@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from terradapt.errors import ConfigError, MissingExtraError
+from terradapt.scene.predictor import most_streams, told
 
 if TYPE_CHECKING:
     from terradapt.scene import Predictor
@@ -122,7 +124,9 @@ def fastest(candidates: Makers, *, seconds: float = 1.0) -> tuple[Predictor, dic
 def rate(
     predictor: Predictor, *, window: int | None = None, batch: int = 1, seconds: float = 1.0
 ) -> float:
-    """Return windows per second: the median run within the time, after one that warms up.
+    """Return windows per second as scenes are predicted: in the predictor's streams.
+
+    The median round within the time counts, after one that warms up.
 
     Args:
         predictor: What to measure, normalisation and softmax included.
@@ -133,13 +137,21 @@ def rate(
     side = window or predictor.window
     shape = (batch, len(predictor.spec.bands), side, side)
     images = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
-    predictor.numpy(predictor.predict(images))
-    times: list[float] = []
-    while len(times) < 2 or sum(times) < seconds:
-        start = time.perf_counter()
+    streams = most_streams(predictor, side, batch)
+    share = told(predictor, "share", lambda count: None)
+
+    def call(_: int) -> None:
         predictor.numpy(predictor.predict(images))
-        times.append(time.perf_counter() - start)
-    return batch / float(np.median(times))
+
+    times: list[float] = []
+    with ThreadPoolExecutor(streams, "rate", lambda: share(streams)) as pool:
+        list(pool.map(call, range(streams)))
+        while len(times) < 2 or sum(times) < seconds:
+            start = time.perf_counter()
+            list(pool.map(call, range(streams)))
+            times.append(time.perf_counter() - start)
+    share(1)
+    return streams * batch / float(np.median(times))
 
 
 def describe(rates: Mapping[str, float]) -> str:

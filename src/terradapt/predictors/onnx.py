@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ from terradapt.predictors.onnx_file import REWRITE, OnnxInfo, read_onnx
 from terradapt.predictors.threads import cpu_threads
 
 RANK = 4
+LARGEST_COPY = 1 << 28
+"""Bytes of a model that is kept in memory to be opened again."""
 OUT_OF_MEMORY = ("Failed to allocate memory", "bad_alloc", "out of memory")
 
 
@@ -37,6 +40,9 @@ class OnnxPredictor:
         threads: Threads of one operator; None takes the physical cores at hand.
         providers: ONNX Runtime's execution providers, best first.
 
+    Attributes:
+        streams: Calls of :meth:`predict` that pay at once; on a CPU a core each.
+
     Raises:
         CheckpointError: No such model: see :func:`terradapt.predictors.onnx_file.read_onnx`; or a
             graph whose input and output do not fit what its metadata says.
@@ -52,16 +58,16 @@ class OnnxPredictor:
         providers: tuple[str, ...] = ("CPUExecutionProvider",),
     ) -> None:
         self.path = Path(path)
-        data, self.info = read_onnx(self.path)
+        self._data, self.info = read_onnx(self.path)
         self.classes, self.spec = self.info.classes, self.info.spec
         self.window, self.multiple = self.info.window, self.info.multiple
-        try:
-            self._session = ort.InferenceSession(data, session_options(threads), list(providers))
-        except Exception as error:  # ORT's exceptions share no public base
-            reason = str(error).splitlines()[0]
-            raise CheckpointError(
-                f"{self.path}: ONNX Runtime cannot load it ({reason})", REWRITE
-            ) from error
+        self._providers = list(providers)
+        self._threads = self._held = self._wanted = threads or cpu_threads()
+        self._lock = threading.Lock()
+        self._session = self._open(self._threads)
+        self.streams = self._threads
+        if providers[0] != "CPUExecutionProvider" or len(self._data) > LARGEST_COPY:
+            self.streams, self._data = 1, b""
         self._input, self.size = check_borders(
             [(i.name, i.type, i.shape) for i in self._session.get_inputs()],
             [(o.name, o.type, o.shape) for o in self._session.get_outputs()],
@@ -77,12 +83,17 @@ class OnnxPredictor:
             MemoryError: The batch does not fit into memory.
         """
         check_images(images, self.info, self.size, self.path)
-        x = normalize(images, self.spec)
+        x, session = normalize(images, self.spec), self._opened()
         try:
-            (scores,) = self._session.run(None, {self._input: x})
+            (scores,) = session.run(None, {self._input: x})
         except Exception as error:  # as above
             raise run_failure(error, self.path) from error
         return check_scores(scores, images, self.info, self.path)
+
+    def share(self, count: int) -> None:
+        """Give each call its part of the cores from the next one on, as one of ``count``."""
+        if self.streams > 1:
+            self._wanted = max(1, self._threads // count)
 
     def asarray(self, array: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return the array: scores live in main memory."""
@@ -91,6 +102,23 @@ class OnnxPredictor:
     def numpy(self, array: NDArray[Any]) -> NDArray[Any]:
         """Return the array."""
         return array
+
+    def _opened(self) -> ort.InferenceSession:
+        """Return the session; one with other threads takes its place when they are wanted."""
+        with self._lock:
+            if self._held != self._wanted:
+                self._session = self._open(self._wanted)
+                self._held = self._wanted
+            return self._session
+
+    def _open(self, threads: int) -> ort.InferenceSession:
+        try:
+            return ort.InferenceSession(self._data, session_options(threads), self._providers)
+        except Exception as error:  # ORT's exceptions share no public base
+            reason = str(error).splitlines()[0]
+            raise CheckpointError(
+                f"{self.path}: ONNX Runtime cannot load it ({reason})", REWRITE
+            ) from error
 
 
 def check_borders(

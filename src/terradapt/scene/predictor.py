@@ -84,6 +84,10 @@ def default_batch(predictor: Predictor, window: int) -> int:
 
 def streams_for(predictor: Predictor, grid: Grid, batch: int) -> int:
     """Return how many batches the model works on at once: as many as memory and windows allow."""
-    fit = _HOST_PIXELS // (batch * grid.window**2)
-    wanted = int(told(predictor, "streams", 1))
-    return max(1, min(wanted, _MOST_STREAMS, fit, len(grid) // batch))
+    return max(1, min(most_streams(predictor, grid.window, batch), len(grid) // batch))
+
+
+def most_streams(predictor: Predictor, window: int, batch: int) -> int:
+    """Return how many batches of windows of a side (px) a large scene is predicted with at once."""
+    fit = _HOST_PIXELS // (batch * window**2)
+    return max(1, min(int(told(predictor, "streams", 1)), _MOST_STREAMS, fit))
