@@ -17,14 +17,14 @@ def row(backbone: str, **changes: Any) -> Row:
     values: dict[str, Any] = {
         "backbone": backbone, "engine": "torch", "parameters": 6.678, "reduction": None,
         "gmacs": 56.36, "size_mib": 25.6, "rate": 30.0, "best_rate": 31.0, "best_batch": 4,
-        "latency_ms": 40.0, "memory_mib": None, "joules": None, "of_limit": 1.2,
+        "latency_ms": 40.0, "memory_mib": None, "joules": None, "of_limit": 1.2, "gflops": 100.0,
     }  # fmt: skip
     return Row(**(values | changes))
 
 
 def result(*rows: Row) -> dict[str, Any]:
     return {
-        "hardware": "2 cores", "threads": 2, "matmul_flops": 1e11,
+        "hardware": "2 cores", "threads": 2,
         "options": {"batch": 8, "size": 512}, "rows": [vars(r) for r in rows],
     }  # fmt: skip
 
@@ -71,6 +71,18 @@ def test_the_timing_counts_its_runs() -> None:
     assert 0 <= timing.best <= timing.median
 
 
+def test_slow_calls_need_no_warming() -> None:
+    calls = []
+    assert meters.timed(lambda: calls.append(1), 0.0, 1, warm=False).runs == 1
+    assert len(calls) == 1
+
+
+def test_rates_of_several_runs_are_told() -> None:
+    two = result(row("resnet18", gflops=90.4), row("resnet50", gflops=120.0))
+    assert "ran at 90 to 120 GFLOP/s" in present.to_markdown(two)
+    assert "ran at 100 GFLOP/s" in present.to_markdown(result(row("resnet18")))
+
+
 def test_memory_that_a_call_takes_is_seen() -> None:
     """In a process of its own: a full one may serve the block from pages that it holds."""
     code = (
@@ -97,6 +109,22 @@ def test_the_bench_through_the_command_line(terradapt: Any, tmp_path: Path) -> N
     assert all(r["rate"] > 0 and r["latency_ms"] > 0 for r in rows)
     assert rows[0]["parameters"] == pytest.approx(5.472, abs=5e-4)
     assert (tmp_path / "bench.png").read_bytes().startswith(b"\x89PNG")
+    again = (
+        "bench", "-o", tmp_path, "--engine", "torch", "--batch", 2, "--seconds", 0,
+        "--backbone", "mobilenetv3_small_100", "--backbone", "resnet18", "--resume",
+    )  # fmt: skip
+    outcome = terradapt(*again, "--size", 64)
+    assert outcome.status == 0, outcome.err
+    more = json.loads((tmp_path / "bench.json").read_text())["rows"]
+    assert [(r["backbone"], r["engine"]) for r in more] == [
+        ("mobilenetv3_small_100", "onnxruntime"),
+        ("mobilenetv3_small_100", "torch"),
+        ("resnet18", "torch"),
+    ]
+    assert more[:2] == rows
+    assert terradapt(*again, "--size", 96).is_user_error("bench.json", "size 64")
+    (tmp_path / "bench.json").write_text("[1]")
+    assert terradapt(*again, "--size", 64).is_user_error("bench.json")
 
 
 @pytest.mark.parametrize(

@@ -32,9 +32,12 @@ class Timing:
     joules: float | None
 
 
-def timed(call: Callable[[], Any], seconds: float, at_least: int = 2) -> Timing:
+def timed(
+    call: Callable[[], Any], seconds: float, at_least: int = 2, *, warm: bool = True
+) -> Timing:
     """Run a call once to warm up, then for a time."""
-    call()
+    if warm:
+        call()
     times: list[float] = []
     before = energy()
     while len(times) < at_least or sum(times) < seconds:

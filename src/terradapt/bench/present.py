@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from terradapt.bench.run import BACKBONES, TEACHER
-from terradapt.errors import MissingExtraError
+from terradapt.bench.run import BACKBONES, TEACHER, Row
+from terradapt.errors import ConfigError, MissingExtraError
 from terradapt.report.printed import Row as PrintedRow
 from terradapt.report.printed import load_tables
 
@@ -46,6 +46,24 @@ def write(folder: Path, result: Mapping[str, Any], accuracy: Mapping[str, float]
     return [*texts, draw(plot, result, accuracy)]
 
 
+def read(folder: Path) -> tuple[list[Row], dict[str, Any]]:
+    """Return rows and options of an earlier ``bench.json``; none where there is no such file.
+
+    Raises:
+        ConfigError: The file is damaged or of another version.
+    """
+    path = folder / "bench.json"
+    if not path.is_file():
+        return [], {}
+    try:
+        values = json.loads(path.read_text("utf-8"))
+        return [Row(**row) for row in values["rows"]], values["options"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ConfigError(
+            f"{path}: no results of terradapt bench ({error})", "give another folder"
+        ) from error
+
+
 def to_markdown(result: Mapping[str, Any]) -> str:
     """Return the rows as a table, the ratios beside the paper's, and what the columns mean."""
     options = result["options"]
@@ -54,7 +72,7 @@ def to_markdown(result: Mapping[str, Any]) -> str:
         "# Efficiency on this machine",
         "",
         f"{result['hardware']}; {result['threads']} threads. A product of 2048 x 2048 matrices in "
-        f"float32 ran at {result['matmul_flops'] / 1e9:.0f} GFLOP/s in the same run. "
+        f"float32 ran at {_range([row['gflops'] for row in result['rows']])} GFLOP/s. "
         "Random weights: speed does not depend on them.",
         "",
         "| " + " | ".join(TITLES) + " |",
@@ -63,12 +81,17 @@ def to_markdown(result: Mapping[str, Any]) -> str:
         "",
         f"img/s, GMACs and x limit are for a batch of {shape}; normalisation and softmax are "
         "inside. GMACs and Params are thop's. x limit is the batch's time over that of its "
-        "multiply-adds at the rate of the matrix product. Latency is for a batch of one. Peak "
-        "memory is what opening and a batch of one added to the process.",
+        "multiply-adds at the rate of the matrix product in the same run. Latency is "
+        "for a batch of one. Peak memory is what opening and a batch of one added to the process.",
         "",
         *ratios(result["rows"]),
     ]
     return "\n".join(lines) + "\n"
+
+
+def _range(values: Sequence[float]) -> str:
+    low, high = f"{min(values):.0f}", f"{max(values):.0f}"
+    return low if low == high else f"{low} to {high}"
 
 
 def ratios(rows: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -93,6 +93,7 @@ class Row:
         memory_mib: Resident memory that opening and a batch of one take at their peak.
         joules: Energy of an image.
         of_limit: Time of the batch over that of its arithmetic at the matrix product's rate.
+        gflops: That rate, GFLOP/s of a float32 product in the same run.
     """
 
     backbone: str
@@ -108,36 +109,49 @@ class Row:
     memory_mib: float | None
     joules: float | None
     of_limit: float
+    gflops: float
 
 
-def bench(options: Options, advance: Callable[[int], None] = lambda n: None) -> dict[str, Any]:
+def bench(
+    options: Options,
+    advance: Callable[[int], None] = lambda n: None,
+    held: Sequence[Row] = (),
+) -> dict[str, Any]:
     """Measure all backbones on all engines that are installed here.
 
     Args:
         options: What is measured.
         advance: Called with 1 for each row.
+        held: Rows of an earlier run; they stand in the result and are not measured again.
 
     Returns:
-        ``hardware``, ``threads``, ``matmul_flops``, ``options`` and ``rows``.
+        ``hardware``, ``gpus``, ``threads``, ``options`` and ``rows``.
 
     Raises:
         ConfigError: No such backbone or engine.
     """
     used = usable(options)
     limit = multiply_rate()
-    rows: list[Row] = []
+    rows = list(held)
     for backbone in options.backbones:
-        for row in measure_backbone(backbone, replace(options, engines=used), limit):
+        done = {row.engine for row in held if row.backbone == backbone}
+        left = replace(options, engines=tuple(e for e in used if e not in done))
+        for row in measure_backbone(backbone, left, limit) if left.engines else ():
             rows.append(row)
             advance(1)
     return {
         "hardware": hardware(),
         "gpus": gpus(),
         "threads": cpu_threads(),
-        "matmul_flops": limit,
         "options": asdict(options),
-        "rows": [asdict(row) for row in with_reduction(rows)],
+        "rows": [asdict(row) for row in with_reduction(in_order(rows))],
     }
+
+
+def in_order(rows: Sequence[Row]) -> list[Row]:
+    """Return rows in the order of Table 4, other backbones behind; engines stay in theirs."""
+    names = [*BACKBONES, *(row.backbone for row in rows)]
+    return sorted(rows, key=lambda row: names.index(row.backbone))
 
 
 def usable(options: Options) -> tuple[str, ...]:
@@ -161,13 +175,12 @@ def measure_backbone(backbone: str, options: Options, limit: float) -> Iterator[
     model, meta = random_model(backbone, options.size)
     complexity = measure(model, options.batch, options.size)
     size_mib = sum(t.numel() * t.element_size() for t in model.state_dict().values()) / MIB
-    work = 2 * complexity.macs / limit
     with TemporaryDirectory() as folder:
         file = Path(folder) / "model.onnx"
         if any(name not in TORCH_ENGINES for name in options.engines):
             export_model(model, meta, file, window=options.size)
         for engine in options.engines:
-            yield _row(engine, (model, meta, file), options, work, {
+            yield _row(engine, (model, meta, file), options, limit, {
                 "backbone": backbone,
                 "parameters": complexity.thop_parameters / 1e6,
                 "gmacs": complexity.macs / 1e9,
@@ -201,7 +214,7 @@ def _row(
     engine: str,
     source: tuple[SegmentationModel, Meta, Path],
     options: Options,
-    work: float,
+    limit: float,
     facts: dict[str, Any],
 ) -> Row:
     peaks = reset_peak()
@@ -209,14 +222,16 @@ def _row(
     predictor = _open(engine, source, options)
     latency = timed(_call(predictor, 1, options.size), options.seconds)
     peak = resident("VmHWM")
-    rates = {options.batch: timed(_call(predictor, options.batch, options.size), options.seconds)}
     slow = latency.median > options.seconds  # one image takes longer than the time for a figure
+    whole = _call(predictor, options.batch, options.size)
+    rates = {options.batch: timed(whole, options.seconds, 1 if slow else 2, warm=not slow)}
     for batch in () if slow else BATCHES:
         if batch not in rates:
             rates[batch] = timed(_call(predictor, batch, options.size), options.seconds / 2)
     per_second = {b: b / t.median for b, t in rates.items()} | {1: 1 / latency.median}
     best = max(per_second, key=lambda b: per_second[b])
     joules = rates[options.batch].joules
+    work = 2 * facts["gmacs"] * 1e9 / limit
     return Row(
         engine=engine,
         reduction=None,
@@ -227,6 +242,7 @@ def _row(
         memory_mib=peak - before if peaks and peak is not None and before is not None else None,
         joules=None if joules is None else joules / options.batch,
         of_limit=rates[options.batch].median / work,
+        gflops=limit / 1e9,
         **facts,
     )
 

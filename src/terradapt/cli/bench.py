@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from terradapt.bench import Options, Row
 
 
 def register(app: typer.Typer) -> None:
@@ -27,6 +30,9 @@ def bench(
     batch: Annotated[int, typer.Option(min=1, help="Images at a time.")] = 8,
     seconds: Annotated[float, typer.Option(min=0.0, help="Time for each figure, s.")] = 2.0,
     device: Annotated[str | None, typer.Option(help="Torch device, for example cuda:0.")] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Keep the rows that OUTPUT/bench.json has.")
+    ] = False,
     accuracy: Annotated[
         list[str] | None,
         typer.Option(metavar="BACKBONE=REPORT.json", help="Measured mIoU for the plot."),
@@ -51,12 +57,27 @@ def bench(
         tuple(backbone or standard.backbones), tuple(engine or standard.engines), size, batch,
         seconds, device,
     )  # fmt: skip
+    held = _held(output, options) if resume else []
     total = len(options.backbones) * len(options.engines)
     with progress(total, "bench", "row") as advance:
-        result = measure(options, advance)
+        result = measure(options, advance, held)
     written = write(output, result, known)
     typer.echo(to_markdown(result), nl=False)
     typer.echo("\n" + "\n".join(map(str, written)))
+
+
+def _held(folder: Path, options: Options) -> list[Row]:
+    from terradapt.bench.present import read
+    from terradapt.errors import ConfigError
+
+    rows, earlier = read(folder)
+    for name in ("size", "batch", "device"):
+        if rows and earlier.get(name) != getattr(options, name):
+            raise ConfigError(
+                f"{folder / 'bench.json'}: was measured with {name} {earlier.get(name)}",
+                f"give --{name} {earlier.get(name)}, or another folder",
+            )
+    return rows
 
 
 def _accuracy(pairs: list[str]) -> dict[str, float]:
