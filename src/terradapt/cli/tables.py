@@ -20,6 +20,10 @@ def tables(
     runs: Annotated[
         list[Path] | None, typer.Option("--runs", help="Folder with runs or reports; repeatable.")
     ] = None,
+    bench: Annotated[
+        Path | None,
+        typer.Option("--bench", help="Result of terradapt bench; else the newest below --runs."),
+    ] = None,
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="Write FILE.md and FILE.csv.")
     ] = None,
@@ -28,17 +32,27 @@ def tables(
     """The result of `terradapt tables` is every table of both papers, with our figures.
 
     Each cell has the printed value, and ours where a report below --runs is of that model on that
-    data, or what it needs. Parameters and MACs are counted, never quoted.
+    data, or what it needs. Parameters and MACs are counted, never quoted; speeds are those that
+    `terradapt bench` measured, with their ratio to the teacher's beside the paper's.
     """
     from terradapt.cli._require import require
     from terradapt.report.output import check_output, write_together
 
     require("terradapt tables", "train", "torch", "timm")
-    from terradapt.tables import fill, find_reports, to_csv, to_markdown
+    from terradapt.tables import (
+        fill,
+        find_reports,
+        find_speeds,
+        read_speeds,
+        to_csv,
+        to_markdown,
+    )
 
     if output is not None:
         check_output(output)
-    filled = fill(only or (), find_reports(runs or ()))
+    reports = find_reports(runs or ())
+    speeds = read_speeds(bench) if bench else find_speeds(runs or ())
+    filled = fill(only or (), reports, speeds=speeds)
     if output is None:
         typer.echo(to_csv(filled) if as_csv else to_markdown(filled), nl=False)
         return

@@ -1,0 +1,182 @@
+"""Fill the papers' printed tables with figures of reports, counts and measured speeds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from terradapt.errors import ConfigError, DataError
+from terradapt.report import read_report
+from terradapt.report.printed import DATA, PrintedTable, Row, load_tables
+from terradapt.tables.speeds import Speeds
+from terradapt.tables.variants import TEACHER, Variant, arafnet_variant, count_variant, variant_of
+
+ABSENT = "not in terradapt"
+SPEED = "needs terradapt bench"
+FPS = "complexity.fps"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One number of a table.
+
+    Attributes:
+        printed: The paper's, or None where it prints a dash.
+        ours: Ours in the paper's unit, or None.
+        why: Where ours comes from, or what it needs.
+        slip: A known error of the paper here, or "".
+        printed_ratio: Of a speed: the printed one over the teacher's, or None.
+        ours_ratio: Of a speed: ours over the teacher's, or None.
+    """
+
+    printed: float | None
+    ours: float | None
+    why: str
+    slip: str = ""
+    printed_ratio: float | None = None
+    ours_ratio: float | None = None
+
+
+@dataclass(frozen=True)
+class FilledTable:
+    """A printed table with our numbers: ``cells[row][column]``, and where speeds come from."""
+
+    table: PrintedTable
+    cells: tuple[tuple[Cell, ...], ...]
+    speeds: Speeds | None = None
+
+
+Count = Callable[[Variant, str], float | None]
+
+
+def find_reports(folders: Sequence[Path | str]) -> list[tuple[Path, dict[str, Any]]]:
+    """Read every report below some folders, the newest first.
+
+    Raises:
+        DataError: No such folder.
+    """
+    found = []
+    for folder in map(Path, folders):
+        if not folder.is_dir():
+            raise DataError(f"{folder}: no such folder", "give a folder with runs or reports")
+        for path in folder.rglob("*.json"):
+            try:
+                report = read_report(path)
+            except DataError:
+                continue
+            if str(report.get("format", "")).startswith("terradapt-report"):
+                found.append((path, report))
+    return sorted(found, key=lambda f: (-f[0].stat().st_mtime, str(f[0])))
+
+
+def fill(
+    only: Sequence[str] = (),
+    reports: Sequence[tuple[Path, Mapping[str, Any]]] = (),
+    count: Count | None = None,
+    speeds: Speeds | None = None,
+) -> list[FilledTable]:
+    """Fill the papers' tables.
+
+    Args:
+        only: Ids of tables, for example ``arafnet-4``; all when empty.
+        reports: Reports with their paths, the first that fits a row is taken.
+        count: Gives a variant's ``params``, ``gmacs`` or ``size``; counted when missing.
+        speeds: Of ``terradapt bench``.
+
+    Raises:
+        ConfigError: No such table.
+    """
+    tables = load_tables()
+    known = [t.id for t in tables]
+    for name in only:
+        if name not in known:
+            raise ConfigError(f"no table '{name}'", f"use: {', '.join(known)}")
+    return [
+        _filled(t, reports, count or count_variant, speeds)
+        for t in tables
+        if not only or t.id in only
+    ]
+
+
+def _filled(
+    table: PrintedTable,
+    reports: Sequence[tuple[Path, Mapping[str, Any]]],
+    count: Count,
+    speeds: Speeds | None,
+) -> FilledTable:
+    fps = [m for _, m in table.columns if m == FPS]
+    rows = []
+    for row in table.rows:
+        variant = variant_of(table, row)
+        cells = []
+        for _, metric in table.columns:
+            if metric == FPS:
+                cells.append(_speed(table, row, variant, speeds))
+                continue
+            ours, why = _value(table, variant, metric, reports, count)
+            cells.append(Cell(row.values[metric], ours, why, row.slips.get(metric, "")))
+        rows.append(tuple(cells))
+    return FilledTable(table, tuple(rows), speeds if fps else None)
+
+
+def _speed(table: PrintedTable, row: Row, variant: Variant | None, speeds: Speeds | None) -> Cell:
+    printed, slip = row.values[FPS], row.slips.get(FPS, "")
+    teacher = table.rows[0].values[FPS]
+    ratio = printed / teacher if printed and teacher and row is not table.rows[0] else None
+    rate = speeds.rates.get(variant.encoder) if speeds and variant else None
+    if speeds is None or rate is None:
+        return Cell(printed, None, SPEED if variant else ABSENT, slip, ratio)
+    whole = speeds.rates.get(TEACHER)
+    own = rate / whole if whole and variant and variant.encoder != TEACHER else None
+    return Cell(printed, rate, str(speeds.path), slip, ratio, own)
+
+
+def _value(
+    table: PrintedTable,
+    variant: Variant | None,
+    metric: str,
+    reports: Sequence[tuple[Path, Mapping[str, Any]]],
+    count: Count,
+) -> tuple[float | None, str]:
+    if variant is None:
+        return None, ABSENT
+    if metric.startswith("complexity."):
+        return _complexity(table, variant, metric.removeprefix("complexity."), count)
+    metric, _, pair = metric.partition("@")
+    trained, _, tested = pair.partition(">")
+    tested = tested or table.data
+    for path, report in reports:
+        if variant.fits(report.get("model") or {}) and _is_on(report, trained, tested):
+            value = _lookup(report["metrics"], metric)
+            if value is not None:
+                return (value if metric == "mae_x100" else 100 * value), str(path)
+    wanted = dict.fromkeys(DATA[d] for d in (trained, tested) if d)
+    return None, f"needs {' and '.join(wanted)}"
+
+
+def _complexity(
+    table: PrintedTable, variant: Variant, what: str, count: Count
+) -> tuple[float | None, str]:
+    if what == "reduction":
+        teacher = arafnet_variant(table.number, "SAM2")
+        assert teacher is not None
+        own, whole = count(variant, "params"), count(teacher, "params")
+        if variant == teacher or own is None or not whole:
+            return None, "counted"
+        return 100 * (1 - own / whole), "counted"
+    return count(variant, what), "counted"
+
+
+def _is_on(report: Mapping[str, Any], trained: str, tested: str) -> bool:
+    data = report.get("data") or {}
+    name, origin = str(data.get("name", "")), str(data.get("trained_on", ""))
+    return tested in name.casefold() and trained in origin.casefold()
+
+
+def _lookup(metrics: Mapping[str, Any], dotted: str) -> float | None:
+    value: Any = metrics
+    for part in dotted.split("."):
+        value = value.get(part) if isinstance(value, Mapping) else None
+    return float(value) if isinstance(value, int | float) else None

@@ -1,0 +1,147 @@
+"""What the rows of the papers' tables are in terradapt, and their counts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any
+
+from terradapt import complexity
+from terradapt.config import EncoderConfig, ModelConfig
+from terradapt.errors import ConfigError
+from terradapt.models import MODELS, parse_options
+from terradapt.models.arafnet import ABLATIONS
+from terradapt.report.printed import PrintedTable, Row
+
+TRUNKS = {
+    "Tiny": "sam2_hiera_tiny",
+    "Small": "sam2_hiera_small",
+    "Base+": "sam2_hiera_base_plus",
+    "Large": "sam2_hiera_large",
+}
+STUDENTS = {
+    "Efficientnet_b0 (Selected)": "efficientnet_b0",
+    "Efficientnet_b1": "efficientnet_b1",
+    "Mobilenetv3_large": "mobilenetv3_large_100",
+    "Mobilenetv3_small": "mobilenetv3_small_100",
+    "Resnet18": "resnet18",
+    "Resnet50": "resnet50",
+    "Segformer_b0": "mit_b0",
+    "Segformer_b1": "mit_b1",
+    "Ghostnetv3": "ghostnetv3_100",
+}
+TEACHER = "sam2_hiera_large"
+_TRAINING_ONLY = {"aux"}
+
+
+@dataclass(frozen=True)
+class Variant:
+    """What a row of a paper is in terradapt.
+
+    Attributes:
+        model: Name in the registry.
+        encoder: Its encoder.
+        options: Its options where they are not the defaults.
+        counted: Options of the published code whose counts the paper prints.
+        adapters: Whether the trunk has adapters; None where that says nothing.
+        distilled: Whether it learnt from a teacher; None: either.
+        lossnet: ``none``, ``vgg16`` or ``resnet50``; None: any.
+    """
+
+    model: str
+    encoder: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+    counted: Mapping[str, Any] = field(default_factory=dict)
+    adapters: bool | None = None
+    distilled: bool | None = None
+    lossnet: str | None = None
+
+    def fits(self, model: Mapping[str, Any]) -> bool:
+        """Return whether a report's model is this one."""
+        encoder, objective = model.get("encoder") or {}, model.get("objective") or {}
+        distilled = bool((objective.get("distill") or {}).get("teacher"))
+        lossnet = (objective.get("lossnet") or {}).get("name", "none")
+        return (
+            model.get("name") == self.model
+            and encoder.get("name") == self.encoder
+            and self.adapters in (None, encoder.get("adapters", True))
+            and self.distilled in (None, distilled)
+            and self.lossnet in (None, str(lossnet).casefold())
+            and _options(self.model, model.get("options") or {})
+            in (_options(self.model, self.options), _options(self.model, self.counted))
+        )
+
+
+def variant_of(table: PrintedTable, row: Row) -> Variant | None:
+    """Return what a printed row is in terradapt, None when terradapt has no such model."""
+    name = row.names[0]
+    if table.id.startswith("arafnet"):
+        return arafnet_variant(table.number, name)
+    if name.startswith("SAM2-"):
+        return _sam2ms_ablation(table, row)
+    if name.startswith("SAM2MS"):
+        release = {"drb": "release"}
+        return Variant("sam2ms", TRUNKS["Large"], counted=release, adapters=True)
+    return Variant("sam2-unet", TRUNKS["Large"]) if name.startswith("SAM2UNet") else None
+
+
+@lru_cache(maxsize=64)
+def _counted(model: str, encoder: str, options: tuple[tuple[str, Any], ...]) -> dict[str, float]:
+    roads = MODELS[model].binary
+    row = complexity.row(
+        model,
+        encoder,
+        options=dict(options),
+        **({"classes": 2, "batch": 1, "size": 1024} if roads else {}),
+    )
+    config = ModelConfig(name=model, encoder=EncoderConfig(name=encoder), options={**dict(options)})
+    built = complexity.build_on_meta(config, 2 if roads else 6)
+    held = sum(v.numel() * v.element_size() for v in built.state_dict().values())
+    return {"params": row.thop_parameters / 1e6, "gmacs": row.gmacs, "size": held / 2**20}
+
+
+def count_variant(variant: Variant, what: str) -> float | None:
+    """Count ``params`` (thop, millions), ``gmacs`` or ``size`` (float32 weights, MiB)."""
+    options = tuple(sorted({**variant.options, **variant.counted}.items()))
+    return _counted(variant.model, variant.encoder, options).get(what)
+
+
+def arafnet_variant(number: int, name: str) -> Variant | None:
+    """Return what a row of ARAFNet's is, None when terradapt has no such model."""
+    teacher = Variant("sam2-arafnet", TRUNKS["Large"], adapters=True)
+    if name in ("SAM2-ARAFNet", "SAM2-ARAFNet (ours)", "SAM2"):
+        return teacher
+    if name in STUDENTS:
+        return Variant("kd-arafnet", STUDENTS[name], distilled=True)
+    if name.startswith("KD-ARAFNet"):
+        return Variant("kd-arafnet", "efficientnet_b0", distilled="Distilled" in name)
+    ablations = {k.casefold(): v for k, v in ABLATIONS.items()}
+    if number == 6 and name.casefold() in ablations:
+        return Variant("sam2-arafnet", TRUNKS["Large"], ablations[name.casefold()], adapters=True)
+    return None
+
+
+def _sam2ms_ablation(table: PrintedTable, row: Row) -> Variant:
+    marks = dict(zip(table.keys, row.names, strict=True))
+    options: dict[str, Any] = {}
+    if marks.get("DRB") == "off":
+        options["drb"] = "none"
+    if marks.get("MSSM") == "off":
+        options["mssm"] = False
+    return Variant(
+        "sam2ms",
+        TRUNKS[row.names[0].removeprefix("SAM2-")],
+        options,
+        adapters=marks.get("adapter", "on") == "on",
+        lossnet=marks["lossnet"].casefold() if "lossnet" in marks else None,
+    )
+
+
+def _options(model: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """A model's options in full, those left out that do not change the prediction."""
+    try:
+        parsed = parse_options(ModelConfig(name=model, options=dict(options)))
+    except ConfigError:
+        return {"unknown": dict(options)}
+    return {k: v for k, v in parsed.model_dump().items() if k not in _TRAINING_ONLY}
