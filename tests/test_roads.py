@@ -77,6 +77,13 @@ def test_spurs_go_and_side_roads_stay() -> None:
     assert len(kept) == 3 and sorted(kept.degree.tolist()) == [1, 1, 1, 3]
 
 
+def test_a_road_that_leaves_the_scene_beside_a_crossing_stays() -> None:
+    roads = network(drawn([[(0, 60), (300, 60)], [(288, 0), (288, 120)]], (120, 300), 10))
+    assert sorted(roads.degree.tolist()) == [1, 1, 1, 1, 4]
+    bulge = drawn([[(0, 60), (300, 60)], [(150, 60), (150, 68)]], (66, 300), 10)
+    assert len(network(bulge)) == 1
+
+
 def test_a_road_under_a_tree_is_bridged_along_its_direction() -> None:
     mask = drawn([[(0, 60), (120, 60)], [(140, 60), (300, 60)]], (120, 300), 8)
     roads = network(mask)

@@ -19,7 +19,8 @@ class CleanOptions:
     """Sizes below which parts of a network are taken for noise; metres and square metres.
 
     Args:
-        min_spur: Dead ends that show less than this beyond the road that they leave.
+        min_spur: Dead ends that show less than this beyond the road that they leave; where the
+            scene's edge cuts a road off, half of it.
         min_island: Loops and parallel roads around less than this area.
         min_component: Connected roads shorter than this together.
         merge: Junctions closer than this times the half width of the road are one.
@@ -93,14 +94,16 @@ def _spurs(graph: Graph, metric: Metric, min_spur: float) -> Bools:
     """True for dead ends that hardly leave the road they stem from.
 
     The visible length is the length less the half width of the road at the junction; the road's
-    own width counts too, since a wide stump is a bulge of the other road's border.
+    own width counts too, since a wide stump is a bulge of the other road's border. Half of the
+    limit holds for a road that leaves the scene, since it goes on.
     """
     degree = graph.degree[graph.ends]
     dead = (degree.min(axis=1) == 1) & (degree.max(axis=1) >= 3)
     junction = np.where(degree[:, 0] >= 3, graph.ends[:, 0], graph.ends[:, 1])
     visible = lengths(graph, metric) - graph.radius[junction]
     tip = np.where(degree[:, 0] == 1, graph.ends[:, 0], graph.ends[:, 1])
-    value: Bools = dead & (visible < np.maximum(min_spur, 2 * graph.radius[tip]))
+    least = np.where(graph.fixed[tip], min_spur / 2, np.maximum(min_spur, 2 * graph.radius[tip]))
+    value: Bools = dead & (visible < least)
     return value
 
 
