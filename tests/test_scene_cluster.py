@@ -111,7 +111,7 @@ def test_workers_killed_at_random_change_nothing(scene, result, tmp_path, seed):
 
         def killer():
             while not stop.wait(draw.uniform(0.5, 1.5)) and len(killed) < 4:
-                pids = list(cluster.client.run(os.getpid).values())
+                pids = [w.pid for w in cluster._local.workers.values() if w.pid]
                 if pids:
                     os.kill(draw.choice(pids), signal.SIGKILL)
                     killed.append(pids)
