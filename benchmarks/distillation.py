@@ -144,13 +144,19 @@ def gain(args: argparse.Namespace) -> None:
 
 def write(args: argparse.Namespace, path: Path, rows: list[dict[str, Any]]) -> None:
     facts = {
-        "data": args.data.name, "steps": args.steps, "overrides": [*STUDENT, *args.override],
+        "data": args.data.name, "steps": args.steps, "overrides": overrides(args),
         "hardware": hardware(), "torch": torch.__version__,
     }  # fmt: skip
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps({**facts, "rows": rows}, indent=1) + "\n", "utf-8")
     head = f"# Distillation: {args.data.name}, {args.steps} steps, {facts['hardware']}\n\n"
     path.with_suffix(".md").write_text(head + table(rows), "utf-8")
+
+
+def overrides(args: argparse.Namespace) -> list[str]:
+    """The student's settings, files by their name alone."""
+    pairs = (o.partition("=") for o in (*STUDENT, *args.override))
+    return [f"{key}={Path(value).name}" for key, _, value in pairs]
 
 
 def table(rows: list[dict[str, Any]]) -> str:
@@ -200,7 +206,7 @@ def cache(args: argparse.Namespace) -> None:
     crops = args.steps * 8
     facts = {
         "data": args.data.name, "steps": args.steps, "hardware": hardware(),
-        "kb_per_crop": round(size / crops / 1e3, 1), "overrides": [*STUDENT, *args.override],
+        "kb_per_crop": round(size / crops / 1e3, 1), "overrides": overrides(args),
         "rows": rows, "note": "median of a whole step, reading of the crops included",
     }  # fmt: skip
     path = args.output.with_suffix(".json")

@@ -33,7 +33,11 @@ VARIANTS = {
         "optim.lr_backbone=1e-3",
         "optim.min_lr=1e-3",
     ],
+    "SAM2MS's decoder": ["model.name=sam2ms"],
 }
+
+
+BOTH = ("kd-arafnet", "smp Unet")
 
 
 def config_of(args: argparse.Namespace, variant: str, seed: int) -> RunConfig:
@@ -87,12 +91,12 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=200)
     parser.add_argument("--crop", type=int, default=256)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
-    parser.add_argument("--plain", action="store_true")
+    parser.add_argument("--also", nargs="*", default=[], help="plain, SAM2MS")
     parser.add_argument("--override", nargs="*", default=[])
     parser.add_argument("--runs", type=Path, help="keep the run folders here")
     parser.add_argument("-o", "--output", type=Path)
     args = parser.parse_args()
-    variants = [v for v in VARIANTS if args.plain or "plain" not in v]
+    variants = [*BOTH, *(v for v in VARIANTS if any(word in v for word in args.also))]
     rows = []
     for seed in args.seeds:
         for variant in variants:
