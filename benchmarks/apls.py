@@ -26,7 +26,8 @@ import numpy as np
 import shapely
 
 from terradapt.evaluation.describe import hardware
-from terradapt.metrics.network import AplsOptions, Roads, apls, control_points, path_lengths, snap
+from terradapt.metrics.network import Roads, path_lengths, snap
+from terradapt.metrics.network_apls import AplsOptions, apls, control_points
 
 Similarity = Callable[[Roads, Roads, AplsOptions, int], float]
 Spot = tuple[int, float, str]  # edge, metres along it, name

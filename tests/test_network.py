@@ -14,16 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from terradapt.errors import DataError
-from terradapt.metrics.network import (
-    AplsOptions,
-    Places,
-    Roads,
-    apls,
-    control_points,
-    path_lengths,
-    snap,
-    topo,
-)
+from terradapt.metrics.network import Places, Roads, path_lengths, snap
+from terradapt.metrics.network_apls import AplsOptions, apls, control_points
 from terradapt.metrics.network_files import (
     INVENTED,
     MISSED,
@@ -32,6 +24,7 @@ from terradapt.metrics.network_files import (
     draw_comparison,
     read_pair,
 )
+from terradapt.metrics.network_topo import topo
 
 SEEDS = st.integers(0, 100_000)
 

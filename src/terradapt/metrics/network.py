@@ -1,8 +1,7 @@
-"""Road networks against road networks: APLS and TOPO, with the definition in the result.
+"""Road networks as graphs of lines: places on them, and the ways between places.
 
-Both metrics work on :class:`Roads`: lines noded at shared vertices and joined through every vertex
-of degree 2, so that neither the splitting of a line, nor its direction, nor the order of the file
-changes anything.
+Lines are noded at shared vertices and joined through every vertex of degree 2, so that neither the
+splitting of a line, nor its direction, nor the order of the file changes anything.
 """
 
 from __future__ import annotations
@@ -18,13 +17,13 @@ import numpy as np
 import shapely
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
-from scipy.sparse.csgraph import connected_components, dijkstra, maximum_bipartite_matching
-from scipy.spatial import cKDTree
+from scipy.sparse.csgraph import connected_components, dijkstra
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 _GRAIN = 1e-3  # m: vertices closer than this are one
-_ROWS = 256  # control points whose paths are compared at once
+ROWS = 256
+"""Places whose paths are compared at once."""
 
 
 @dataclass(frozen=True)
@@ -138,96 +137,6 @@ class Places:
     xy: Floats
 
 
-@dataclass(frozen=True)
-class AplsOptions:
-    """The numbers of APLS; the defaults are those of SpaceNet (CosmiQ ``apls.py``).
-
-    Args:
-        spacing: Control points are put this far apart along an edge, m.
-        curved: An edge gets control points between its nodes only where its length differs from
-            the diagonal of its bounding box by this share or more; below 0 every edge does.
-        max_nodes: A network of more nodes has its nodes alone as control points.
-        snap: Control points further from the other network are missing there, m.
-        min_path: Shorter paths are not compared, m.
-    """
-
-    spacing: float = 50.0
-    curved: float = 0.012
-    max_nodes: int = 500
-    snap: float = 4.0
-    min_path: float = 10.0
-
-    @property
-    def definition(self) -> str:
-        """The definition in words, for a report."""
-        return (
-            f"APLS as SpaceNet (CosmiQ): control points at nodes and every {self.spacing:g} m of "
-            f"curved edges (up to {self.max_nodes} nodes), snap {self.snap:g} m, paths from "
-            f"{self.min_path:g} m, both directions, harmonic mean"
-        )
-
-
-def apls(truth: Roads, proposal: Roads, options: AplsOptions = AplsOptions()) -> dict[str, Any]:
-    """Return the average path length similarity of two networks.
-
-    Van Etten, Lindenbaum, Bacastow, "SpaceNet: A remote sensing dataset and challenge series",
-    2018, Eqs 1-2. Every path between two control points of one network is compared with the path
-    between the same places on the other: ``1 - mean(min(1, |L - L'| / L))``; a missing path counts
-    1. Where no path is as long as ``min_path``, all paths count.
-
-    Args:
-        truth: The true network, m.
-        proposal: The network to be judged, m, in the same coordinates.
-        options: The numbers.
-
-    Returns:
-        ``apls`` (harmonic mean of both directions), ``apls_truth_to_proposal``,
-        ``apls_proposal_to_truth``, all 0..1, and ``definition``. An empty network scores 0, two
-        empty ones 1.
-    """
-    if not len(truth.edges) or not len(proposal.edges):
-        both = float(not len(truth.edges) and not len(proposal.edges))
-        forward = backward = both
-    else:
-        forward = _similarity(truth, proposal, options)
-        backward = _similarity(proposal, truth, options)
-    total = forward + backward
-    return {
-        "apls": 2 * forward * backward / total if total > 0 else 0.0,
-        "apls_truth_to_proposal": forward,
-        "apls_proposal_to_truth": backward,
-        "definition": options.definition,
-    }
-
-
-def control_points(roads: Roads, options: AplsOptions) -> Places:
-    """Return a network's nodes and the points between them at which paths begin and end."""
-    node_edge = np.full(len(roads.nodes), -1)
-    node_along = np.zeros(len(roads.nodes))
-    for side in (1, 0):
-        node_edge[roads.edges[:, side]] = np.arange(len(roads.edges))
-        node_along[roads.edges[:, side]] = side * roads.length
-    edge, along = node_edge, node_along
-    if len(roads.nodes) <= options.max_nodes:
-        between = [_between(roads, e, options) for e in range(len(roads.edges))]
-        edge = np.concatenate([edge, np.repeat(np.arange(len(between)), [len(b) for b in between])])
-        along = np.concatenate([along, *between])
-    xy = shapely.get_coordinates(shapely.line_interpolate_point(roads.lines[edge], along))
-    return Places(edge, along, xy)
-
-
-def _between(roads: Roads, edge: int, options: AplsOptions) -> Floats:
-    length = roads.length[edge]
-    west, south, east, north = shapely.bounds(roads.lines[edge])
-    straight = np.hypot(east - west, north - south)
-    if abs(straight - length) / length < options.curved or length < 0.75 * options.spacing:
-        return np.zeros(0)
-    if length <= options.spacing:
-        return np.array([length / 2])
-    count = int(np.ceil(length / options.spacing)) + 1
-    return np.linspace(0.0, length, count)[1:-1]
-
-
 def snap(roads: Roads, xy: Floats, reach: float) -> Places:
     """Return the nearest places of a network within ``reach``, m.
 
@@ -269,141 +178,3 @@ def path_lengths(roads: Roads, places: Places, rows: Ints) -> Floats:
     best[~here[rows]] = np.inf
     best[:, ~here] = np.inf
     return best
-
-
-def _similarity(one: Roads, two: Roads, options: AplsOptions) -> float:
-    """Return how far the paths of one network are found again in the other, 0..1."""
-    points = control_points(one, options)
-    other = snap(two, points.xy, options.snap)
-    sums = np.zeros((2, 2))  # all paths; paths of min_path and more: difference, number
-    for begin in range(0, len(points.edge), _ROWS):
-        rows = np.arange(begin, min(begin + _ROWS, len(points.edge)))
-        true, found = path_lengths(one, points, rows), path_lengths(two, other, rows)
-        for i, least in enumerate((1e-9, options.min_path)):
-            kept = np.isfinite(true) & (true >= least)
-            length, match = true[kept], found[kept]
-            gone = ~np.isfinite(match)
-            differ = np.abs(length - np.where(gone, 0.0, match)) / length
-            differ[differ < 1e-9] = 0.0  # rounding of places on lines
-            sums[i] += np.minimum(np.where(gone, 1.0, differ), 1.0).sum(), len(length)
-    differ, number = sums[1] if sums[1, 1] else sums[0]
-    return float(1.0 - differ / number) if number else 0.0
-
-
-@dataclass(frozen=True)
-class TopoOptions:
-    """The numbers of TOPO.
-
-    Args:
-        spacing: Starts lie at nodes and this far apart along edges, m.
-        max_starts: More starts are thinned evenly.
-        radius: From a start, what can be reached within this is compared, m.
-        interval: Holes and marbles lie this far apart along edges, m.
-        reach: A marble fills a hole within this, m.
-    """
-
-    spacing: float = 50.0
-    max_starts: int = 500
-    radius: float = 300.0
-    interval: float = 10.0
-    reach: float = 8.0
-
-    @property
-    def definition(self) -> str:
-        """The definition in words, for a report."""
-        return (
-            f"TOPO (Biagioni and Eriksson 2012): starts every {self.spacing:g} m, radius "
-            f"{self.radius:g} m, holes and marbles every {self.interval:g} m, matched one to one "
-            f"within {self.reach:g} m"
-        )
-
-
-def topo(truth: Roads, proposal: Roads, options: TopoOptions = TopoOptions()) -> dict[str, Any]:
-    """Return TOPO's precision, recall and F1 of two networks.
-
-    Biagioni, Eriksson, "Inferring road maps from GPS traces", Transportation Research Record 2291,
-    2012, section 5. From starts on the truth both networks are explored; holes on the truth and
-    marbles on the proposal are matched one to one (as many as possible), and counted over all
-    starts.
-
-    Args:
-        truth: The true network, m.
-        proposal: The network to be judged, m, in the same coordinates.
-        options: The numbers.
-
-    Returns:
-        ``topo_f1``, ``topo_precision``, ``topo_recall``, 0..1, and ``definition``. An empty network
-        scores 0, two empty ones 1.
-    """
-    if not len(truth.edges) or not len(proposal.edges):
-        both = float(not len(truth.edges) and not len(proposal.edges))
-        return _topo(both, both, both, options)
-    starts = _starts(truth, options)
-    holes, marbles = _spread(truth, options.interval), _spread(proposal, options.interval)
-    near = _matches(holes, marbles, options.reach)
-    counts = np.zeros(3)
-    for begin in range(0, len(starts.edge), _ROWS):
-        rows = np.arange(begin, min(begin + _ROWS, len(starts.edge)))
-        part = Places(starts.edge[rows], starts.along[rows], starts.xy[rows])
-        seen = _reached(truth, part, holes, options.radius)
-        found = _reached(proposal, snap(proposal, part.xy, options.reach), marbles, options.radius)
-        for one, two in zip(seen, found, strict=True):
-            counts += _matched(near, one, two), one.sum(), two.sum()
-    matched, all_holes, all_marbles = counts
-    precision = matched / all_marbles if all_marbles else 0.0
-    recall = matched / all_holes if all_holes else 0.0
-    f1 = 2 * precision * recall / (precision + recall) if matched else 0.0
-    return _topo(f1, precision, recall, options)
-
-
-def _topo(f1: float, precision: float, recall: float, options: TopoOptions) -> dict[str, Any]:
-    return {
-        "topo_f1": float(f1), "topo_precision": float(precision), "topo_recall": float(recall),
-        "definition": options.definition,
-    }  # fmt: skip
-
-
-def _starts(roads: Roads, options: TopoOptions) -> Places:
-    everywhere = AplsOptions(spacing=options.spacing, curved=-1.0, max_nodes=len(roads.nodes))
-    places = control_points(roads, everywhere)
-    order = np.lexsort((places.xy[:, 1], places.xy[:, 0]))
-    count = min(len(order), options.max_starts)
-    chosen = order[np.linspace(0, len(order) - 1, count).round().astype(int)]
-    return Places(places.edge[chosen], places.along[chosen], places.xy[chosen])
-
-
-def _spread(roads: Roads, interval: float) -> Places:
-    """Return places at even distances along all edges, at least one on each."""
-    count = np.maximum(np.rint(roads.length / interval).astype(np.int64), 1)
-    edge = np.repeat(np.arange(len(count)), count)
-    step = np.arange(len(edge)) - np.repeat(np.cumsum(count) - count, count)
-    along = (step + 0.5) * (roads.length / count)[edge]
-    xy = shapely.get_coordinates(shapely.line_interpolate_point(roads.lines[edge], along))
-    return Places(edge, along, xy)
-
-
-def _matches(holes: Places, marbles: Places, reach: float) -> Any:
-    near = cKDTree(holes.xy).sparse_distance_matrix(
-        cKDTree(marbles.xy), reach, output_type="coo_matrix"
-    )
-    ones = np.ones(len(near.row), np.int8)
-    return csr_matrix((ones, (near.row, near.col)), shape=(len(holes.edge), len(marbles.edge)))
-
-
-def _reached(roads: Roads, starts: Places, places: Places, radius: float) -> NDArray[np.bool_]:
-    """(S, M) places that can be reached from each start within ``radius``."""
-    count = len(starts.edge)
-    joined = Places(
-        np.concatenate([starts.edge, places.edge]),
-        np.concatenate([starts.along, places.along]),
-        np.concatenate([starts.xy, places.xy]),
-    )
-    near: NDArray[np.bool_] = path_lengths(roads, joined, np.arange(count))[:, count:] <= radius
-    return near
-
-
-def _matched(near: Any, holes: NDArray[np.bool_], marbles: NDArray[np.bool_]) -> int:
-    if not holes.any() or not marbles.any():
-        return 0
-    part = near[np.flatnonzero(holes)][:, np.flatnonzero(marbles)]
-    return int((maximum_bipartite_matching(part, perm_type="column") >= 0).sum())

@@ -11,7 +11,9 @@ import shapely
 from numpy.typing import NDArray
 
 from terradapt.errors import DataError
-from terradapt.metrics.network import AplsOptions, Floats, Roads, TopoOptions, apls, topo
+from terradapt.metrics.network import Floats, Roads
+from terradapt.metrics.network_apls import AplsOptions, apls
+from terradapt.metrics.network_topo import TopoOptions, topo
 from terradapt.raster import rasterize
 from terradapt.raster.crs import metric_crs, move_points, parse_crs
 
