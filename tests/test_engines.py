@@ -200,3 +200,26 @@ def test_threads_follow_the_environment_and_the_machine(monkeypatch: pytest.Monk
     assert threads.cpu_threads() == 2
     monkeypatch.setattr(threads, "_quota", lambda: 1)
     assert threads.cpu_threads() == 1
+
+
+def test_cuda_graphs_need_a_gpu(tmp_path: Path) -> None:
+    model, meta = small()
+    checkpoint.save(tmp_path / "c.safetensors", model, meta)
+    with pytest.raises(ConfigError, match="NVIDIA GPU, not cpu"):
+        fastest.load(tmp_path / "c.safetensors", engine="cuda-graphs", device="cpu")
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_cuda_graphs_give_the_scores_of_eager_torch(tmp_path: Path, precision: str) -> None:
+    model, meta = small()
+    checkpoint.save(tmp_path / "c.safetensors", model, meta)
+    eager, recorded = (
+        fastest.load(tmp_path / "c.safetensors", engine=e, device="cuda:0", precision=precision)
+        for e in ("torch", "cuda-graphs")
+    )
+    for batch, side, seed in ((1, 64, 0), (1, 64, 1), (2, 64, 2), (1, 96, 3), (1, 64, 4)):
+        images = pixels(batch, side, side, seed)
+        expected = eager.numpy(eager.predict(images))
+        found = recorded.numpy(recorded.predict(images))
+        np.testing.assert_allclose(found, expected, atol=1e-5 if precision == "fp32" else 2e-2)

@@ -14,7 +14,14 @@ from terradapt.predictors import engines
 if TYPE_CHECKING:
     from terradapt.scene import Predictor
 
-TORCH_ENGINES = {"torch": "fp32", "compiled": "fp32", "torch-bf16": "bf16", "torch-fp16": "fp16"}
+TORCH_ENGINES = {
+    "torch": "fp32",
+    "compiled": "fp32",
+    "cuda-graphs": "fp32",
+    "torch-bf16": "bf16",
+    "torch-fp16": "fp16",
+}
+"""Engine to the precision that it stands for; with fp32 the caller's own goes."""
 
 
 def load(
@@ -32,8 +39,8 @@ def load(
     Args:
         path: ``.safetensors`` or ``.onnx``.
         engine: ``own`` (torch for a checkpoint, ONNX Runtime for an exported model), ``auto``, or
-            a name: ``torch``, ``compiled``, ``torch-bf16``, ``onnxruntime``, ``openvino``,
-            ``openvino-bf16``. A checkpoint is exported into memory for the latter three.
+            a name: ``torch``, ``compiled``, ``cuda-graphs``, ``torch-bf16``, ``onnxruntime``,
+            ``openvino``, ``openvino-bf16``. A checkpoint is exported into memory for the latter three.
         device: A torch device; an engine other than torch runs on the CPU.
         precision: Of torch: ``fp32``, ``bf16``, ``fp16``.
         trunk: Weights of a frozen trunk that the checkpoint only names.

@@ -138,10 +138,12 @@ def load_torch(
     trunk: str | Path | None = None,
 ) -> TorchPredictor:
     """Open a checkpoint; see :func:`terradapt.predictors.load`."""
+    from terradapt.predictors.cuda_graphs import predictor_class
+
     where = device or ("cuda" if torch.cuda.is_available() else "cpu")
     model, meta = checkpoint.load(path, trunk=trunk, device=where)
     model = model.to(memory_format=torch.channels_last)
-    return TorchPredictor(
+    return predictor_class(engine)(
         model,
         meta.classes,
         meta.spec,
