@@ -40,7 +40,8 @@ def load(
         path: ``.safetensors`` or ``.onnx``.
         engine: ``own`` (torch for a checkpoint, ONNX Runtime for an exported model), ``auto``, or
             a name: ``torch``, ``compiled``, ``cuda-graphs``, ``torch-bf16``, ``onnxruntime``,
-            ``openvino``, ``openvino-bf16``. A checkpoint is exported into memory for the latter three.
+            ``openvino``, ``openvino-bf16``. For the latter three a checkpoint is exported on the
+            way.
         device: A torch device; an engine other than torch runs on the CPU.
         precision: Of torch: ``fp32``, ``bf16``, ``fp16``.
         trunk: Weights of a frozen trunk that the checkpoint only names.
