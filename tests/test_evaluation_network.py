@@ -13,6 +13,8 @@ from terradapt.classes import ROADS, ClassMap
 from terradapt.data import Dataset, open_dataset
 from terradapt.errors import ConfigError, DataError
 from terradapt.evaluation import Protocol, evaluate
+from terradapt.evaluation.networks import NetworkScorer
+from terradapt.evaluation.scoring import Scored
 from test_evaluation_cli import _checkpoint
 
 SIDE, SPACING, HALF = 240, 80, 4  # px; at 1 m
@@ -121,3 +123,30 @@ def test_the_verb_draws_the_network(terradapt: Call, tmp_path: Path) -> None:
         "eval", model, "--data", tmp_path / "data", "--centrelines", tmp_path / "gone"
     )
     assert wrong.is_user_error("gone")
+
+
+def _scored(prediction: np.ndarray, grey: np.ndarray | None = None, **about: object) -> Scored:
+    return Scored("s0", _grid(), prediction, grey, **about)  # type: ignore[arg-type]
+
+
+def test_images_without_a_crs_are_measured_in_their_metres_or_a_note_says_so() -> None:
+    shifted = np.roll(_grid(), 6, axis=(0, 1))
+    bare, told, own = NetworkScorer(1), NetworkScorer(1, pixel=0.4), NetworkScorer(1, pixel=9.0)
+    strict = bare.add(_scored(shifted))["apls"]
+    assert told.add(_scored(shifted))["apls"] > max(strict, 0.8)
+    assert own.add(_scored(shifted, resolution=0.4)) == told.add(_scored(shifted))
+    assert "1 of 1 images have no resolution" in bare.notes()[0] and not told.notes()
+    assert [s.compared[0].reach for s in (bare, told)] == [4.0, 10.0]
+
+
+def test_gaps_are_closed_by_the_models_probabilities() -> None:
+    prediction, grey = _grid(), np.uint8(200) * _grid()
+    near = (
+        slice(SPACING // 2 + 20, SPACING // 2 + 38),
+        slice(SPACING // 2 - HALF, SPACING // 2 + HALF),
+    )
+    prediction[near] = grey[near] = 0
+    doubted, sure = grey.copy(), grey.copy()
+    doubted[near] = 100
+    apls = [NetworkScorer(1).add(_scored(prediction, g))["apls"] for g in (doubted, sure)]
+    assert apls[0] > 0.99 > apls[1]

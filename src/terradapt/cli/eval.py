@@ -56,6 +56,10 @@ def evaluate(
     centrelines: Annotated[
         Path | None, typer.Option(help="True lines: a file, or a folder with a file per image.")
     ] = None,
+    pixel: Annotated[
+        float | None,
+        typer.Option(help="Network: metres per pixel of images that do not say their own."),
+    ] = None,
     study: Annotated[
         bool, typer.Option("--study", help="Add the split study: PCA and t-SNE of image features.")
     ] = False,
@@ -91,6 +95,7 @@ def evaluate(
         match=match or [],
         network=network or centrelines is not None,
         centrelines=centrelines,
+        pixel=pixel,
     )
     task = open_task(checkpoint, data, split, device=device, precision=precision, trunk=trunk)
     check_output(output)
@@ -124,7 +129,8 @@ def _protocol(*, resolution: str, match: list[str], **values: Any) -> Protocol:
             f"--labels {values['labels']}: no such labels", "use auto, eroded or full"
         )
     boundary = values["boundary"]
-    if (boundary is not None and not boundary >= 0) or (isinstance(seen, float) and not seen > 0):
+    sizes = [x for x in (seen, values["pixel"]) if isinstance(x, float)]
+    if (boundary is not None and not boundary >= 0) or not all(x > 0 for x in sizes):
         raise ConfigError("a length below 0", "give metres above 0")
     return Protocol(resolution=seen, match={a: b for a, _, b in pairs}, **values)
 

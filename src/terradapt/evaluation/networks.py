@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import shapely
+from affine import Affine
 from numpy.typing import NDArray
 
 from terradapt.errors import DataError
 from terradapt.evaluation.scoring import Scored
 from terradapt.metrics.network import Roads
+from terradapt.metrics.network_apls import AplsOptions
 from terradapt.metrics.network_files import (
     INVENTED,
     MISSED,
@@ -23,12 +25,16 @@ from terradapt.metrics.network_files import (
 )
 from terradapt.raster.crs import metric_crs, move_points, parse_crs
 from terradapt.report import Plate
-from terradapt.vector.roads import roads_from_array
+from terradapt.vector.bridge import BridgeOptions
+from terradapt.vector.measure import Georef
+from terradapt.vector.roads import RoadOptions, road_network
+from terradapt.vector.source import ArraySource
 
 SUFFIXES = (".gpkg", ".geojson", ".json", ".shp", ".fgb")
 LEGEND = (("road found", TRUE), ("road missed", MISSED), ("road invented", INVENTED))
 _FIGURES = ("apls", "topo_f1", "topo_precision", "topo_recall")
 _COUNTED = ("components", "dead_ends")
+AS_DRAWN = RoadOptions(gaps=BridgeOptions(max_gap=0.0))
 _SIDE = 1024  # px of a picture, longer sides are thinned
 
 
@@ -42,6 +48,7 @@ class Compared:
         truth: Lines in the image's CRS.
         proposal: Lines in the image's CRS.
         transform: Pixel to CRS.
+        reach: Roads of the one network this near to the other are found, px.
     """
 
     id: str
@@ -49,20 +56,28 @@ class Compared:
     truth: NDArray[Any]
     proposal: NDArray[Any]
     transform: Any
+    reach: float
 
 
 @dataclass
 class NetworkScorer:
     """Scores the network of each image's predicted roads; figures are means over images.
 
+    The prediction's gaps are closed where the model's probabilities speak for it, the label's are
+    left as they are drawn.
+
     Args:
         road: Id of the road class.
         centrelines: A vector file, or a folder with one per image under the image's id; None: the
-            label's own roads, made into lines the same way as the prediction's.
+            label's own roads, made into lines.
+        pixel: Metres per pixel of images that do not say their own; None: a pixel is a metre.
+        unplaced: Images that do not.
     """
 
     road: int
     centrelines: Path | None = None
+    pixel: float | None = None
+    unplaced: list[str] = field(default_factory=list)
     rows: list[dict[str, Any]] = field(default_factory=list)
     compared: list[Compared] = field(default_factory=list)
     definitions: list[str] = field(default_factory=list)
@@ -73,10 +88,12 @@ class NetworkScorer:
         Raises:
             DataError: The image has no file of centrelines, or it cannot be read.
         """
+        image = self._placed(image)
         known = image.target != 255
-        proposal = self._lines(image, (image.prediction == self.road) & known)
+        grey = None if image.grey is None else image.grey.astype(np.float32) / np.float32(255)
+        proposal = _lines(image, (image.prediction == self.road) & known, grey)
         if self.centrelines is None:
-            truth = self._lines(image, image.target == self.road)
+            truth = _lines(image, image.target == self.road)
         else:
             truth = _clipped(centrelines_of(self.centrelines, image.id), image)
         scores = compare_networks(
@@ -86,7 +103,10 @@ class NetworkScorer:
         row = {k: float(scores[k]) for k in _FIGURES if k in scores}
         sides = {f"{s}_{k}": int(scores[s][k]) for s in ("truth", "proposal") for k in _COUNTED}
         self.rows.append({**row, **sides})
-        self.compared.append(Compared(image.id, row["apls"], truth, proposal, image.transform))
+        reach = max(AplsOptions().snap / (image.resolution or 1.0), 2.0)
+        self.compared.append(
+            Compared(image.id, row["apls"], truth, proposal, image.transform, reach)
+        )
         return {k: row[k] for k in ("apls", "topo_f1") if k in row}
 
     def metrics(self) -> dict[str, float | int]:
@@ -103,16 +123,39 @@ class NetworkScorer:
         }
         return {**means, **counts}
 
+    def notes(self) -> list[str]:
+        """Return what a reader of the figures has to know."""
+        if not self.unplaced:
+            return []
+        return [
+            f"{len(self.unplaced)} of {len(self.rows)} images have no resolution: their networks "
+            "are measured as if a pixel were a metre (--pixel METRES says better)."
+        ]
+
     def chosen(self, count: int) -> list[Compared]:
         """Return up to ``count`` images from the worst APLS to the best, the same every time."""
         ranked = sorted(self.compared, key=lambda c: (c.apls, c.id))
         picks = np.linspace(0, len(ranked) - 1, min(count, len(ranked))).round().astype(int)
         return [ranked[i] for i in picks]
 
-    def _lines(self, image: Scored, mask: NDArray[np.bool_]) -> NDArray[Any]:
-        network = roads_from_array(mask, transform=image.transform, crs=image.crs)
-        lines: NDArray[Any] = network.lines
-        return lines
+    def _placed(self, image: Scored) -> Scored:
+        """Give metres to an image without a CRS."""
+        if image.crs is not None:
+            return image
+        known = image.resolution or self.pixel
+        if known is None:
+            self.unplaced.append(image.id)
+        size = known or 1.0
+        return replace(image, transform=Affine.scale(size, -size), resolution=size)
+
+
+def _lines(
+    image: Scored, mask: NDArray[np.bool_], scores: NDArray[np.float32] | None = None
+) -> NDArray[Any]:
+    georef = Georef(image.transform, image.crs, *mask.shape)
+    options = AS_DRAWN if scores is None else RoadOptions()
+    lines: NDArray[Any] = road_network(ArraySource(mask, georef, scores=scores), options).lines
+    return lines
 
 
 def draw_plate(compared: Compared, image: NDArray[np.uint8]) -> Plate:
@@ -121,7 +164,9 @@ def draw_plate(compared: Compared, image: NDArray[np.uint8]) -> Plate:
     a = compared.transform
     thin = type(a)(a.a * step, a.b * step, a.c, a.d * step, a.e * step, a.f)
     small = np.ascontiguousarray(image[::step, ::step])
-    drawn = draw_comparison(small, compared.truth, compared.proposal, thin, reach=max(4 / step, 2))
+    drawn = draw_comparison(
+        small, compared.truth, compared.proposal, thin, reach=compared.reach / step
+    )
     return Plate(compared.id, drawn, f"APLS {100 * compared.apls:.1f} %")
 
 
@@ -160,7 +205,7 @@ def _clipped(read: tuple[NDArray[Any], Any], image: Scored) -> NDArray[Any]:
 
 
 def _metric(lines: NDArray[Any], image: Scored) -> NDArray[Any]:
-    """Lines in metres: in the UTM zone of a geographic CRS; pixels count as metres without one."""
+    """Lines in metres: in the UTM zone of a geographic CRS; as they are without one."""
     if image.crs is None or not len(lines):
         return lines
     own = parse_crs(image.crs, image.id)

@@ -32,7 +32,8 @@ class Protocol:
         match: Dataset's class name -> checkpoint's, for classes with two names.
         network: Score the network of the road class: APLS and TOPO.
         centrelines: True lines for that: a vector file, or a folder with a file per image; None:
-            the label's roads, made into lines the same way as the prediction's.
+            the label's roads, made into lines.
+        pixel: Metres per pixel of images that do not say their own, for the network.
         stretch: See :func:`terradapt.metrics.per_image.image_scores`.
     """
 
@@ -46,6 +47,7 @@ class Protocol:
     match: Mapping[str, str] = field(default_factory=dict)
     network: bool = False
     centrelines: Path | None = None
+    pixel: float | None = None
     stretch: bool = True
 
     def to_dict(self) -> dict[str, Any]:
@@ -62,6 +64,9 @@ class Protocol:
             values["boundary_tolerance_m"] = self.boundary
         if self.network:
             values["network_truth"] = str(self.centrelines or "the labels, made into lines")
+            values["network_gaps"] = "closed by the model's probabilities; the labels' as drawn"
+            if self.pixel is not None:
+                values["pixel_m"] = self.pixel
         if self.match:
             values["match"] = [f"{a}={b}" for a, b in self.match.items()]
         return values

@@ -90,6 +90,7 @@ def evaluate(
             places += image_places(item.id, label, ids, count, PICTURE_SIDE, keep)
     seconds = time.monotonic() - started
     notes = [*joined.notes, *_notes(dataset, items, predictor, origin, protocol, scorer)]
+    notes += networks.notes() if networks else []
     metrics = scorer.metrics()
     per_class = metrics.pop("per_class")
     found = networks.metrics() if networks else {}
@@ -158,7 +159,7 @@ def _networks(protocol: Protocol, road: Road | None) -> NetworkScorer | None:
         raise ConfigError(
             "the network of which class?", "name it with --road, for example --road road"
         )
-    return NetworkScorer(road.joined, protocol.centrelines)
+    return NetworkScorer(road.joined, protocol.centrelines, protocol.pixel)
 
 
 def _check_items(dataset: Dataset, items: Sequence[Item], predictor: Predictor) -> None:

@@ -40,22 +40,25 @@ class ArraySource:
         georef: Where it lies; None places it at pixels of one metre.
         value: Class id of what is wanted in an array of ids.
         threshold: Scores from here on are the mask; NaN is not.
+        scores: (H, W) scores of 0..1 beside a mask or ids, or None.
     """
 
     array: NDArray[Any]
     georef: Georef
     value: int = 1
     threshold: float = 0.5
+    scores: NDArray[np.float32] | None = None
 
     def read(self, window: Window) -> tuple[NDArray[np.bool_], NDArray[np.float32] | None]:
-        """Return the (H, W) mask, and the scores when the array holds scores."""
+        """Return the (H, W) mask, and the scores where there are some."""
         part = self.array[window.slices]
+        beside = None if self.scores is None else self.scores[window.slices]
         if part.dtype == bool:
-            return part, None
+            return part, beside
         if part.dtype.kind == "f":
             scores = np.nan_to_num(part.astype(np.float32), nan=0.0, posinf=1.0, neginf=0.0)
             return scores >= self.threshold, scores
-        return part == self.value, None
+        return part == self.value, beside
 
 
 class RasterSource:
