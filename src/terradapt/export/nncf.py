@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from terradapt.config import InputSpec
-from terradapt.errors import MissingExtraError
+from terradapt.errors import ConfigError
 from terradapt.export.onnx import INPUT, import_onnx
 from terradapt.predictors.onnx import normalize
 
 
-def quantize_nncf(source: Path, path: Path, spec: InputSpec, images: NDArray[np.uint8]) -> Path:
+def quantize_nncf(
+    source: Path, path: Path, spec: InputSpec, images: NDArray[np.uint8], kept: Sequence[str]
+) -> Path:
     """Write an INT8 model whose ranges and corrected biases NNCF chose; return its path.
 
     Args:
@@ -22,14 +26,12 @@ def quantize_nncf(source: Path, path: Path, spec: InputSpec, images: NDArray[np.
         path: File to write.
         spec: Normalisation of the windows.
         images: Windows (N, C, S, S) to calibrate on.
+        kept: Names of the layers that stay in float.
 
     Raises:
-        MissingExtraError: NNCF is not installed.
+        ConfigError: NNCF is not installed.
     """
-    try:
-        import nncf
-    except ImportError as error:
-        raise MissingExtraError("terradapt export --method nncf", "openvino") from error
+    nncf = import_nncf()
     logging.getLogger("nncf").setLevel(logging.ERROR)
     onnx = import_onnx()
     batches = [{INPUT: normalize(image[None], spec)} for image in images]
@@ -37,8 +39,24 @@ def quantize_nncf(source: Path, path: Path, spec: InputSpec, images: NDArray[np.
         onnx.load(str(source)),
         nncf.Dataset(batches),
         subset_size=len(batches),
+        ignored_scope=nncf.IgnoredScope(names=list(kept)),
         preset=nncf.QuantizationPreset.MIXED,
         fast_bias_correction=True,
     )
     onnx.save(quantized, str(path))
     return path
+
+
+def import_nncf() -> Any:
+    """Import NNCF.
+
+    Raises:
+        ConfigError: It is not installed.
+    """
+    try:
+        import nncf
+    except ImportError as error:
+        raise ConfigError(
+            "--method nncf needs NNCF, which is not installed", "run: pip install nncf"
+        ) from error
+    return nncf

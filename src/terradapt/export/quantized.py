@@ -25,6 +25,7 @@ from terradapt.export.int8 import (
     slim,
 )
 from terradapt.export.metadata import mlm_item, properties, write_item
+from terradapt.export.nncf import import_nncf, quantize_nncf
 from terradapt.export.onnx import import_onnx, write_proto
 from terradapt.export.parity import compare
 from terradapt.export.run import Result, export_model
@@ -78,11 +79,13 @@ def export_int8(
     Raises:
         CheckpointError: The checkpoint cannot be trusted, read or fitted.
         DataError: The folder has no scenes with valid pixels.
-        ConfigError: No such method.
-        MissingExtraError: The method is not installed.
+        ConfigError: No such method, or it is not installed.
+        MissingExtraError: ONNX Runtime's quantization is not installed.
     """
     if method not in METHODS:
         raise ConfigError(f"no method '{method}'", f"use one of: {', '.join(METHODS)}")
+    if method == "nncf":
+        import_nncf()
     model, meta = checkpoint.load(source, trunk=trunk)
     with TemporaryDirectory() as work:
         plain = export_model(model, meta, Path(work) / "float.onnx", window=window, shared=False)
@@ -171,11 +174,6 @@ def measure(plain: Result, result: Result, sample: Sample) -> dict[str, Any]:
 def _quantized(
     method: str, plain: Result, meta: Meta, sample: Sample, work: Path, advance: Advance
 ) -> tuple[Path, tuple[str, ...]]:
-    if method == "nncf":
-        from terradapt.export.nncf import quantize_nncf
-
-        images = sample.calibration.images
-        return quantize_nncf(plain.path, work / "nncf.onnx", meta.spec, images), ()
     quantizer = Quantizer(plain.path, work, meta.spec, sample.calibration.images)
     fixed = plain.facts.window == plain.facts.multiple
     side = plain.facts.window if fixed else PROBE_SIDE
@@ -193,6 +191,9 @@ def _quantized(
         return float((raw_scores(file, meta, held).argmax(1) == reference).mean())
 
     file, layers, _ = choose(quantizer, change, agreement, budget, advance)
+    if method == "nncf":
+        images = sample.calibration.images
+        file = quantize_nncf(plain.path, work / "nncf.onnx", meta.spec, images, layers)
     return file, layers
 
 
