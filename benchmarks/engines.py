@@ -2,8 +2,11 @@
 
 Rounds of all contenders alternate in a shifting order and each holds a product of 2048 x 2048
 matrices; a ratio is the median of the rounds' own ratios, with their quartiles. "x limit" is a
-contender's time over that of its multiply-adds (thop's) at the product's rate. Weights are random:
-speed does not depend on them. Normalisation and softmax are inside every contender.
+contender's time over that of its multiply-adds (thop's) at the product's rate. "In streams" is how
+scenes are predicted: a window per core at once, and the time of a window is that of the round over
+their number. Weights are random: speed does not depend on them. Normalisation and softmax are
+inside every contender. OpenVINO is told to compute in float32, which it would not by itself on
+processors with bfloat16.
 
     python benchmarks/engines.py --encoder efficientnet_b0 -o benchmarks/results
 
@@ -20,6 +23,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import date
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -27,6 +31,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from terradapt.bench.run import random_model
 from terradapt.complexity import measure
@@ -41,6 +46,7 @@ CLOCKS: dict[str, Callable[[], float]] = {"wall": time.perf_counter, "cpu": time
 CLOCK_NAMES = {"wall": "the time that passed", "cpu": "the processor time that was used"}
 NHWC = "PyTorch eager, channels last"
 SIDE = 2048
+STREAMS = ", in streams"
 Call = Callable[[], Any]
 
 
@@ -75,7 +81,25 @@ def contenders(
     def call(predictor: Any) -> Call:
         return lambda: predictor.numpy(predictor.predict(images))
 
-    return calls | {name: call(p) for name, p in opened.items()}, macs
+    calls |= {name: call(p) for name, p in opened.items()}
+    if cpu_threads() > 1:
+        calls[NHWC + STREAMS] = abreast(opened[NHWC], images)
+        ort = engines.open_engine(folder / "model.onnx", "onnxruntime")
+        calls["onnxruntime" + STREAMS] = abreast(ort, images)
+    return calls, macs
+
+
+def abreast(predictor: Any, images: NDArray[np.uint8]) -> Call:
+    """Return a call that predicts the images once in each stream, a core each."""
+    count = predictor.streams
+    pool = ThreadPoolExecutor(count, initializer=lambda: predictor.share(count))
+
+    def call() -> None:
+        waiting = [pool.submit(predictor.predict, images) for _ in range(count)]
+        for future in waiting:
+            predictor.numpy(future.result())
+
+    return call
 
 
 def rounds(calls: dict[str, Call], count: int, clock: Call) -> list[dict[str, float]]:
@@ -91,7 +115,7 @@ def rounds(calls: dict[str, Call], count: int, clock: Call) -> list[dict[str, fl
         for name in names[shift:] + names[:shift]:
             start = clock()
             calls[name]()
-            times[name] = clock() - start
+            times[name] = (clock() - start) / (cpu_threads() if name.endswith(STREAMS) else 1)
         found.append(times)
     return found
 
