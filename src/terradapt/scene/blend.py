@@ -125,45 +125,56 @@ def read_chunks(source: Source, plan: Plan, block_height: int = 1) -> Iterator[C
 
 
 class _Strip:
-    """A moving band of the scene's rows: reads only what it has not read."""
+    """A moving band of the scene's rows in one buffer: reads only what it has not read."""
 
     def __init__(self, source: Source, plan: Plan, block_height: int) -> None:
         self.source, self.plan = source, plan
         self.step = block_height if 1 < block_height <= 1024 else 1
-        self.top = self.bottom = 0
-        self.pixels: NDArray[np.uint8] | None = None
-        self.blank = True
-        self.valid = np.zeros((0, plan.right - plan.left), bool)
+        self.top = self.bottom = plan.grid.rows.starts[plan.rows.start]
+        self.filled = self.top  # no pixel from here on
+        self.width = plan.right - plan.left
+        self.buffer = np.zeros((0, 0, 0), np.uint8)
+        self.valid = np.zeros((0, self.width), bool)
 
     def rows(self, top: int, count: int) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
-        """Return pixels and mask of ``count`` rows from ``top``; rows beyond the scene are 0."""
-        if self.pixels is None:
-            self.top = self.bottom = top
+        """Return pixels and mask of ``count`` rows from ``top``; rows beyond the scene are 0.
+
+        They are views that the next call overwrites.
+        """
         if top + count > self.bottom:
             stop = -(-(top + count) // self.step) * self.step
-            area = Window(self.bottom, self.plan.left, stop - self.bottom,
-                          self.plan.right - self.plan.left)  # fmt: skip
-            self._append(*self.source.read(area), top - self.top)
-            self.top, self.bottom = top, stop
-        assert self.pixels is not None
+            last = min(stop, self.plan.grid.height)
+            area = Window(self.bottom, self.plan.left, last - self.bottom, self.width)
+            self._append(*self.source.read(area), top, stop)
         first = top - self.top
-        return self.pixels[:, first : first + count], self.valid[first : first + count]
+        if self.filled <= self.top:
+            shape = (len(self.buffer), count, self.width)
+            return np.broadcast_to(np.zeros((), np.uint8), shape), self.valid[first : first + count]
+        return self.buffer[:, first : first + count], self.valid[first : first + count]
 
-    def _append(self, pixels: NDArray[Any], valid: NDArray[np.bool_], keep: int) -> None:
-        """Drop ``keep`` rows above and add some below; rows of zeros take no memory."""
-        old = pixels[:, :0] if self.pixels is None else self.pixels[:, keep:]
-        blank = _empty(pixels, valid)
-        self.blank = blank and (self.blank or _empty(old, self.valid[keep:]))
-        if self.blank:
-            shape = (len(pixels), old.shape[1] + pixels.shape[1], pixels.shape[2])
-            self.pixels = np.broadcast_to(np.zeros((), np.uint8), shape)
-        else:
-            self.pixels = np.concatenate([old, pixels], 1) if old.shape[1] else pixels
-        self.valid = np.concatenate([self.valid[keep:], valid])
+    def _append(self, pixels: NDArray[Any], valid: NDArray[np.bool_], top: int, stop: int) -> None:
+        """Drop the rows above ``top`` and add some; a band of nothing but zeros is not touched."""
+        kept, more = self.bottom - top, len(valid)
+        if not len(self.buffer):
+            height = self.plan.grid.window + self.step  # rows may end anywhere in a block
+            self.buffer = np.zeros((len(pixels), height, self.width), np.uint8)
+        if valid.any() or pixels.any() or self.filled > top:
+            self._move(top - self.top, kept, blank=self.filled <= top)
+            self.buffer[:, kept : kept + more] = pixels
+            self.buffer[:, kept + more : stop - top] = 0
+            self.filled = self.bottom + more if valid.any() or pixels.any() else self.filled
+        below = np.zeros((stop - self.bottom - more, self.width), bool)
+        self.valid = np.concatenate([self.valid[top - self.top :], valid, below])
+        self.top, self.bottom = top, stop
 
-
-def _empty(pixels: NDArray[Any], valid: NDArray[np.bool_]) -> bool:
-    return not valid.any() and not pixels.any()
+    def _move(self, by: int, kept: int, *, blank: bool) -> None:
+        """Move the kept rows to the top, in pieces that do not overlap."""
+        if blank:
+            self.buffer[:, :kept] = 0
+            return
+        for first in range(0, kept if by else 0, by or 1):
+            stop = min(first + by, kept)
+            self.buffer[:, first:stop] = self.buffer[:, first + by : stop + by]
 
 
 class Blender:
