@@ -40,9 +40,11 @@ def bench(
 ) -> None:
     """The result of `terradapt bench` is ARAFNet's Table 4 on this machine, for each engine.
 
-    It writes bench.md, bench.json and bench.png (accuracy against speed).
+    It writes bench.md, bench.json and bench.png (accuracy against speed) after each backbone.
     """
-    from terradapt.bench import Options
+    from dataclasses import asdict, replace
+
+    from terradapt.bench import Options, Row
     from terradapt.bench import bench as measure
     from terradapt.bench.present import to_markdown, write
     from terradapt.cli._progress import progress
@@ -60,8 +62,11 @@ def bench(
     held = _held(output, options) if resume else []
     total = len(options.backbones) * len(options.engines)
     with progress(total, "bench", "row") as advance:
-        result = measure(options, advance, held)
-    written = write(output, result, known)
+        for name in options.backbones:
+            result = measure(replace(options, backbones=(name,)), advance, held)
+            result["options"] = asdict(options)
+            held = [Row(**row) for row in result["rows"]]
+            written = write(output, result, known)
     typer.echo(to_markdown(result), nl=False)
     typer.echo("\n" + "\n".join(map(str, written)))
 
