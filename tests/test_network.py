@@ -198,7 +198,7 @@ def test_the_picture_tells_true_missed_and_invented_roads() -> None:
         image, np.array([both, gone]), np.array([both, new]), transform, reach=3
     )
     assert [tuple(drawn[y, 50]) for y in (20, 50, 80)] == [TRUE, MISSED, INVENTED]
-    assert (image == 90).all() and tuple(drawn[5, 50]) == (54, 54, 54)
+    assert (image == 90).all() and tuple(drawn[5, 50]) == (85, 85, 85)
 
 
 @pytest.mark.data
