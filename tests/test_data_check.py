@@ -13,9 +13,10 @@ from PIL import Image
 
 from data_files import picture, place, regions, write_features, write_folder
 from terradapt.data import Dataset, open_dataset
-from terradapt.data.alignment import explained, image_surfaces, peak
+from terradapt.data.alignment import Surfaces, explained, image_surfaces
 from terradapt.data.check import check_dataset
 from terradapt.data.leaks import find_leaks, footprint_leaks, pixel_leaks, same_pixels
+from terradapt.data.likelihood import learn_colours, likely
 from terradapt.data.reading import ItemReader
 from terradapt.grid import Window
 from terradapt.raster import write_raster
@@ -142,7 +143,7 @@ def test_a_known_shift_is_found(move: tuple[int, int]) -> None:
     surfaces = image_surfaces(
         lambda w: cut(image, w), lambda w: cut(ids, w.shift(-move[0], -move[1])), 420, 420
     )
-    shift = peak(surfaces)
+    shift = surfaces.shift()
     assert shift is not None
     assert (shift.rows, shift.cols) == pytest.approx(move, abs=0.3)
     assert shift.is_clear
@@ -158,7 +159,7 @@ def test_half_a_pixel_is_half_a_pixel() -> None:
         lambda w: image[:, w.row : w.bottom, w.col : w.right],
         lambda w: moved[w.row : w.bottom, w.col : w.right], 420, 420,
     )  # fmt: skip
-    shift = peak(surfaces)
+    shift = surfaces.shift()
     assert shift is not None
     assert shift.cols == pytest.approx(0.5, abs=0.25) and abs(shift.rows) < 0.2
 
@@ -170,7 +171,7 @@ def test_labels_that_have_nothing_to_do_with_the_image_are_not_clear() -> None:
         lambda w: image[:, w.row : w.bottom, w.col : w.right],
         lambda w: ids[w.row : w.bottom, w.col : w.right], 420, 420,
     )  # fmt: skip
-    shift = peak(surfaces)
+    shift = surfaces.shift()
     assert shift is not None and not shift.is_off
 
 
@@ -189,6 +190,44 @@ def test_the_explained_share_is_r_squared() -> None:
         )
         total = ((window - window.mean((1, 2), keepdims=True)) ** 2).sum()
         assert surface[24 + rows, 24 + cols] == pytest.approx(1 - rest / total, abs=2e-3)
+
+
+def test_the_likelihood_is_that_of_the_moved_label() -> None:
+    """At every shift, against the plain sum over the moved window."""
+    image, ids = pair(3, side=140)
+    inner = ids[24:116, 24:116]
+    colours = learn_colours([(image, inner)], 24)
+    assert colours is not None and colours.classes.tolist() == [0, 1, 2]
+    scores = colours.likelihood(image)
+    np.testing.assert_allclose(np.exp(scores).sum(0), 1, atol=0.01)
+    surface = likely(image, inner, colours, 24)
+    for rows, cols in ((0, 0), (5, -7), (-24, 24)):
+        window = scores[:, 24 - rows : 116 - rows, 24 - cols : 116 - cols]
+        expected = np.take_along_axis(window, inner[None].astype(np.int64), 0).mean()
+        assert surface[24 + rows, 24 + cols] == pytest.approx(expected, abs=2e-3)
+    assert surface[24, 24] == surface.max()
+
+
+def test_one_class_teaches_no_colours() -> None:
+    image, ids = pair(3, side=140)
+    assert learn_colours([(image, np.zeros_like(ids[24:116, 24:116]))], 24) is None
+
+
+def test_the_surer_of_two_surfaces_counts() -> None:
+    """Regions of one grey tell nothing by variance within a patch, but the classes' colours do."""
+    rng = np.random.default_rng(0)
+    at = np.indices((49, 49)).astype(float)
+
+    def bump(rows: float, cols: float) -> np.ndarray:
+        return np.exp(-((at[0] - 24 - rows) ** 2 + (at[1] - 24 - cols) ** 2) / 50)
+
+    sharp = [bump(3, 1) + 0.001 * rng.normal(size=(49, 49)) for _ in range(9)]
+    vague = [bump(*rng.normal(0, 6, 2)) for _ in range(9)]
+    for found in (Surfaces(vague, sharp), Surfaces(sharp, vague), Surfaces(sharp, [])):
+        shift = found.shift()
+        assert shift is not None
+        assert (shift.rows, shift.cols) == pytest.approx((3, 1), abs=0.2)
+    assert Surfaces().shift() is None
 
 
 def test_shifted_labels_are_warned_of(tmp_path: Path) -> None:
@@ -210,14 +249,14 @@ def test_shifts_of_real_scenes_are_found(real_data: Path, tmp_path: Path) -> Non
         reader = ItemReader(dataset, item)
         reader.load()
 
-        def surfaces(rows: int, cols: int, reader: ItemReader = reader) -> list[np.ndarray]:
+        def surfaces(rows: int, cols: int, reader: ItemReader = reader) -> Surfaces:
             return image_surfaces(
                 lambda w: reader.read(w)[0],
                 lambda w: reader.mask(w.shift(-rows, -cols)),
                 reader.height, reader.width, 128,
             )  # fmt: skip
 
-        still, moved = peak(surfaces(0, 0)), peak(surfaces(9, -7))
+        still, moved = surfaces(0, 0).shift(), surfaces(9, -7).shift()
         assert still is not None and moved is not None
         assert not still.is_off and still.error < 3
         assert moved.is_off

@@ -4,26 +4,28 @@ At every shift the label's regions explain some share of the variance of the pix
 That share is greatest where borders of regions lie on edges of the image. Its surface over all
 shifts comes from Fourier correlation of class masks with the bands; surfaces of many patches are
 summed, and leaving out one patch after the other (jackknife) tells the standard error; so do the
-peaks of thirds of the patches.
+peaks of thirds of the patches. A second surface says how likely the label is by the colours of the
+image's classes (:mod:`terradapt.data.likelihood`); the surer of the two counts.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import fft
 
 from terradapt.classes import IGNORE
+from terradapt.data.likelihood import learn_colours, likely
 from terradapt.grid import Window
 
 SIDE = 256  # px of a patch, at most
 REACH = 24  # px, largest shift looked for
 PATCHES = 256  # of an image, at most
 WARN = 2.0  # px
-_SURE = 5.0  # standard errors
+_SURE = 3.0  # standard errors (of both axes together): 1 in 8000 by chance in a normal world
 _LEAST_PATCHES = 6
 _MANY_PATCHES, _MUCH = 24, 0.15  # one of both, else one image's peak may be chance
 _APART = 3 * np.sqrt(3)  # 3 standard errors of a third: a third's peak beyond it is another peak
@@ -65,14 +67,40 @@ class Shift:
 
     @property
     def is_off(self) -> bool:
-        """Whether the label is shifted by 2 px or more beyond doubt (5 standard errors)."""
+        """Whether the label is shifted by 2 px or more, significantly (3 standard errors)."""
         return self.is_clear and self.distance >= max(WARN, _SURE * self.error)
+
+
+@dataclass(frozen=True)
+class Surfaces:
+    """Both surfaces of every patch of an image, or the means of every image of a set.
+
+    Args:
+        explained: Shares of the variance.
+        likely: Mean log-likelihoods by the colours of the classes.
+    """
+
+    explained: list[Surface] = field(default_factory=list)
+    likely: list[Surface] = field(default_factory=list)
+
+    def add_means(self, other: Surfaces) -> None:
+        """Add an image's mean surfaces to a set's."""
+        for mine, its in ((self.explained, other.explained), (self.likely, other.likely)):
+            if its:
+                mine.append(np.mean(its, axis=0))
+
+    def shift(self) -> Shift | None:
+        """Return the surer of the two shifts; None without a surface."""
+        first, second = peak(self.explained), peak(self.likely)
+        if first is None or second is None or not second.error < first.error:
+            return first
+        return replace(second, explained=first.explained)
 
 
 def image_surfaces(
     image: Read, mask: Read, height: int, width: int, patches: int = PATCHES
-) -> list[Surface]:
-    """Return the surface of every patch of one image that has borders; may be empty.
+) -> Surfaces:
+    """Return the surfaces of every patch of one image that has borders; may be empty.
 
     Args:
         image: Reads (C, H, W) pixels of a window.
@@ -81,7 +109,7 @@ def image_surfaces(
         width: Columns of the image, px.
         patches: At most, spread over the image.
     """
-    found = []
+    pairs = []
     for window in _patches(height, width, patches):
         ids = mask(window)
         if _classes(ids).size < 2:
@@ -92,7 +120,11 @@ def image_surfaces(
             window.height + 2 * REACH,
             window.width + 2 * REACH,
         )
-        found.append(explained(image(around), ids))
+        pairs.append((image(around), ids))
+    found = Surfaces([explained(pixels, ids) for pixels, ids in pairs])
+    colours = learn_colours(pairs, REACH) if pairs else None
+    if colours is not None:
+        found.likely.extend(likely(pixels, ids, colours, REACH) for pixels, ids in pairs)
     return found
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from terradapt.config import DataConfig
-from terradapt.data.alignment import PATCHES, WARN, Shift, peak
+from terradapt.data.alignment import PATCHES, WARN, Shift, Surfaces
 from terradapt.data.class_files import read_class_file, unknown_values
 from terradapt.data.dataset import INDEX_NAME, Dataset, load_index
 from terradapt.data.folder import build_dataset, find_layout
@@ -21,7 +21,7 @@ from terradapt.data.inspection import (
     Problem,
     duplicates,
     inspect_files,
-    label_shift,
+    label_surfaces,
 )
 from terradapt.data.leaks import Leak, find_leaks
 from terradapt.data.new_splits import with_splits
@@ -304,17 +304,16 @@ def _check_alignment(report: CheckReport, track: Track) -> None:
     chosen = [items[i] for i in step]
     facts = {f.id: f for f in report.facts}
     patches = int(np.clip(_PATCHES // max(1, len(chosen)), 32, PATCHES))
-    means = []
+    means = Surfaces()
     with track(len(chosen), "alignment", "images") as advance:
         for item in chosen:
-            shift, surface = label_shift(dataset, item, patches)
-            facts[item.id].shift = shift
-            if surface is not None:
-                means.append(surface)
+            surfaces = label_surfaces(dataset, item, patches)
+            facts[item.id].shift = shift = surfaces.shift()
+            means.add_means(surfaces)
             if shift is not None and shift.is_off:
                 report.problems.append(_shifted(shift, str(item.label), f"{item.label}: lies"))
             advance(1)
-    report.shift = peak(means)
+    report.shift = means.shift()
     if report.shift is not None and report.shift.is_off:
         where = f"{report.root}: the labels together lie"
         report.problems.append(_shifted(report.shift, str(report.root), where))

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from terradapt.data.alignment import Shift, Surface, image_surfaces, peak
+from terradapt.data.alignment import Shift, Surfaces, image_surfaces
 from terradapt.data.dataset import Dataset, Item
 from terradapt.data.reading import LOADED_PIXELS, ItemReader, check_pair, open_label
 from terradapt.errors import TerradaptError
@@ -162,13 +162,11 @@ def duplicates(facts: Sequence[Facts]) -> list[Problem]:
     return found
 
 
-def label_shift(dataset: Dataset, item: Item, patches: int) -> tuple[Shift | None, Surface | None]:
-    """Estimate how far a label is shifted; the image's mean surface serves the whole set's."""
+def label_surfaces(dataset: Dataset, item: Item, patches: int) -> Surfaces:
+    """Return what tells how far a label is shifted, from at most so many patches."""
     with ItemReader(dataset, item) as reader:
         if item.height * item.width <= LOADED_PIXELS:
             reader.load()
-        surfaces = image_surfaces(
+        return image_surfaces(
             lambda w: reader.read(w)[0], reader.mask, item.height, item.width, patches
         )
-    mean: Surface | None = np.mean(surfaces, axis=0) if surfaces else None
-    return peak(surfaces), mean
