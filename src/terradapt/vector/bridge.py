@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
@@ -13,8 +12,8 @@ from scipy.ndimage import maximum_filter
 from scipy.spatial import cKDTree
 
 from terradapt.grid import Window
+from terradapt.vector.along import Scores
 from terradapt.vector.clean import append
-from terradapt.vector.directions import COL_STEP, ROW_STEP
 from terradapt.vector.graph import Chains, Floats, Graph, line_codes, spans
 from terradapt.vector.measure import SCALE, Georef
 from terradapt.vector.network import Tips, dead_ends
@@ -22,7 +21,6 @@ from terradapt.vector.skeleton import SAMPLED
 from terradapt.vector.source import Source
 from terradapt.vector.trace import Ints
 
-_TILE, _TILES = 512, 32
 _BATCH = 50_000  # px looked at at once
 
 
@@ -91,7 +89,7 @@ class _Planner:
     def __init__(self, graph: Graph, tips: Tips, source: Source, options: BridgeOptions) -> None:
         self.graph, self.tips, self.options = graph, tips, options
         self.metric = source.georef.metric
-        self.scores = _Scores(source)
+        self.scores = Scores(source)
         self.pixel = np.rint(graph.place[tips.node]).astype(np.int64)
         self.at = self._metres(self.pixel)
         way = tips.way @ self.metric.matrix[:, ::-1].T
@@ -201,46 +199,6 @@ class _Planner:
         cost *= 1.0 if score is None else 1.5 - score
         node = int(self.tips.node[tip])
         return _Plan(cost, node, stop, edge, step, (row, col, to_row, to_col), score or 0.0)
-
-
-class _Scores:
-    """Mean scores of the pixels of lines that lie outside the mask; the last tiles are kept."""
-
-    def __init__(self, source: Source) -> None:
-        self.source = source
-        self._tiles: OrderedDict[tuple[int, int], NDArray[np.floating] | None] = OrderedDict()
-
-    def along(self, row: int, col: int, to_row: int, to_col: int) -> float | None:
-        codes = line_codes(row, col, to_row, to_col)
-        rows = row + np.concatenate([[0], np.cumsum(ROW_STEP[codes])])
-        cols = col + np.concatenate([[0], np.cumsum(COL_STEP[codes])])
-        georef = self.source.georef
-        inside = (rows >= 0) & (cols >= 0) & (rows < georef.height) & (cols < georef.width)
-        rows, cols = rows[inside], cols[inside]
-        values = []
-        for key in sorted(
-            set(zip((rows // _TILE).tolist(), (cols // _TILE).tolist(), strict=True))
-        ):
-            tile = self._tile(key)
-            if tile is None:
-                return None
-            here = (rows // _TILE == key[0]) & (cols // _TILE == key[1])
-            values.append(tile[rows[here] % _TILE, cols[here] % _TILE])
-        outside = np.concatenate([np.empty(0, np.float32), *values])
-        outside = outside[np.isfinite(outside)]
-        return float(outside.mean()) if len(outside) else 1.0
-
-    def _tile(self, key: tuple[int, int]) -> NDArray[np.floating] | None:
-        if key not in self._tiles:
-            georef = self.source.georef
-            whole = Window(0, 0, georef.height, georef.width)
-            window = Window(key[0] * _TILE, key[1] * _TILE, _TILE, _TILE).intersect(whole)
-            assert window is not None
-            mask, scores = self.source.read(window)
-            self._tiles[key] = None if scores is None else np.where(mask, np.nan, scores)
-            if len(self._tiles) > _TILES:
-                self._tiles.popitem(last=False)
-        return self._tiles[key]
 
 
 def _build(graph: Graph, plans: list[_Plan], georef: Georef) -> Graph:
