@@ -82,7 +82,7 @@ def to_markdown(result: Mapping[str, Any]) -> str:
         f"img/s, GMACs and x limit are for a batch of {shape}; normalisation and softmax are "
         "inside. GMACs and Params are thop's. x limit is the batch's time over that of its "
         "multiply-adds at the rate of the matrix product in the same run. Latency is "
-        "for a batch of one. Peak memory is what opening and a batch of one added to the process.",
+        "for a batch of one. Peak memory is what weights and a batch of one add to the process.",
         "",
         *ratios(result["rows"]),
     ]

@@ -90,7 +90,7 @@ class Row:
         best_rate: Images per second at the best batch.
         best_batch: That batch.
         latency_ms: Milliseconds of a batch of one.
-        memory_mib: Resident memory that opening and a batch of one take at their peak.
+        memory_mib: Resident memory that weights and a batch of one take at their peak.
         joules: Energy of an image.
         of_limit: Time of the batch over that of its arithmetic at the matrix product's rate.
         gflops: That rate, GFLOP/s of a float32 product in the same run.
@@ -222,6 +222,7 @@ def _row(
     predictor = _open(engine, source, options)
     latency = timed(_call(predictor, 1, options.size), options.seconds)
     peak = resident("VmHWM")
+    held = facts["size_mib"] if engine in TORCH_ENGINES else 0.0  # the model was there before
     slow = latency.median > options.seconds  # one image takes longer than the time for a figure
     whole = _call(predictor, options.batch, options.size)
     rates = {options.batch: timed(whole, options.seconds, 1 if slow else 2, warm=not slow)}
@@ -239,12 +240,16 @@ def _row(
         best_rate=per_second[best],
         best_batch=best,
         latency_ms=1000 * latency.median,
-        memory_mib=peak - before if peaks and peak is not None and before is not None else None,
+        memory_mib=_added(before, peak, held) if peaks else None,
         joules=None if joules is None else joules / options.batch,
         of_limit=rates[options.batch].median / work,
         gflops=limit / 1e9,
         **facts,
     )
+
+
+def _added(before: float | None, peak: float | None, held: float) -> float | None:
+    return None if before is None or peak is None else peak - before + held
 
 
 def _open(engine: str, source: tuple[SegmentationModel, Meta, Path], options: Options) -> Predictor:
