@@ -108,7 +108,7 @@ def evaluate(
         facts=_facts(predictor, items, seconds, origin) | dict(facts or {}),
         notes=notes,
         events=read_log(Path(origin.path).parent) if origin.path else (),
-        pictures=_pictures(dataset, predictor, choose_places(places, pictures)),
+        pictures=_pictures(dataset, predictor, joined.classes, choose_places(places, pictures)),
         networks=_plates(dataset, predictor, networks, pictures),
         network_legend=LEGEND,
         references=references(joined.classes),
@@ -240,16 +240,20 @@ def _notes(
 
 
 def _pictures(
-    dataset: Dataset, predictor: Predictor, chosen: Sequence[tuple[str, Place]]
+    dataset: Dataset,
+    predictor: Predictor,
+    classes: ClassMap,
+    chosen: Sequence[tuple[str, Place]],
 ) -> list[Picture]:
     by_id = {item.id: item for item in dataset.items}
+    what = f"1 - IoU of {classes.names[1]}" if len(classes) == 2 else "wrong pixels"
     pictures = []
     for why, place in chosen:
         with ItemReader(dataset, by_id[place.id], predictor.spec) as reader:
             pixels, _ = reader.read(place.window)
         label, prediction = place.arrays()
         w = place.window
-        caption = f"{why}, error {100 * place.error:.1f} %; rows {w.row} to {w.bottom - 1}, "
+        caption = f"{why}, {what} {100 * place.error:.1f} %; rows {w.row} to {w.bottom - 1}, "
         caption += f"columns {w.col} to {w.right - 1}"
         image = shown_bands(pixels)
         pictures.append(Picture(place.id, image, label, prediction, caption))

@@ -43,6 +43,7 @@ def draw_curves(events: Sequence[Mapping[str, Any]]) -> str:
     ]
     panels = [p for p in panels if p[2]]
     figure = _figure(10.5, 2.9)
+    last = max(int(e.get("step", 0)) for e in (*steps, *checks))
     for axes, (title, lines, names) in zip(
         np.atleast_1d(figure.subplots(1, max(1, len(panels)))), panels, strict=False
     ):
@@ -50,6 +51,7 @@ def draw_curves(events: Sequence[Mapping[str, Any]]) -> str:
             marker = "o" if lines is checks else ""
             _line(axes, lines, name, colour, smooth=name == "loss", marker=marker)
         _dress(axes, title, "step")
+        axes.set_xlim(0, 1.02 * max(1, last))
         axes.yaxis.set_major_formatter("{x:.3g}")
     return to_svg(figure)
 

@@ -16,6 +16,7 @@ TITLES = {
     "f1": "F1",
     "kappa": "kappa",
     "pixels": "pixels",
+    "dice": "Dice",
     "mdice": "mDice",
     "miou_image": "mIoU per image",
     "mdice_dynamic": "mDice, dynamic",
