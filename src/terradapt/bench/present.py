@@ -132,6 +132,7 @@ def draw(path: Path, result: Mapping[str, Any], accuracy: Mapping[str, float]) -
     """
     try:
         from matplotlib.figure import Figure
+        from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
     except ImportError as error:
         raise MissingExtraError("the plot of terradapt bench", "report") from error
     paper = {name: row.values["miou"] for name, row in printed_rows().items()}
@@ -149,6 +150,9 @@ def draw(path: Path, result: Mapping[str, Any], accuracy: Mapping[str, float]) -
                     row["backbone"], at, xytext=(4, 4), textcoords="offset points", fontsize=7
                 )
     axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5)))
+    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axes.xaxis.set_minor_formatter(NullFormatter())
     axes.set_xlabel(f"images per second here, batch of {result['options']['batch']}")
     source = "measured" if accuracy else "as the paper prints it for Vaihingen"
     axes.set_ylabel(f"mIoU, per cent, {source}")
