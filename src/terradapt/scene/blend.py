@@ -218,10 +218,11 @@ class Blender:
         left = starts[col]
         if window is not None:
             self._across.apply(window, col)
-        window = self._merged(window, self._tail, 2)
         last = col + 1 == self.plan.cols.stop
         right = self.plan.right if last else starts[col + 1]
-        self._tail = None if window is None or last else window[:, :, right - left :]
+        tail = self._tail if window is None else None
+        window = self._merged(window, self._tail, 2)
+        self._tail = None if last else self._left_over(window, tail, right - left, 2)
         done = None if window is None else window[:, :, : right - left]
         from_left = left - starts[chunk.first]
         valid = chunk.valid[:, from_left : from_left + right - left]
@@ -232,11 +233,22 @@ class Blender:
         top, stop = self.plan.finished(self._row)
         if strip is not None:
             self._down.apply(strip, self._row)
-        strip = self._merged(strip, self._above.pop(left, None), 1)
-        if strip is not None and self._row + 1 < self.plan.rows.stop:
-            self._below[left] = strip[:, stop - top :] * 1
+        above = self._above.pop(left, None)
+        tail = above if strip is None else None
+        strip = self._merged(strip, above, 1)
+        if self._row + 1 < self.plan.rows.stop:
+            below = self._left_over(strip, tail, stop - top, 1)
+            if below is not None:
+                self._below[left] = below * 1
         done = None if strip is None else strip[:, : stop - top]
         return Piece(Window(top, left, *valid.shape), valid, done)
+
+    @staticmethod
+    def _left_over(scores: Any, tail: Any, done: int, axis: int) -> Any:
+        """Cut off what later windows add to; a tail that met no window ends where it ended."""
+        if scores is None or (tail is not None and tail.shape[axis] <= done):
+            return None
+        return scores[:, :, done:] if axis == 2 else scores[:, done:]
 
     def _merged(self, scores: Any, tail: Any, axis: int) -> Any:
         """Add what earlier windows left to the first columns (axis 2) or rows (axis 1)."""
