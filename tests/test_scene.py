@@ -25,7 +25,7 @@ from terradapt.scene.blend import Plan, read_chunks
 from terradapt.scene.pipeline import abreast, ahead
 from terradapt.scene.predictor import streams_for
 from terradapt.scene.resample import Resampled, fitted, resize_matrix
-from terradapt.scene.stream import Wanted, argmax, predict_region
+from terradapt.scene.stream import Wanted, argmax, predict_region, region_pieces
 
 
 class ArraySource:
@@ -181,6 +181,19 @@ class ForgetfulPredictor(PlainPredictor):
         if len(images) > self.limit:
             raise MemoryError
         return super().predict(images)
+
+
+@pytest.mark.parametrize("stride", [7, 16, 24, 32])
+def test_pieces_without_data_carry_no_scores(stride):
+    valid = np.zeros((300, 260), bool)
+    valid[100:140, 90:150] = True
+    source, grid = ArraySource(noise(300, 260), valid), Grid(300, 260, 32, stride)
+    predictor, area = PlainPredictor(window=32), Window(0, 0, 300, 260)
+    for piece in region_pieces(source, predictor, grid, area, batch=2):
+        window = piece.window
+        near = 90 - 32 < window.right and window.col < 150 + 32
+        near &= 100 - 32 < window.bottom and window.row < 140 + 32
+        assert near or piece.scores is None
 
 
 @pytest.mark.parametrize("limit", [1, 2, 3])

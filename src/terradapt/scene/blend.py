@@ -245,10 +245,11 @@ class Blender:
 
     @staticmethod
     def _left_over(scores: Any, tail: Any, done: int, axis: int) -> Any:
-        """Cut off what later windows add to; a tail that met no window ends where it ended."""
-        if scores is None or (tail is not None and tail.shape[axis] <= done):
+        """Cut off what later windows add to; of a tail that met no window, its own rest."""
+        kept = scores if tail is None else tail
+        if kept is None or kept.shape[axis] <= done:
             return None
-        return scores[:, :, done:] if axis == 2 else scores[:, done:]
+        return kept[:, :, done:] if axis == 2 else kept[:, done:]
 
     def _merged(self, scores: Any, tail: Any, axis: int) -> Any:
         """Add what earlier windows left to the first columns (axis 2) or rows (axis 1)."""
