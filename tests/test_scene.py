@@ -191,8 +191,8 @@ def test_pieces_without_data_carry_no_scores(stride):
     predictor, area = PlainPredictor(window=32), Window(0, 0, 300, 260)
     for piece in region_pieces(source, predictor, grid, area, batch=2):
         window = piece.window
-        near = 90 - 32 < window.right and window.col < 150 + 32
-        near &= 100 - 32 < window.bottom and window.row < 140 + 32
+        near = window.right > 90 - 32 and window.col < 150 + 32
+        near &= window.bottom > 100 - 32 and window.row < 140 + 32
         assert near or piece.scores is None
 
 
