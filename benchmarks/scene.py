@@ -221,7 +221,7 @@ def write_sparse(path: Path, width: int, height: int, strip: int) -> None:
 
 
 def growth(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
-    """Time per window of 1, 4, 16, 64 windows of work for each core."""
+    """Time per window and per pixel of 1, 4, 16, 64 windows of work for each core."""
     found, stride, cores = {}, args.window * 3 // 4, os.cpu_count() or 1
     for side in (1, 2, 4, 8):
         height, width = (args.window + (n - 1) * stride for n in (side, side * cores))
@@ -230,8 +230,10 @@ def growth(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
         runs = [
             child(args, "method", scene, height, width, method="ours") for _ in range(args.rounds)
         ]
+        best = {key: min(r[key] for r in runs) for key in ("seconds", "cpu_seconds")}
         found[str(side * side)] = {
-            key: min(r[key] for r in runs) / windows for key in ("seconds", "cpu_seconds")
+            **{key: value / windows for key, value in best.items()},
+            "microseconds_per_pixel": 1e6 * best["seconds"] / (height * width),
         }
     return found
 
@@ -316,11 +318,15 @@ def tables(args: argparse.Namespace, found: dict[str, Any]) -> list[str]:
         lines += [f"| {args.wide} x {r['height']} | {r['peak_mib']:.0f} |" for r in (strip, whole)]
         lines += [f"| ratio | {whole['peak_mib'] / strip['peak_mib']:.3f} |"]
     if "growth" in found:
-        lines += ["", "## Time per window, by windows of work for each core", "",
-                  "| windows | wall s | processor s |", "|---|---|---|"]  # fmt: skip
+        rows = found["growth"]
+        mean = sum(r["microseconds_per_pixel"] for r in rows.values()) / len(rows)
+        lines += ["", "## Cost by windows of work for each core", "",
+                  "| windows | wall s per window | processor s | us per pixel | of their mean |",
+                  "|---|---|---|---|---|"]  # fmt: skip
         lines += [
-            f"| {n} | {r['seconds']:.4f} | {r['cpu_seconds']:.4f} |"
-            for n, r in found["growth"].items()
+            f"| {n} | {r['seconds']:.4f} | {r['cpu_seconds']:.4f} | "
+            f"{r['microseconds_per_pixel']:.3f} | {r['microseconds_per_pixel'] / mean:.3f} |"
+            for n, r in rows.items()
         ]
     if "workers" in found:
         one, two = (found["workers"][n]["seconds"] for n in ("1", "2"))
