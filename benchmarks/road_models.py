@@ -1,8 +1,9 @@
 """Roads on real images: KD-ARAFNet against segmentation_models_pytorch's Unet.
 
 Both train in this one script with the same backbone, weights, crops (the same pixels, seed by
-seed), steps, optimiser and schedule; only the decoder differs. ``--plain`` adds the Unet with
-AdamW at a constant rate and no average of the weights.
+seed), steps, optimiser and schedule; only the decoder differs. ``--also plain`` adds
+the Unet with AdamW at a constant rate and no average of the weights, ``--also SAM2MS`` SAM2MS's
+decoder.
 
     python benchmarks/road_models.py --data DIR --weights FILE --seeds 0 1 2
 """
