@@ -147,9 +147,11 @@ def draw(path: Path, result: Mapping[str, Any], accuracy: Mapping[str, float]) -
         if engine == result["rows"][0]["engine"]:
             for row, at in zip(rows, zip(x, y, strict=True), strict=True):
                 axes.annotate(
-                    row["backbone"], at, xytext=(4, 4), textcoords="offset points", fontsize=7
-                )
+                    row["backbone"], at, xytext=(-6, 0), textcoords="offset points", fontsize=7,
+                    ha="right", va="center",
+                )  # fmt: skip
     axes.set_xscale("log")
+    axes.set_xmargin(0.2)  # room for the names, which stand left of the first engine
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5)))
     axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
     axes.xaxis.set_minor_formatter(NullFormatter())
