@@ -10,6 +10,7 @@ from scene_files import PlainPredictor, noise, write_scene
 from terradapt import checkpoint
 from terradapt.errors import ConfigError
 from terradapt.predictors.mapper import Mapper
+from terradapt.raster import write_raster
 
 
 @pytest.fixture
@@ -27,6 +28,20 @@ def test_a_map_in_memory_is_that_in_the_file(scene, tmp_path):
     assert figures["model"] == "plain"
     assert (tmp_path / "map_confidence.tif").exists()
     assert (mapper.predict(str(scene))[20:60, 10:50] == 255).all()
+
+
+def test_an_area_of_interest_holds_in_memory_too(scene, tmp_path):
+    with rasterio.open(scene) as file:
+        inside = np.zeros((600, 90), np.uint8)
+        inside[100:200] = 1
+        write_raster(tmp_path / "aoi.tif", inside, crs=file.crs, transform=file.transform)
+    mapper, options = Mapper(PlainPredictor()), {"aoi": tmp_path / "aoi.tif"}
+    mapper.predict(scene, tmp_path / "map.tif", **options)
+    found = mapper.predict(scene, **options)
+    with rasterio.open(tmp_path / "map.tif") as file:
+        np.testing.assert_array_equal(found, file.read(1))
+    assert (found[:100] == 255).all()
+    assert (found[100:200] != 255).all()
 
 
 def test_it_is_a_predictor_of_pixels(scene, tmp_path):

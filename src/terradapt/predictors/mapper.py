@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
-from terradapt.raster import open_scene
-from terradapt.scene import PredictOptions, Predictor, predict_blocks, predict_scene
+from terradapt.grid import Window
+from terradapt.scene import PredictOptions, Predictor, predict_scene
+from terradapt.scene.predict import open_job, stream_blocks
 
 Scene = str | Path | Sequence[Path]
 
@@ -60,12 +62,9 @@ class Mapper:
         chosen = PredictOptions(**options)
         if out is not None:
             return predict_scene(self.predictor, scene, Path(out), chosen, model=self.name)
-        source = open_scene(
-            scene, self.spec, bands=chosen.bands or None, nodata=chosen.nodata,
-            allow_remote=chosen.allow_remote,
-        )  # fmt: skip
-        with source:
-            blocks = predict_blocks(source, self.predictor, chosen)
+        with ExitStack() as stack:
+            job = open_job(self.predictor, scene, chosen, self.name, stack)
+            blocks = stream_blocks(job, Window(0, 0, job.source.height, job.source.width))
             return np.concatenate([block.classes for block in blocks])
 
     def asarray(self, array: NDArray[np.float32]) -> Any:

@@ -158,11 +158,12 @@ class _Strip:
         if not len(self.buffer):
             height = self.plan.grid.window + self.step  # rows may end anywhere in a block
             self.buffer = np.zeros((len(pixels), height, self.width), np.uint8)
-        if valid.any() or pixels.any() or self.filled > top:
+        blank = not (valid.any() or pixels.any())
+        if not blank or self.filled > top:
             self._move(top - self.top, kept, blank=self.filled <= top)
             self.buffer[:, kept : kept + more] = pixels
             self.buffer[:, kept + more : stop - top] = 0
-            self.filled = self.bottom + more if valid.any() or pixels.any() else self.filled
+            self.filled = self.filled if blank else self.bottom + more
         below = np.zeros((stop - self.bottom - more, self.width), bool)
         self.valid = np.concatenate([self.valid[top - self.top :], valid, below])
         self.top, self.bottom = top, stop

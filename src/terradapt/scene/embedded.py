@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from contextlib import ExitStack
 from importlib.util import find_spec
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from terradapt.grid import Window
 from terradapt.scene.cluster import Cluster, Load
@@ -17,7 +17,7 @@ WINDOWS_PER_WORKER = 256
 """Fewer windows do not pay for starting a process and opening the model in it."""
 
 
-class Embedded:
+class Embedded(ExitStack):
     """Blocks of scenes by whichever is faster on this machine; workers start once, when needed.
 
     One process already keeps one GPU, or the cores of a small machine, busy: its streams share the
@@ -32,21 +32,10 @@ class Embedded:
     """
 
     def __init__(self, load: Load, key: str, *, gpus: int = 0, cores: int | None = None) -> None:
+        super().__init__()
         self.load, self.key, self.gpus = load, key, gpus
         self.workers = paying_workers(gpus, cores or os.cpu_count() or 1)
         self._cluster: Cluster | None = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if self._cluster is not None:
-            self._cluster.__exit__(kind, error, trace)
 
     def blocks(self, job: Job, region: Window, advance: Callable[[int], None] | None = None) -> Any:
         """Yield a region's blocks from top to bottom, the same bits either way."""
@@ -55,9 +44,8 @@ class Embedded:
         if self.workers < 2 or windows < WINDOWS_PER_WORKER * self.workers:
             return stream_blocks(job, region, advance)
         if self._cluster is None:
-            self._cluster = Cluster(
-                "local", self.load, self.key, workers=self.workers, gpus=self.gpus
-            )
+            pool = Cluster("local", self.load, self.key, workers=self.workers, gpus=self.gpus)
+            self._cluster = self.enter_context(pool)
         return self._cluster.blocks(job, region, advance)
 
 
