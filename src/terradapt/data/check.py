@@ -27,8 +27,8 @@ from terradapt.data.leaks import Leak, find_leaks
 from terradapt.data.new_splits import with_splits
 from terradapt.data.scan import CACHE_NAME, ClassIndex, class_index, scan_labels
 from terradapt.data.thumbnails import Thumb, choose_items, thumbnail
-from terradapt.data.tracking import Track, silent
 from terradapt.errors import DataError, TerradaptError
+from terradapt.progress import Track, silent
 
 _THREADS = 4
 _ALIGNED = 64  # images whose alignment is estimated, spread over the set

@@ -18,7 +18,6 @@ from terradapt.export.int8 import (
     PROBE_SIDE,
     PROBES,
     SMALLER,
-    Advance,
     Quantizer,
     choose,
     sensitivity,
@@ -34,6 +33,7 @@ from terradapt.metrics import Confusion
 from terradapt.predictors import engines
 from terradapt.predictors.onnx import OnnxPredictor
 from terradapt.predictors.torch import TorchPredictor
+from terradapt.progress import Advance
 
 METHODS = ("onnxruntime", "nncf")
 HELD_OUT = 48

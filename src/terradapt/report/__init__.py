@@ -1,6 +1,5 @@
 """Report: JSON, Markdown and one self-contained HTML page with pictures."""
 
 from terradapt.report.model import Picture, Plate, Reference, Report, read_report
-from terradapt.report.output import check_output
 
-__all__ = ["Picture", "Plate", "Reference", "Report", "check_output", "read_report"]
+__all__ = ["Picture", "Plate", "Reference", "Report", "read_report"]

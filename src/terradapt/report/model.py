@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from terradapt.classes import ClassMap, Colour
 from terradapt.errors import DataError
-from terradapt.report.output import write_together
+from terradapt.files import read_json, write_together
 from terradapt.version import __version__
 
 FORMAT = "terradapt-report-1"
@@ -166,10 +166,7 @@ def read_report(path: str | Path) -> dict[str, Any]:
         DataError: No JSON, or not a report.
     """
     path = Path(path)
-    try:
-        values = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path}: cannot be read as JSON ({error})", "evaluate again") from error
-    if not isinstance(values, dict) or not isinstance(values.get("metrics"), dict):
+    values: dict[str, Any] = read_json(path, fix="evaluate again")
+    if not isinstance(values.get("metrics"), dict):
         raise DataError(f"{path}: is no report", "give a report.json that terradapt eval wrote")
     return values
