@@ -157,7 +157,7 @@ def test_damaged_content_is_told(tmp_path: Path) -> None:
     archive.write_bytes(content)
     with pytest.raises(DataError, match=r"x\.zip: damaged"):
         gather(archive, tmp_path / "out", anything)
-    assert not list((tmp_path / "out").iterdir())
+    assert not (tmp_path / "out").exists()
 
 
 def test_macos_shadows_are_left_alone(tmp_path: Path) -> None:

@@ -32,8 +32,8 @@ _WINDOWS = sys.platform == "win32"
 _PART = re.compile(r"\..+\.([\w-]+)\.([1-9]\d*)\.[0-9a-f]{8}\.part", re.ASCII | re.DOTALL)
 _ADDRESS = re.compile(r"/vsi|[a-z][a-z0-9+.-]+:/", re.IGNORECASE)
 _FULL = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
-_LONG = 7 * 86400  # s; nobody writes so long without a sign
-_FIRST_INITIAL_SPACE = 0xEFFFFFFC  # of pids, in Linux: outside containers
+_WEEK = 7 * 86400  # s
+_OUTSIDE = 0xEFFFFFFC  # Linux's space of process numbers outside containers
 _mine: set[str] = set()  # parts that this process has not finished
 _tidied: set[Path] = set()  # folders where it has looked for leftovers
 
@@ -85,8 +85,9 @@ def writing(path: str | Path, *errors: type[Exception]) -> Iterator[None]:
 
 def _is_full(path: Path, error: Exception) -> bool:
     """Libraries hide the number of the error: then the disk itself is asked."""
-    if getattr(error, "errno", None) is not None:
-        return getattr(error, "errno", None) in _FULL
+    number = getattr(error, "errno", None)
+    if number is not None:
+        return number in _FULL
     with suppress(OSError):
         return shutil.disk_usage(path.parent).free < 1 << 20
     return False
@@ -115,7 +116,7 @@ def replacing(
         OutputError: The result cannot be written; see :func:`writing`.
     """
     path = Path(path)
-    with writing(path, *errors), _part(_checked(path, folder)) as part:
+    with _part(path, folder) as part, writing(path, *errors):
         yield part
         _settle(part, durable)
         if folder:
@@ -140,8 +141,8 @@ def write_together(contents: Mapping[Path, str | bytes]) -> list[Path]:
     with ExitStack() as stack:
         parts, before = {}, {}
         for path, content in contents.items():
+            parts[path] = stack.enter_context(_part(path))
             with writing(path):
-                parts[path] = stack.enter_context(_part(_checked(path)))
                 parts[path].write_bytes(content.encode() if isinstance(content, str) else content)
                 _settle(parts[path], True)
                 if len(contents) > 1 and path.exists():
@@ -194,7 +195,7 @@ def check_output(path: str | Path, suffixes: Sequence[str] = ()) -> Path:
                 f"{path}: cannot write '{path.suffix}'", f"name it {', '.join(suffixes)}"
             )
         home = next(p for p in path.absolute().parents if p.exists())
-        with _part(home / path.name) as part:
+        with _part(path, home=home) as part:
             part.touch()
     return path
 
@@ -217,7 +218,7 @@ def collect_leftovers(folder: Path) -> list[Path]:
 
 def _is_dead(part: Path, place: str, pid: int) -> bool:
     if place != _place() or _WINDOWS:  # where asking for a process by number would end it
-        return time.time() - part.lstat().st_mtime > _LONG
+        return time.time() - part.lstat().st_mtime > _WEEK
     if pid == os.getpid():
         return part.name not in _mine
     try:
@@ -235,7 +236,7 @@ def _place() -> str:
     name = re.sub(r"[^A-Za-z0-9-]", "_", platform.node())[:40] or "here"
     with suppress(OSError):
         space = Path("/proc/self/ns/pid").stat().st_ino
-        return name if space == _FIRST_INITIAL_SPACE else f"{name}-{space:x}"
+        return name if space == _OUTSIDE else f"{name}-{space:x}"
     return name
 
 
@@ -254,29 +255,31 @@ def _checked(path: Path, folder: bool = False) -> Path:
 
 
 @contextmanager
-def _part(path: Path) -> Iterator[Path]:
+def _part(path: Path, folder: bool = False, home: Path | None = None) -> Iterator[Path]:
     """Make a part folder beside a result; remove it, and on an error what was made above it."""
-    home = path.absolute().parent
+    home = home or path.absolute().parent
     made = [p for p in (home, *home.parents) if not p.exists()]
     name = path.name[:40] if len(os.fsencode(path.name)) > 120 else path.name
-    folder = home / f".{name}.{_place()}.{os.getpid()}.{secrets.token_hex(4)}.part"
-    _mine.add(folder.name)
+    beside = home / f".{name}.{_place()}.{os.getpid()}.{secrets.token_hex(4)}.part"
+    _mine.add(beside.name)
     try:
-        home.mkdir(parents=True, exist_ok=True)
-        if home not in _tidied:
-            _tidied.add(home)
-            collect_leftovers(home)
-        folder.mkdir()
-        yield folder / path.name
+        with writing(path):
+            _checked(path, folder)
+            home.mkdir(parents=True, exist_ok=True)
+            if home not in _tidied:
+                _tidied.add(home)
+                collect_leftovers(home)
+            beside.mkdir()
+        yield beside / path.name
     except BaseException:
-        shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(beside, ignore_errors=True)
         for above in made:
             with suppress(OSError):
                 above.rmdir()
         raise
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
-        _mine.discard(folder.name)
+        shutil.rmtree(beside, ignore_errors=True)
+        _mine.discard(beside.name)
 
 
 def _settle(part: Path, durable: bool) -> None:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from terradapt.errors import OutputError
+from terradapt.errors import DataError, OutputError
+from terradapt.files import parse_json
 
 
 class Journal:
@@ -79,10 +81,7 @@ class Journal:
 
 def parsed(line: bytes) -> dict[str, Any] | None:
     """Read a journal line; None for one that a kill cut short."""
-    if not line.endswith(b"\n"):
-        return None
-    try:
-        entry: dict[str, Any] = json.loads(line)
-    except ValueError:
-        return None
-    return entry
+    with suppress(DataError):
+        entry: dict[str, Any] = parse_json(line, "a journal")
+        return entry if line.endswith(b"\n") else None
+    return None

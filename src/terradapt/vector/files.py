@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from math import ceil
 from pathlib import Path
@@ -12,6 +11,7 @@ import numpy as np
 
 from terradapt.classes import ClassMap
 from terradapt.errors import DataError
+from terradapt.files import parse_json
 from terradapt.grid import Window
 from terradapt.progress import Advance
 from terradapt.raster import SceneReader
@@ -151,7 +151,7 @@ def raster_classes(path: str | Path) -> RasterClasses:
     if not text:
         return RasterClasses({}, {})
     try:
-        classes = ClassMap.from_dict(json.loads(text))
+        classes = ClassMap.from_dict(parse_json(text, path))
     except (ValueError, KeyError, TypeError, DataError):
         return RasterClasses({}, {})
     return RasterClasses(dict(enumerate(classes.names)), dict(enumerate(classes.colours)))
