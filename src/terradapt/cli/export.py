@@ -96,9 +96,9 @@ def _int8(
 
 
 def _tell(output: Path, values: dict[str, Any]) -> None:
-    from terradapt.export.report import write_report
+    from terradapt.export.report import write_export_report
 
-    report = write_report(output, values)
+    report = write_export_report(output, values)
     typer.echo(f"{output}: {values['bytes'] / 1e6:.2f} MB, {values['precision']}")
     parity = values["parity"]
     typer.echo(
