@@ -15,7 +15,7 @@ from terradapt.evaluation.describe import Origin, read_origin
 from terradapt.evaluation.options import Protocol
 from terradapt.evaluation.run import PICTURES, evaluate
 from terradapt.predictors import load
-from terradapt.report import Report, check_output
+from terradapt.report import Report, check_output, write_report
 from terradapt.report.html import require_html
 from terradapt.scene import Predictor
 
@@ -126,7 +126,7 @@ def report_run(
     check_output(run / "report.json")
     task = open_task(run / "checkpoint.safetensors", data, split)
     report = task.run(command=command, progress=progress)
-    report.write(run / "report.json")
+    write_report(report, run / "report.json")
     return report
 
 

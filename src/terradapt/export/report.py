@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 
-def write_report(path: Path, values: Mapping[str, Any]) -> Path:
+def write_export_report(path: Path, values: Mapping[str, Any]) -> Path:
     """Write ``<stem>.report.json`` and ``.md`` beside an exported model; return the latter."""
     _write(path.with_suffix(".report.json"), json.dumps(values, indent=2) + "\n")
     markdown = path.with_suffix(".report.md")

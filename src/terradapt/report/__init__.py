@@ -2,5 +2,6 @@
 
 from terradapt.report.model import Picture, Plate, Reference, Report, read_report
 from terradapt.report.output import check_output
+from terradapt.report.write import write_report
 
-__all__ = ["Picture", "Plate", "Reference", "Report", "check_output", "read_report"]
+__all__ = ["Picture", "Plate", "Reference", "Report", "check_output", "read_report", "write_report"]

@@ -8,7 +8,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import networkx as nx
 import numpy as np
 import shapely
 from numpy.typing import NDArray
@@ -17,7 +16,7 @@ from terradapt.errors import OutputError
 from terradapt.raster.crs import move_points, parse_crs
 from terradapt.raster.files import replacing
 from terradapt.vector.geopackage import write_geopackage
-from terradapt.vector.network import Network
+from terradapt.vector.network import Network, import_networkx
 
 Fields = dict[str, NDArray[Any]]
 SUFFIXES = (".gpkg", ".geojson", ".json", ".graphml")
@@ -32,6 +31,7 @@ def write_network(path: str | Path, network: Network) -> None:
     Raises:
         OutputError: Another suffix, a folder that cannot be written to, or a GeoPackage that is
             open elsewhere.
+        MissingExtraError: GraphML without networkx.
     """
     path = check_output(path, SUFFIXES)
     edges: Fields = {
@@ -151,4 +151,4 @@ def _write_graphml(path: Path, network: Network) -> None:
     graph.graph = {k: v for k, v in graph.graph.items() if v is not None}
     for _, _, values in graph.edges(data=True):
         values["geometry"] = values["geometry"].wkt
-    nx.write_graphml_xml(graph, str(path))
+    import_networkx().write_graphml_xml(graph, str(path))
