@@ -25,7 +25,7 @@ import networkx as nx
 import numpy as np
 import shapely
 
-from terradapt.evaluation.describe import hardware
+from terradapt.machine import hardware
 from terradapt.metrics.network import Roads, path_lengths, snap
 from terradapt.metrics.network_apls import AplsOptions, apls, control_points
 

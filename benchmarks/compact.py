@@ -31,11 +31,10 @@ import torch
 from terradapt import checkpoint, evaluation
 from terradapt.config import RunConfig
 from terradapt.data import Dataset, open_dataset
-from terradapt.evaluation.describe import hardware
 from terradapt.export.quantized import export_int8
 from terradapt.export.run import export_checkpoint
+from terradapt.machine import cpu_threads, hardware
 from terradapt.predictors import engines
-from terradapt.predictors.threads import cpu_threads
 from terradapt.training.optim import Average
 from terradapt.training.pruning import narrow
 from terradapt.training.trainer import Trainer

@@ -22,7 +22,7 @@ import torch
 from sklearn.metrics import confusion_matrix
 from torchmetrics.functional.classification import multiclass_confusion_matrix
 
-from terradapt.evaluation.describe import hardware
+from terradapt.machine import hardware
 from terradapt.metrics import Confusion
 from terradapt.report.markdown import markdown_table
 

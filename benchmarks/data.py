@@ -32,7 +32,7 @@ from terradapt.data import input_spec, open_dataset
 from terradapt.data.reading import ReaderCache
 from terradapt.data.sampling import CropDataset
 from terradapt.data.transforms import Draw
-from terradapt.evaluation.describe import hardware
+from terradapt.machine import hardware
 from terradapt.raster import write_raster
 
 RESULTS = Path(__file__).parent / "results"

@@ -33,7 +33,7 @@ from rasterio.enums import Resampling
 from terradapt import evaluation, predictors
 from terradapt.config import RunConfig, load_config
 from terradapt.data import Dataset, open_dataset
-from terradapt.evaluation.describe import hardware
+from terradapt.machine import hardware
 from terradapt.raster import write_raster
 from terradapt.training.trainer import Trainer
 

@@ -26,7 +26,7 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from terradapt.evaluation.describe import hardware
+from terradapt.machine import hardware
 from terradapt.models.encoder import SAM2_TRUNKS, build_encoder
 
 SMALLS = {"window_pos_embed_bkg_spatial_size": [7, 7]}

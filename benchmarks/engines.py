@@ -35,10 +35,9 @@ from numpy.typing import NDArray
 
 from terradapt.bench.run import random_model
 from terradapt.complexity import measure
-from terradapt.evaluation.describe import hardware
 from terradapt.export.run import export_model
+from terradapt.machine import cpu_threads, hardware
 from terradapt.predictors import engines
-from terradapt.predictors.threads import cpu_threads
 from terradapt.predictors.torch import TorchPredictor, normalize
 
 PEER, LIMIT = "PyTorch eager", "2048^3 product"

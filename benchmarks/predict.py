@@ -209,7 +209,7 @@ def compare(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def write(args: argparse.Namespace, found: dict[str, Any]) -> None:
-    from terradapt.evaluation.describe import hardware
+    from terradapt.machine import hardware
 
     wall, cpu = (
         {k: statistics.median(r[key] for r in runs) for k, runs in found["runs"].items()}

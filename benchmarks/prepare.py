@@ -164,7 +164,7 @@ def main() -> None:
 
 
 def run(source: Path, scratch: Path, args: argparse.Namespace) -> dict[str, Any]:
-    from terradapt.evaluation.describe import hardware  # not in the processes that prepare
+    from terradapt.machine import hardware  # not in the processes that prepare
 
     load = os.getloadavg()[0]
     few = scratch / "few"

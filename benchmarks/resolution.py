@@ -21,8 +21,8 @@ from typing import Any
 import numpy as np
 
 from terradapt import predictors
-from terradapt.evaluation.describe import hardware
 from terradapt.grid import Window
+from terradapt.machine import hardware
 from terradapt.metrics import Confusion
 from terradapt.raster import SceneReader, read_label, write_raster
 from terradapt.scene import PredictOptions, predict_scene

@@ -169,7 +169,7 @@ def _against_peers(rows: dict[str, dict[str, Any]]) -> list[str]:
 
 
 def write(folder: Path, rows: dict[str, dict[str, Any]], megapixels: float) -> None:
-    from terradapt.evaluation.describe import hardware
+    from terradapt.machine import hardware
 
     keys = ("seconds", "cpu_seconds", "peak_mb", "process_mb", "edges", "nodes", "components")
     keys += ("dead_ends", "length_m")

@@ -361,7 +361,7 @@ def main() -> None:
     if args.child:
         in_child(args)
         return
-    from terradapt.evaluation.describe import hardware
+    from terradapt.machine import hardware
 
     found: dict[str, Any] = {}
     for part in args.parts:

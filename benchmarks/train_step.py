@@ -166,7 +166,7 @@ def options() -> argparse.Namespace:
 def main() -> None:
     import torch
 
-    from terradapt.evaluation.describe import hardware
+    from terradapt.machine import hardware
 
     args = options()
     if args.variant:

@@ -23,7 +23,7 @@ import torch
 from terradapt.config import RunConfig, load_config
 from terradapt.data import open_dataset
 from terradapt.data.synthetic import write_dataset
-from terradapt.evaluation.describe import hardware
+from terradapt.machine import hardware
 from terradapt.predictors.torch import normalize
 from terradapt.training.trainer import Trainer
 

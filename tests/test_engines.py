@@ -17,7 +17,7 @@ from scene_files import noise, write_scene
 from terradapt import checkpoint, predictors
 from terradapt.errors import ConfigError, MissingExtraError
 from terradapt.export import fastest
-from terradapt.predictors import engines, threads
+from terradapt.predictors import engines
 from terradapt.predictors.tta import DIHEDRAL, FLIPS, TtaPredictor, apply, undo
 
 
@@ -189,18 +189,6 @@ def test_tta_of_one_view_is_the_predictor_itself() -> None:
     only = TtaPredictor(Gradient(), views=((0, False),))
     np.testing.assert_array_equal(only.predict(images), Gradient().predict(images))
     assert (only.window, only.multiple, only.classes) == (32, 32, CLASSES)
-
-
-def test_threads_follow_the_environment_and_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("OMP_NUM_THREADS", "3")
-    assert threads.cpu_threads() == 3
-    monkeypatch.delenv("OMP_NUM_THREADS")
-    monkeypatch.setattr(threads, "_allowed_cpus", lambda: {0, 1, 2, 3})
-    monkeypatch.setattr(threads, "_physical_cores", lambda cpus: len(cpus) // 2)
-    monkeypatch.setattr(threads, "_quota", lambda: 8)
-    assert threads.cpu_threads() == 2
-    monkeypatch.setattr(threads, "_quota", lambda: 1)
-    assert threads.cpu_threads() == 1
 
 
 def test_compiled_engines_ask_for_their_mode(

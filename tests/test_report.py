@@ -15,11 +15,10 @@ import pytest
 from PIL import Image
 
 from terradapt.classes import ISPRS, ROADS, ClassMap
-from terradapt.errors import DataError, MissingExtraError, OutputError
+from terradapt.errors import DataError, MissingExtraError
 from terradapt.metrics import Confusion
-from terradapt.report import Picture, Reference, Report, check_output, read_report, write_report
+from terradapt.report import Picture, Reference, Report, read_report, write_report
 from terradapt.report.figures import INK, draw_curves, draw_scatter
-from terradapt.report.output import write_together
 from terradapt.report.pictures import FALSE_ALARM, HIT, MISSED, UNLABELLED, WRONG, draw_errors
 
 EVENTS = [
@@ -137,22 +136,6 @@ def test_nan_is_refused_and_nothing_is_written(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="JSON"):
         write_report(report, tmp_path / "r.json")
     assert not list(tmp_path.iterdir())
-
-
-def test_writing_is_all_or_nothing(tmp_path: Path) -> None:
-    old = tmp_path / "a.json"
-    old.write_text("old")
-    (tmp_path / "file").write_text("")
-    with pytest.raises(OutputError, match="cannot be written"):
-        write_together({old: "new", tmp_path / "file" / "b.md": "x"})
-    assert old.read_text() == "old"
-    (tmp_path / "b.md").mkdir()
-    with pytest.raises(OutputError, match="is a folder"):
-        write_together({old: "new", tmp_path / "b.md": "x"})
-    assert old.read_text() == "old"
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.json", "b.md", "file"]
-    with pytest.raises(OutputError, match="is a folder"):
-        check_output(tmp_path)
 
 
 def test_missing_libraries_are_told_before_anything_is_written(

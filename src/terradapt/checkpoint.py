@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import subprocess
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -23,8 +21,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from terradapt.classes import ClassMap
-from terradapt.config import InputSpec, RunConfig
-from terradapt.errors import CheckpointError, ConfigError, OutputError, TerradaptError
+from terradapt.config import InputSpec, RunConfig, first_error
+from terradapt.errors import CheckpointError, ConfigError, TerradaptError
+from terradapt.files import replacing
 from terradapt.models import build
 from terradapt.models.contract import SegmentationModel
 from terradapt.version import __version__
@@ -120,7 +119,7 @@ class Meta:
                 **values,
             )
         except (ValueError, KeyError, TypeError, AttributeError, TerradaptError) as error:
-            reason = error.errors()[0]["msg"] if isinstance(error, ValidationError) else error
+            reason = first_error(error)[1] if isinstance(error, ValidationError) else error
             raise CheckpointError(
                 f"{source}: its metadata is not a terradapt checkpoint's ({reason})",
                 "use a checkpoint.safetensors that terradapt wrote",
@@ -266,19 +265,8 @@ def code_commit() -> str:
 
 def _write(path: Path, tensors: Mapping[str, Tensor], meta: Meta) -> None:
     plain = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
-    part = path.with_name(f".{path.name}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path, SafetensorError) as part:
         save_file(plain, part, metadata={"terradapt": meta.to_json()})
-        with part.open("rb") as file:
-            os.fsync(file.fileno())
-        part.replace(path)
-    except (OSError, SafetensorError) as error:
-        with suppress(OSError):
-            part.unlink(missing_ok=True)
-        raise OutputError(
-            f"{path}: cannot be written ({error})", "check the folder's permissions and free space"
-        ) from error
 
 
 def _read(path: Path) -> dict[str, Tensor]:

@@ -312,6 +312,10 @@ def _validated(values: dict[str, Any], source: str) -> RunConfig:
     try:
         return RunConfig.model_validate(values)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(p) for p in first["loc"])
-        raise ConfigError(f"{source}: {where}: {first['msg']}", _see_keys()) from error
+        raise ConfigError(f"{source}: {': '.join(first_error(error))}", _see_keys()) from error
+
+
+def first_error(error: ValidationError) -> tuple[str, str]:
+    """Return the key of the first value that does not fit, dotted, and what is wrong with it."""
+    first = error.errors()[0]
+    return ".".join(str(part) for part in first["loc"]), first["msg"]

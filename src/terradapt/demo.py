@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from terradapt.config import load_config
 from terradapt.data import Dataset
 from terradapt.data.synthetic import road_labels, write_dataset
 from terradapt.errors import OutputError
+from terradapt.progress import Track
 from terradapt.report import Report, write_report
 from terradapt.scene import PredictOptions, predict_scene
 from terradapt.vector import vectorize_roads
@@ -21,8 +21,6 @@ from terradapt.vector import vectorize_roads
 CITIES = {"train": tuple(range(1, 13)), "val": (41,), "test": (90,)}
 SIZE = 768  # px
 ROAD_RUN = ("name=demo-roads", "train.epochs=2")
-
-Bar = Callable[[int | None, str, str], AbstractContextManager[Callable[[int], None]]]
 
 
 @dataclass(frozen=True)
@@ -43,7 +41,7 @@ class Demo:
 
 
 def run_demo(
-    folder: str | Path, bar: Bar, *, overrides: Sequence[str] = (), resume: bool = False
+    folder: str | Path, bar: Track, *, overrides: Sequence[str] = (), resume: bool = False
 ) -> Demo:
     """Make cities, train on some, map one that was never seen, and measure.
 
@@ -80,7 +78,7 @@ def run_demo(
 
 
 def _map(
-    dataset: Dataset, run: Path, out: Path, overrides: Sequence[str], resume: bool, bar: Bar
+    dataset: Dataset, run: Path, out: Path, overrides: Sequence[str], resume: bool, bar: Track
 ) -> Report:
     """Train on a dataset, map the demo's scene with the result, and measure it."""
     config = load_config("demo").with_overrides(overrides)

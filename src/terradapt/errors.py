@@ -65,3 +65,11 @@ class MissingExtraError(TerradaptError):
             f"{what} needs the '{extra}' extra, which is not installed",
             f"run: pip install 'terradapt[{extra}]'",
         )
+
+
+def reason(error: BaseException) -> str:
+    """Return on one line what an error says, or what the innermost of its causes says."""
+    while error.__cause__ is not None and str(error.__cause__):
+        error = error.__cause__
+    told = isinstance(error, OSError) and error.strerror
+    return " ".join(str(told or error).split()) or type(error).__name__

@@ -13,7 +13,7 @@ from terradapt.ablation.result import Result
 from terradapt.ablation.studies import Study, Variant, load_study, study_names
 from terradapt.config import RunConfig, load_config
 from terradapt.errors import ConfigError, OutputError, TerradaptError
-from terradapt.training import Bar
+from terradapt.progress import Track
 
 __all__ = ["Result", "Study", "Variant", "ablate", "load_study", "study_names"]
 
@@ -31,7 +31,7 @@ def ablate(
     only: Sequence[str] = (),
     split: str | None = None,
     resume: bool = False,
-    bar: Bar | None = None,
+    bar: Track | None = None,
     say: Say | None = None,
 ) -> Result:
     """Train every variant of an ablation table with every seed, and write the table.
@@ -129,7 +129,7 @@ def _open(out: Path, resume: bool) -> None:
 
 
 def _run(
-    config: RunConfig, data: str | Path, folder: Path, split: str | None, bar: Bar | None
+    config: RunConfig, data: str | Path, folder: Path, split: str | None, bar: Track | None
 ) -> dict[str, Any]:
     """Train and evaluate one cell, or what is left of it."""
     from terradapt import training

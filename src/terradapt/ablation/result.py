@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from terradapt.ablation.studies import Study, Variant
+from terradapt.files import write_together
 from terradapt.report.markdown import markdown_table
-from terradapt.report.output import write_together
 from terradapt.version import __version__
 
 FORMAT = "terradapt-ablation-1"

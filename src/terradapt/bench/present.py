@@ -9,6 +9,7 @@ from typing import Any
 
 from terradapt.bench.run import BACKBONES, TEACHER, Row
 from terradapt.errors import ConfigError, MissingExtraError
+from terradapt.files import read_json, replacing, write_together
 from terradapt.report.printed import Row as PrintedRow
 from terradapt.report.printed import load_tables
 
@@ -33,17 +34,13 @@ def write(folder: Path, result: Mapping[str, Any], accuracy: Mapping[str, float]
         result: Of :func:`terradapt.bench.bench`.
         accuracy: mIoU 0..1 by backbone, measured; the paper's are drawn where there is none.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    texts = {
-        folder / "bench.json": json.dumps(dict(result), indent=2) + "\n",
-        folder / "bench.md": to_markdown(result),
-    }
-    for path, text in texts.items():
-        part = path.with_name(f".{path.name}.part")
-        part.write_text(text, "utf-8")
-        part.replace(path)
-    plot = folder / "bench.png"
-    return [*texts, draw(plot, result, accuracy)]
+    texts = write_together(
+        {
+            folder / "bench.json": json.dumps(dict(result), indent=2) + "\n",
+            folder / "bench.md": to_markdown(result),
+        }
+    )
+    return [*texts, draw(folder / "bench.png", result, accuracy)]
 
 
 def read(folder: Path) -> tuple[list[Row], dict[str, Any]]:
@@ -56,9 +53,9 @@ def read(folder: Path) -> tuple[list[Row], dict[str, Any]]:
     if not path.is_file():
         return [], {}
     try:
-        values = json.loads(path.read_text("utf-8"))
+        values = read_json(path, ConfigError, "give another folder")
         return [Row(**row) for row in values["rows"]], values["options"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (KeyError, TypeError) as error:
         raise ConfigError(
             f"{path}: no results of terradapt bench ({error})", "give another folder"
         ) from error
@@ -160,9 +157,8 @@ def draw(path: Path, result: Mapping[str, Any], accuracy: Mapping[str, float]) -
     axes.set_ylabel(f"mIoU, per cent, {source}")
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8)
-    part = path.with_name(f".{path.name}.part")
-    figure.savefig(part, format="png", dpi=120)
-    part.replace(path)
+    with replacing(path) as part:
+        figure.savefig(part, format="png", dpi=120)
     return path
 
 

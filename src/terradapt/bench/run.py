@@ -24,13 +24,13 @@ from terradapt.classes import ISPRS
 from terradapt.complexity import measure
 from terradapt.config import EncoderConfig, InputSpec, ModelConfig, RunConfig
 from terradapt.errors import ConfigError
-from terradapt.evaluation.describe import hardware
 from terradapt.export.fastest import TORCH_ENGINES
 from terradapt.export.run import export_model
+from terradapt.machine import cpu_threads, hardware
 from terradapt.models import build
 from terradapt.predictors import engines
-from terradapt.predictors.threads import cpu_threads
 from terradapt.predictors.torch import TorchPredictor
+from terradapt.progress import Advance
 
 if TYPE_CHECKING:
     from terradapt.models.contract import SegmentationModel
@@ -114,7 +114,7 @@ class Row:
 
 def bench(
     options: Options,
-    advance: Callable[[int], None] = lambda n: None,
+    advance: Advance = lambda n: None,
     held: Sequence[Row] = (),
 ) -> dict[str, Any]:
     """Measure all backbones on all engines that are installed here.

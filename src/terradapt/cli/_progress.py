@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
+
+from terradapt.progress import Advance
 
 LINE_EVERY = 10.0  # s between plain lines
 
 
 @contextmanager
-def progress(total: int | None, label: str, unit: str = "it") -> Iterator[Callable[[int], None]]:
+def progress(total: int | None, label: str, unit: str = "it") -> Iterator[Advance]:
     """Show the progress of long work on stderr.
 
     Args:
@@ -28,7 +30,7 @@ def progress(total: int | None, label: str, unit: str = "it") -> Iterator[Callab
 
 
 @contextmanager
-def _bar(total: int | None, label: str, unit: str) -> Iterator[Callable[[int], None]]:
+def _bar(total: int | None, label: str, unit: str) -> Iterator[Advance]:
     from rich.console import Console
     from rich.progress import (
         BarColumn,
@@ -60,7 +62,7 @@ def _bar(total: int | None, label: str, unit: str) -> Iterator[Callable[[int], N
 
 
 @contextmanager
-def _lines(total: int | None, label: str, unit: str) -> Iterator[Callable[[int], None]]:
+def _lines(total: int | None, label: str, unit: str) -> Iterator[Advance]:
     start = last = time.monotonic()
     done = 0
 

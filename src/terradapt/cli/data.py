@@ -72,8 +72,8 @@ def _prepare(
     from terradapt.data import DATASETS
     from terradapt.data.check_page import write_page
     from terradapt.data.check_text import to_dict
-    from terradapt.data.dataset import write_json
     from terradapt.errors import ConfigError
+    from terradapt.files import write_json
 
     if name not in DATASETS:
         raise ConfigError(f"no dataset '{name}'", f"use one of: {', '.join(DATASETS)}, or check")

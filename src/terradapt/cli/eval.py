@@ -80,7 +80,8 @@ def evaluate(
     """
     from terradapt.cli._progress import progress
     from terradapt.evaluation import open_task
-    from terradapt.report import check_output, write_report
+    from terradapt.files import check_output
+    from terradapt.report import write_report
     from terradapt.report.html import require_html
 
     require_html()

@@ -94,8 +94,8 @@ def predict(
     beside it stand .json (pixels and hectares per class) and .qml (QGIS).
     """
     from terradapt import hub
+    from terradapt.files import check_output, digest
     from terradapt.scene import PredictOptions
-    from terradapt.scene.predict import check_output
 
     options = PredictOptions(
         window=window, overlap=overlap, margin=margin, batch=batch,
@@ -115,7 +115,7 @@ def predict(
     )  # fmt: skip
     predictor = load(say=lambda line: typer.echo(line, err=True))
     load = partial(load, engine=getattr(predictor, "engine", engine))
-    name = f"{checkpoint.name} {_digest(checkpoint)}{' tta' if tta else ''}"
+    name = f"{checkpoint.name} {digest(checkpoint)[:12]}{' tta' if tta else ''}"
     with _pool(cluster, load, name, workers, _gpus(predictor, device)) as pool:
         _run(jobs, predictor, options, name, pool and pool.blocks)
 
@@ -252,10 +252,3 @@ def _check_device(device: str | None) -> None:
         known = [f"cuda:{i}" for i in range(torch.cuda.device_count())]
         if device not in {*known, *(["cuda"] if known else [])}:
             raise ConfigError(f"no device {device}", f"use one of: {', '.join(['cpu', *known])}")
-
-
-def _digest(path: Path) -> str:
-    import hashlib
-
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()[:12]

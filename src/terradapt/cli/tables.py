@@ -36,7 +36,7 @@ def tables(
     `terradapt bench` measured, with their ratio to the teacher's beside the paper's.
     """
     from terradapt.cli._require import require
-    from terradapt.report.output import check_output, write_together
+    from terradapt.files import check_output, write_together
 
     require("terradapt tables", "train", "torch", "timm")
     from terradapt.tables import (

@@ -6,7 +6,6 @@ All datasets come to one form: ``dataset.json`` (items, class map, label form) b
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 from terradapt.config import DataConfig
@@ -16,6 +15,7 @@ from terradapt.data.new_splits import with_splits
 from terradapt.data.reading import read_image, read_mask, read_sample
 from terradapt.data.specs import input_spec
 from terradapt.errors import DataError
+from terradapt.progress import Advance
 
 __all__ = [
     "DATASETS",
@@ -44,7 +44,7 @@ DATASETS: dict[str, str] = {
 def open_dataset(
     root: Path | str,
     config: DataConfig | None = None,
-    progress: Callable[[int], None] | None = None,
+    progress: Advance | None = None,
 ) -> Dataset:
     """Open a prepared dataset (``dataset.json``) or a bare folder, with its splits.
 

@@ -6,7 +6,6 @@ are refused before the first byte is extracted.
 
 from __future__ import annotations
 
-import json
 import lzma
 import shutil
 import stat
@@ -19,8 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
-from terradapt.data.tracking import Track, silent
 from terradapt.errors import DataError, OutputError
+from terradapt.files import read_json, replacing, stamp, write_json
+from terradapt.progress import Advance, Track, silent
 
 SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
 DEEPEST = 4  # archives in archives
@@ -143,20 +143,15 @@ def _folder_name(name: str) -> str:
 
 def _is_unpacked(archive: Path, target: Path) -> bool:
     try:
-        receipt = json.loads((target / _RECEIPT).read_text("utf-8"))
-    except (OSError, ValueError):
+        receipt = read_json(target / _RECEIPT)
+    except DataError:
         return False
-    if receipt.get("archive") != _identity(archive):
+    if receipt.get("archive") != stamp(archive):
         return False
     sizes: dict[str, int] = receipt["files"]
     return all(
         (target / n).is_file() and (target / n).stat().st_size == s for n, s in sizes.items()
     )
-
-
-def _identity(path: Path) -> list[int]:
-    status = path.stat()
-    return [status.st_size, status.st_mtime_ns]
 
 
 @dataclass(frozen=True)
@@ -168,37 +163,29 @@ class _Member:
 
 def _unpack(archive: Found, target: Path, wanted: Callable[[str], bool], track: Track) -> None:
     """Extract the wanted members beside ``target``, then rename."""
-    part = target.with_name(f".{target.name}.part")
-    shutil.rmtree(part, ignore_errors=True)
-    try:
-        with _opened(archive.path) as opened:
-            members = [
-                m
-                for m in _members(opened, archive.path)
-                if not _is_junk(m.name)
-                and (is_archive(m.name) or wanted(f"{archive.name}/{m.name}"))
-            ]
-            total = sum(m.size for m in members)
-            check_room(part.parent, total, f"unpacking {archive.path.name}")
-            part.mkdir(parents=True)
-            with track(total, f"unpack {archive.path.name}", "B") as advance:
-                for member in members:
-                    _extract(opened, member, part, archive.path, advance)
-        sizes = {m.name: m.size for m in members}
-        receipt = {"archive": _identity(archive.path), "files": sizes}
-        (part / _RECEIPT).write_text(json.dumps(receipt), "utf-8")
-        shutil.rmtree(target, ignore_errors=True)
-        part.replace(target)
-    except _DAMAGE as error:
-        raise _damaged(archive.path, error) from error
-    except OSError as error:
-        if error.errno is None:  # bz2 and gzip say so of damaged data
+    with replacing(target, folder=True, durable=False) as part:
+        try:
+            with _opened(archive.path) as opened:
+                members = [
+                    m
+                    for m in _members(opened, archive.path)
+                    if not _is_junk(m.name)
+                    and (is_archive(m.name) or wanted(f"{archive.name}/{m.name}"))
+                ]
+                total = sum(m.size for m in members)
+                check_room(target.parent, total, f"unpacking {archive.path.name}")
+                part.mkdir()
+                with track(total, f"unpack {archive.path.name}", "B") as advance:
+                    for member in members:
+                        _extract(opened, member, part, archive.path, advance)
+        except _DAMAGE as error:
             raise _damaged(archive.path, error) from error
-        raise OutputError(
-            f"{target}: cannot be written ({error.strerror})", "free some space, or use another -o"
-        ) from error
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
+        except OSError as error:
+            if error.errno is None:  # bz2 and gzip say so of damaged data
+                raise _damaged(archive.path, error) from error
+            raise
+        sizes = {m.name: m.size for m in members}
+        write_json(part / _RECEIPT, {"archive": stamp(archive.path), "files": sizes})
 
 
 def _damaged(path: Path, error: BaseException) -> DataError:
@@ -257,7 +244,7 @@ def _extract(
     member: _Member,
     part: Path,
     source: Path,
-    advance: Callable[[int], None],
+    advance: Advance,
 ) -> None:
     target = part / member.name
     assert target.resolve().is_relative_to(part.resolve())

@@ -9,14 +9,15 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
+from terradapt.config import first_error
 from terradapt.data import deepglobe as _deepglobe
 from terradapt.data import isprs as _isprs
 from terradapt.data import massachusetts as _massachusetts
 from terradapt.data import spacenet as _spacenet
 from terradapt.data.dataset import Dataset
 from terradapt.data.prepare_options import PrepareOptions, Tell, quiet
-from terradapt.data.tracking import Track, silent
 from terradapt.errors import DataError
+from terradapt.progress import Track, silent
 
 Options = Mapping[str, Any]
 
@@ -72,8 +73,7 @@ def read_options(options: Options, name: str) -> PrepareOptions:
     try:
         chosen = TypeAdapter(PrepareOptions).validate_python(dict(options))
     except ValidationError as error:
-        first = error.errors()[0]
-        raise DataError(f"option {first['loc'][0]}: {first['msg']}", "correct its value") from error
+        raise DataError(f"option {': '.join(first_error(error))}", "correct its value") from error
     if chosen.crop is not None and not 0 <= chosen.overlap < chosen.crop:
         raise DataError(
             f"option overlap: {chosen.overlap} px of crops of {chosen.crop} px",

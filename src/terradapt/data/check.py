@@ -29,9 +29,9 @@ from terradapt.data.new_splits import with_splits
 from terradapt.data.raster_classes import unknown_labels
 from terradapt.data.scan import CACHE_NAME, ClassIndex, class_index, scan_labels
 from terradapt.data.thumbnails import Thumb, choose_items, thumbnail
-from terradapt.data.tracking import Track, silent
 from terradapt.data.vector_labels import uncovered, vector_source
 from terradapt.errors import DataError, TerradaptError
+from terradapt.progress import Track, silent
 
 _THREADS = 4
 _ALIGNED = 64  # images whose alignment is estimated, spread over the set

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from terradapt.classes import Colour
 from terradapt.data.check import CheckReport, class_pixels
 from terradapt.data.check_text import counted, estimate_lines, shorten, summary_lines
-from terradapt.errors import MissingExtraError, OutputError
+from terradapt.errors import MissingExtraError
+from terradapt.files import write_text
 
 TEMPLATE = "check.html.j2"
 _ROWS = 300  # of the table of images
@@ -43,19 +44,7 @@ def write_page(report: CheckReport, path: Path, estimate: Mapping[str, Any] | No
         MissingExtraError: jinja2 or Pillow is not installed.
         OutputError: The folder cannot be written.
     """
-    page = render_page(report, estimate)
-    part = path.with_name(f".{path.name}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part.write_text(page, "utf-8")
-        part.replace(path)
-    except OSError as error:
-        raise OutputError(
-            f"{path}: cannot be written ({error.strerror})", "choose another place with -o"
-        ) from error
-    finally:
-        part.unlink(missing_ok=True)
-    return path
+    return write_text(path, render_page(report, estimate))
 
 
 def render_page(report: CheckReport, estimate: Mapping[str, Any] | None = None) -> str:

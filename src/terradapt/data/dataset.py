@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -13,6 +11,7 @@ from typing import Any
 from terradapt.classes import ClassMap
 from terradapt.data.labels import LabelForm, label_form
 from terradapt.errors import DataError
+from terradapt.files import read_json, write_json
 from terradapt.grid import Window
 
 INDEX_NAME = "dataset.json"
@@ -146,32 +145,6 @@ def load_index(root: Path) -> Dataset:
             f"{path}: no dataset index ({type(error).__name__}: {error})",
             "prepare the dataset again with: terradapt data NAME SRC -o DIR",
         ) from error
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object from a file.
-
-    Raises:
-        DataError: No valid JSON object.
-    """
-    try:
-        values = json.loads(path.read_text("utf-8"))
-    except (ValueError, OSError) as error:
-        raise DataError(f"{path}: no valid JSON ({error})", "mend or remove this file") from error
-    if not isinstance(values, dict):
-        raise DataError(f"{path}: no JSON object", "mend or remove this file")
-    return values
-
-
-def write_json(path: Path, values: Mapping[str, Any]) -> Path:
-    """Write JSON beside ``path``, then rename it: a reader sees the old file or the new one."""
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        part.write_text(json.dumps(values, indent=1) + "\n", "utf-8")
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
-    return path
 
 
 def _item_to_dict(item: Item, folder: Path) -> dict[str, Any]:

@@ -11,8 +11,8 @@ from terradapt.data.labels import ThresholdForm
 from terradapt.data.prepare import prepare_benchmark
 from terradapt.data.prepare_jobs import Record
 from terradapt.data.prepare_options import Benchmark, Prepared, PrepareOptions, Tell, quiet
-from terradapt.data.tracking import Track, silent
 from terradapt.errors import DataError
+from terradapt.progress import Track, silent
 
 _NAME = re.compile(r"^(\d+)_(sat|mask)$")
 RESOLUTION = 0.5

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +17,7 @@ from terradapt.data.reading import check_pair, open_label
 from terradapt.data.scan import CACHE_NAME, scan_labels
 from terradapt.data.splits import NAMES, Splits
 from terradapt.errors import DataError
+from terradapt.progress import Advance
 from terradapt.raster import SceneReader
 
 IMAGE_FOLDERS = ("images", "image", "imgs", "img")
@@ -28,7 +29,7 @@ _SHOWN = 5
 
 
 def open_folder(
-    root: Path, config: DataConfig, progress: Callable[[int], None] | None = None
+    root: Path, config: DataConfig, progress: Advance | None = None
 ) -> tuple[Dataset, Splits | None]:
     """Find the images, labels and classes of a folder.
 
@@ -92,7 +93,7 @@ def build_dataset(
     layout: Layout,
     pairs: Sequence[Pair],
     config: DataConfig,
-    progress: Callable[[int], None] | None = None,
+    progress: Advance | None = None,
 ) -> Dataset:
     """Return the dataset of some pairs of a layout, without splits.
 

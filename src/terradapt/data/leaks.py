@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from scipy import fft, ndimage
 
 from terradapt.data.dataset import Dataset, Item
-from terradapt.data.tracking import Track, silent
 from terradapt.errors import TerradaptError
 from terradapt.grid import Window
+from terradapt.progress import Track, silent
 from terradapt.raster import SceneReader
 from terradapt.raster.crs import locate_points, move_points, parse_crs
 

@@ -22,8 +22,8 @@ from terradapt.data.prepare_options import (
     quiet,
     with_paper_crops,
 )
-from terradapt.data.tracking import Track, silent
 from terradapt.errors import DataError
+from terradapt.progress import Track, silent
 
 RESOLUTION = 1.0
 _PART = re.compile(r"^(train|valid|val|test)(_labels)?$")

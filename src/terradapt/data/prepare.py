@@ -8,7 +8,6 @@ their names and renamed, and the receipt comes last: nothing half-written is tak
 from __future__ import annotations
 
 import multiprocessing
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -21,14 +20,16 @@ import numpy as np
 
 from terradapt.classes import ClassMap
 from terradapt.data.archives import check_room, size_text
-from terradapt.data.dataset import INDEX_NAME, Dataset, Item, load_index, read_json, write_json
+from terradapt.data.dataset import INDEX_NAME, Dataset, Item, load_index
 from terradapt.data.labels import IndexForm
 from terradapt.data.prepare_jobs import RECEIPTS, Job, Receipt, Record, finished, run
 from terradapt.data.prepare_options import Benchmark, Prepared, PrepareOptions, Tell, quiet
 from terradapt.data.prepare_splits import check_split, splits_of
 from terradapt.data.splits import SPLITS_NAME, Splits, read_splits, write_splits
-from terradapt.data.tracking import Track, silent
 from terradapt.errors import DataError, OutputError
+from terradapt.files import read_json, write_json
+from terradapt.machine import cpu_cores
+from terradapt.progress import Track, silent
 from terradapt.raster import SceneReader
 
 STATISTICS = "statistics.json"
@@ -120,7 +121,7 @@ def disk_use(jobs: Sequence[Job]) -> int:
 
 def _run_all(jobs: Sequence[Job], workers: int) -> Iterator[tuple[Job, Receipt]]:
     """Run jobs in processes, a bounded number ahead; the first error stops all."""
-    count = min(workers or _cores(), len(jobs))
+    count = min(workers or cpu_cores(), len(jobs))
     if count <= 1:
         for job in jobs:
             yield job, run(job)
@@ -156,12 +157,6 @@ def _collect(waiting: dict[Future[Receipt], Job]) -> Iterator[tuple[Job, Receipt
     done, _ = wait(waiting, return_when=FIRST_COMPLETED)
     for future in done:
         yield waiting.pop(future), future.result()
-
-
-def _cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _outputs(out: Path) -> dict[str, set[str]]:

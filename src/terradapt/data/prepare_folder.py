@@ -9,13 +9,13 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from terradapt.config import DataConfig
+from terradapt.config import DataConfig, first_error
 from terradapt.data.dataset import Dataset, Item
 from terradapt.data.folder import open_folder
 from terradapt.data.new_splits import with_splits
 from terradapt.data.splits import SPLITS_NAME, read_splits, write_splits
-from terradapt.data.tracking import Track, silent
 from terradapt.errors import DataError
+from terradapt.progress import Track, silent
 
 OPTIONS = ("val_fraction", "test_fraction", "split_seed", "class_column", "line_width")
 OWN = ("name", "resolution")  # that are no part of a run's config
@@ -63,8 +63,7 @@ def folder_config(options: Mapping[str, Any]) -> DataConfig:
     try:
         return DataConfig.model_validate({k: v for k, v in options.items() if k in OPTIONS})
     except ValidationError as error:
-        first = error.errors()[0]
-        raise DataError(f"option {first['loc'][0]}: {first['msg']}", "correct its value") from error
+        raise DataError(f"option {': '.join(first_error(error))}", "correct its value") from error
 
 
 def _measured(items: tuple[Item, ...], resolution: Any) -> tuple[Item, ...]:

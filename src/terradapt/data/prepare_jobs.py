@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from terradapt.classes import IGNORE, ClassMap, Colour
-from terradapt.data.dataset import read_json, write_json
 from terradapt.data.labels import ColourForm, LabelForm, RasterForm, VectorForm
 from terradapt.data.reading import check_pair
 from terradapt.errors import DataError, SceneError
+from terradapt.files import read_json, write_json
 from terradapt.grid import Window
 from terradapt.raster import SceneReader, write_raster
 from terradapt.raster.crs import move_origin

@@ -5,8 +5,7 @@ from __future__ import annotations
 import os
 from collections import OrderedDict
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +16,7 @@ from terradapt.data.dataset import Dataset, Item
 from terradapt.data.labels import VectorForm
 from terradapt.data.vector_labels import vector_source
 from terradapt.errors import DataError, SceneError
+from terradapt.files import Closing
 from terradapt.grid import Window
 from terradapt.raster import SceneReader
 from terradapt.raster.crs import locate_points
@@ -27,7 +27,7 @@ LOADED_PIXELS = 1 << 25  # an image that is looked at once is decoded whole up t
 _WHOLE = {".png", ".jpg", ".jpeg", ".jp2"}  # no window of these is read without decoding the rest
 
 
-class ItemReader:
+class ItemReader(Closing):
     """Reads one item like a scene, with its label; a context manager.
 
     Args:
@@ -59,17 +59,6 @@ class ItemReader:
         except BaseException:
             self.close()
             raise
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Close the files; what was loaded stays readable."""

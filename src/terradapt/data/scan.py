@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import zlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -15,11 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from terradapt.classes import ClassMap
-from terradapt.data.dataset import Dataset, Item, read_json, write_json
+from terradapt.data.dataset import Dataset, Item
 from terradapt.data.labels import ColourForm, IndexForm, RasterForm, VectorForm
 from terradapt.data.reading import ItemReader, open_label
-from terradapt.errors import DataError
+from terradapt.errors import DataError, OutputError
+from terradapt.files import read_json, stamp, write_json
 from terradapt.grid import Window
+from terradapt.machine import cpu_cores
+from terradapt.progress import Advance
 
 CACHE_NAME = "label-index.json"
 PLACES = 16  # kept for each value and file
@@ -71,7 +73,7 @@ class LabelScan:
 def scan_labels(
     paths: Sequence[Path],
     cache: Path | None = None,
-    progress: Callable[[int], None] | None = None,
+    progress: Advance | None = None,
 ) -> dict[Path, LabelScan]:
     """Scan label rasters, each only when it changed since the last scan.
 
@@ -84,8 +86,8 @@ def scan_labels(
         DataError: A file cannot be read, or its values are no integers.
     """
     known = _read_cache(cache)
-    stamps = {p: _stamp(p) for p in paths}
-    found = {p: s for p in paths if (s := known.get(_key(p, stamps[p]))) is not None}
+    keys = {p: _key(p) for p in paths}
+    found = {p: s for p in paths if (s := known.get(keys[p])) is not None}
     todo = [p for p in paths if p not in found]
 
     def scan(path: Path) -> LabelScan:
@@ -94,10 +96,10 @@ def scan_labels(
             progress(1)
         return result
 
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+    with ThreadPoolExecutor(min(8, cpu_cores())) as pool:
         found.update(zip(todo, pool.map(scan, todo), strict=True))
     if todo and cache is not None:
-        _write_cache(cache, {_key(p, stamps[p]): s for p, s in found.items()})
+        _write_cache(cache, {keys[p]: s for p, s in found.items()})
     return found
 
 
@@ -184,7 +186,7 @@ class ClassIndex:
         return total
 
 
-def class_index(dataset: Dataset, progress: Callable[[int], None] | None = None) -> ClassIndex:
+def class_index(dataset: Dataset, progress: Advance | None = None) -> ClassIndex:
     """Return pixels and places by class; labels are scanned unless the cache knows them.
 
     Raises:
@@ -253,16 +255,11 @@ def _integers(band: NDArray[Any], path: Path) -> NDArray[Any]:
     return band
 
 
-def _stamp(path: Path) -> tuple[int, int]:
-    try:
-        stat = path.stat()
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror})", "check the path") from error
-    return stat.st_size, stat.st_mtime_ns
-
-
-def _key(path: Path, stamp: tuple[int, int]) -> str:
-    return f"{path.absolute()}|{stamp[0]}|{stamp[1]}"
+def _key(path: Path) -> str:
+    found = stamp(path)
+    if not found:
+        raise DataError(f"{path}: no such file", "check the path")
+    return f"{path.absolute()}|{found[0]}|{found[1]}"
 
 
 def _read_cache(cache: Path | None) -> dict[str, LabelScan]:
@@ -279,7 +276,7 @@ def _read_cache(cache: Path | None) -> dict[str, LabelScan]:
 
 def _write_cache(cache: Path, scans: dict[str, LabelScan]) -> None:
     labels = {k: {**s.__dict__} for k, s in scans.items()}
-    with suppress(OSError):  # a read-only folder is scanned each time
+    with suppress(OutputError):  # a read-only folder is scanned each time
         write_json(cache, {"format": _FORMAT, "labels": labels})
 
 

@@ -24,8 +24,8 @@ from terradapt.data.prepare_options import (
     quiet,
     with_paper_crops,
 )
-from terradapt.data.tracking import Track, silent
 from terradapt.errors import DataError
+from terradapt.progress import Track, silent
 
 IMAGERY = ("PS-RGB", "RGB-PanSharpen", "PS-RGB_8bit", "PS-MS", "MUL-PanSharpen", "MS", "PAN")
 ROAD_FOLDERS = ("geojson_roads", "spacenetroads")

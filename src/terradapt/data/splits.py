@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from terradapt.config import DataConfig
-from terradapt.data.dataset import Item, read_json, write_json
+from terradapt.data.dataset import Item
 from terradapt.errors import DataError
+from terradapt.files import read_json, write_json
 
 SPLITS_NAME = "splits.json"
 NAMES = ("train", "val", "test")

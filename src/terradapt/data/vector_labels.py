@@ -17,6 +17,7 @@ from terradapt.data.dataset import Item
 from terradapt.data.labels import VectorForm
 from terradapt.data.vector_files import Features, read_features
 from terradapt.errors import DataError
+from terradapt.files import stamp
 from terradapt.grid import Window
 from terradapt.raster import SceneReader, rasterize
 from terradapt.raster.crs import locate_points, metric_crs, move_origin, move_points, parse_crs
@@ -167,8 +168,7 @@ def moved(shapes: Any, source: Any, target: Any, divide: bool = True) -> Any:
 
 def vector_source(path: Path, form: VectorForm) -> VectorSource:
     """Return the features of a file, kept in memory while the file does not change."""
-    stat = path.stat()
-    key = (str(path), stat.st_mtime_ns, stat.st_size, repr(form))
+    key = (str(path), *stamp(path), repr(form))
     if key not in _OPEN:
         _OPEN[key] = VectorSource(path, form)
         while len(_OPEN) > _SOURCES:
@@ -187,7 +187,7 @@ def uncovered(path: Path, form: VectorForm, items: Sequence[Item]) -> tuple[int,
     return int((~touched).sum()), len(touched)
 
 
-_OPEN: OrderedDict[tuple[str, int, int, str], VectorSource] = OrderedDict()
+_OPEN: OrderedDict[tuple[object, ...], VectorSource] = OrderedDict()
 
 
 def _class_ids(features: Features, form: VectorForm, path: Path) -> NDArray[np.int64]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -14,12 +13,12 @@ from terradapt.errors import DataError
 from terradapt.evaluation.describe import Origin, read_origin
 from terradapt.evaluation.options import Protocol
 from terradapt.evaluation.run import PICTURES, evaluate
+from terradapt.files import check_output
 from terradapt.predictors import load
-from terradapt.report import Report, check_output, write_report
+from terradapt.progress import Advance
+from terradapt.report import Report, write_report
 from terradapt.report.html import require_html
 from terradapt.scene import Predictor
-
-Advance = Callable[[int], None]
 
 
 @dataclass(frozen=True)

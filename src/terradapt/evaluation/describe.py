@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
-import platform
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,8 +11,6 @@ from terradapt.classes import ClassMap
 from terradapt.config import DataConfig
 from terradapt.report import Reference
 from terradapt.report.printed import DATA, load_tables
-
-LOG = "log.jsonl"
 
 
 @dataclass(frozen=True)
@@ -58,28 +53,6 @@ def read_origin(path: str | Path) -> Origin:
         meta.commit,
         meta.config.data,
     )
-
-
-def read_log(folder: Path) -> list[dict[str, Any]]:
-    """Read the whole lines of a run's log; [] without one."""
-    events: list[dict[str, Any]] = []
-    path = folder / LOG
-    for line in path.read_text("utf-8").splitlines() if path.is_file() else ():
-        try:
-            events.append(json.loads(line))
-        except json.JSONDecodeError:
-            break
-    return events
-
-
-def hardware() -> str:
-    """Return the processor's model and the number of cores."""
-    model = platform.processor() or platform.machine()
-    info = Path("/proc/cpuinfo")
-    if info.is_file():
-        lines = [s for s in info.read_text("utf-8").splitlines() if s.startswith("model name")]
-        model = lines[0].partition(":")[2].strip() if lines else model
-    return f"{model}, {os.cpu_count()} cores"
 
 
 def references(classes: ClassMap) -> list[Reference]:

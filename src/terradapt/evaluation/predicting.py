@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,9 +16,8 @@ from terradapt.evaluation.options import GEOSEG_PATCH, Protocol
 from terradapt.evaluation.scoring import Scored, erode_labels
 from terradapt.grid import Window
 from terradapt.metrics.per_image import grey_map
+from terradapt.progress import Advance
 from terradapt.scene import PredictOptions, Predictor, predict_blocks
-
-Advance = Callable[[int], None]
 
 
 @dataclass(frozen=True)

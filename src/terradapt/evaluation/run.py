@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from terradapt.classes import ClassMap
 from terradapt.data import Dataset, Item
 from terradapt.data.reading import ItemReader
 from terradapt.errors import ConfigError, DataError
-from terradapt.evaluation.describe import Origin, hardware, read_log, references
+from terradapt.evaluation.describe import Origin, references
 from terradapt.evaluation.joining import JoinedClasses, join_classes
 from terradapt.evaluation.networks import LEGEND, NetworkScorer, draw_plate
 from terradapt.evaluation.options import Protocol
@@ -21,7 +21,10 @@ from terradapt.evaluation.places import Place, choose_places, image_places
 from terradapt.evaluation.predicting import Road, score_item
 from terradapt.evaluation.resolution import check_resolution, resolution_notes
 from terradapt.evaluation.scoring import Scorer
+from terradapt.files import read_json_lines
 from terradapt.grid import Window
+from terradapt.machine import hardware
+from terradapt.progress import Advance
 from terradapt.report import Picture, Plate, Report
 from terradapt.scene import Predictor
 
@@ -41,7 +44,7 @@ def evaluate(
     title: str = "",
     commit: str = "",
     facts: Mapping[str, str] | None = None,
-    progress: Callable[[int], None] | None = None,
+    progress: Advance | None = None,
 ) -> Report:
     """Predict every image of a split whole and count it against its label.
 
@@ -107,7 +110,7 @@ def evaluate(
         images=sorted(scorer.rows, key=lambda row: (row["miou"], row["id"])),
         facts=_facts(predictor, items, seconds, origin) | dict(facts or {}),
         notes=notes,
-        events=read_log(Path(origin.path).parent) if origin.path else (),
+        events=read_json_lines(Path(origin.path).with_name("log.jsonl")) if origin.path else (),
         pictures=_pictures(dataset, predictor, joined.classes, choose_places(places, pictures)),
         networks=_plates(dataset, predictor, networks, pictures),
         network_legend=LEGEND,

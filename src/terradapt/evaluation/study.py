@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +12,7 @@ from terradapt.config import DataConfig
 from terradapt.data import Dataset, Item, open_dataset
 from terradapt.data.study import feature_names, item_features
 from terradapt.errors import DataError
+from terradapt.progress import Advance
 from terradapt.report import Report
 from terradapt.report.figures import draw_scatter
 
@@ -23,7 +24,7 @@ def add_study(
     report: Report,
     dataset: Dataset,
     others: Sequence[Path | str] = (),
-    progress: Callable[[int], None] | None = None,
+    progress: Advance | None = None,
 ) -> None:
     """Add the plots of SAM2MS's Figures 6 and 10 to a report.
 
@@ -59,7 +60,7 @@ def add_study(
 
 def study(
     groups: Mapping[str, tuple[Dataset, Sequence[Item]]],
-    progress: Callable[[int], None] | None = None,
+    progress: Advance | None = None,
 ) -> tuple[str, str]:
     """Draw groups of images in the plane of PCA and of t-SNE.
 

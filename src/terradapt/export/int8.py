@@ -20,6 +20,7 @@ from terradapt.config import InputSpec
 from terradapt.errors import MissingExtraError
 from terradapt.export.onnx import INPUT, import_onnx
 from terradapt.predictors.onnx import normalize
+from terradapt.progress import Advance
 
 LAYERS = ("Conv", "ConvTranspose", "MatMul", "Gemm")
 TARGET = 0.99
@@ -30,8 +31,6 @@ PROBES, PROBE_SIDE = 6, 256
 """Windows on which each layer alone is measured, and their side in px at most."""
 
 INPUTS_WITH_ZERO_POINT = 3
-
-Advance = Callable[[int], None]
 
 
 def has_vnni() -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from terradapt.checkpoint import Meta
+from terradapt.files import digest, write_json
 from terradapt.predictors.onnx_file import FORMAT, KEY
 from terradapt.version import __version__
 
@@ -110,11 +110,7 @@ def mlm_item(path: Path, meta: Meta, exported: Exported) -> dict[str, Any]:
 
 def write_item(path: Path, item: Mapping[str, Any]) -> Path:
     """Write an item beside the model as ``<stem>.stac.json`` and return its path."""
-    target = path.with_suffix(".stac.json")
-    part = target.with_name(f".{target.name}.part")
-    part.write_text(json.dumps(item, indent=2) + "\n", "utf-8")
-    part.replace(target)
-    return target
+    return write_json(path.with_suffix(".stac.json"), item, indent=2)
 
 
 def _model_properties(path: Path, meta: Meta, exported: Exported) -> dict[str, Any]:
@@ -182,7 +178,6 @@ def _output(meta: Meta, exported: Exported) -> dict[str, Any]:
 
 
 def _asset(path: Path, meta: Meta) -> dict[str, Any]:
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
     return {
         "href": f"./{path.name}",
         "title": f"{meta.config.model.name}, ONNX",
@@ -190,5 +185,5 @@ def _asset(path: Path, meta: Meta) -> dict[str, Any]:
         "roles": ["mlm:model", "data"],
         "mlm:artifact_type": "ONNX",
         "file:size": path.stat().st_size,
-        "file:checksum": f"1220{digest}",
+        "file:checksum": f"1220{digest(path)}",
     }

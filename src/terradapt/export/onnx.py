@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from terradapt.errors import ConfigError, MissingExtraError, OutputError
+from terradapt.files import write_together
 from terradapt.models.contract import SegmentationModel
 from terradapt.models.encoder import is_sam2
 
@@ -111,12 +112,7 @@ def write_proto(proto: Any, path: Path, metadata: Mapping[str, str]) -> int:
         proto, {**{p.key: p.value for p in proto.metadata_props}, **metadata}
     )
     onnx.checker.check_model(proto)
-    part = path.with_name(f".{path.name}.part")
-    try:
-        part.write_bytes(proto.SerializeToString())
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+    write_together({path: proto.SerializeToString()})
     return path.stat().st_size
 
 

@@ -18,7 +18,6 @@ from terradapt.export.int8 import (
     PROBE_SIDE,
     PROBES,
     SMALLER,
-    Advance,
     Quantizer,
     choose,
     sensitivity,
@@ -33,6 +32,7 @@ from terradapt.metrics import Confusion
 from terradapt.predictors import engines
 from terradapt.predictors.onnx import OnnxPredictor
 from terradapt.predictors.torch import TorchPredictor
+from terradapt.progress import Advance
 
 METHOD = "ONNX Runtime static QDQ, per channel, moving average of minimum and maximum"
 HELD_OUT = 48

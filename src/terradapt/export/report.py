@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from terradapt.files import write_json, write_text
+
 
 def write_export_report(path: Path, values: Mapping[str, Any]) -> Path:
     """Write ``<stem>.report.json`` and ``.md`` beside an exported model; return the latter."""
-    _write(path.with_suffix(".report.json"), json.dumps(values, indent=2) + "\n")
-    markdown = path.with_suffix(".report.md")
-    _write(markdown, to_markdown(values))
-    return markdown
+    write_json(path.with_suffix(".report.json"), values, indent=2)
+    return write_text(path.with_suffix(".report.md"), to_markdown(values))
 
 
 def to_markdown(values: Mapping[str, Any]) -> str:
@@ -111,9 +110,3 @@ def _changes(report: Mapping[str, Any]) -> list[str]:
     for name, (before, after) in report["shares"].items():
         lines.append(f"| {name} | {before:.4f} | {after:.4f} |")
     return [*lines, ""]
-
-
-def _write(path: Path, text: str) -> None:
-    part = path.with_name(f".{path.name}.part")
-    part.write_text(text, "utf-8")
-    part.replace(path)

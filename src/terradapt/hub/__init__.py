@@ -14,7 +14,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TypeVar
 
-from terradapt.errors import CheckpointError, ConfigError, MissingExtraError, OutputError
+from terradapt.errors import CheckpointError, ConfigError, MissingExtraError
+from terradapt.files import write_text
 
 CHECKPOINT, CARD = "checkpoint.safetensors", "README.md"
 _SCHEME = re.compile(r"^hf:/{1,2}")  # a path keeps only one of the two slashes
@@ -94,14 +95,7 @@ def save(
     model, meta = checkpoints.load(source, trunk=trunk)
     inside = bundle or (meta.trunk is not None and meta.trunk.bundled)
     written = checkpoints.save(folder / CHECKPOINT, model, _published(meta), bundle=inside)
-    try:
-        text = model_card(written, repo, licence, source.with_name("report.json"))
-        (folder / CARD).write_text(text, "utf-8")
-    except OSError as error:
-        raise OutputError(
-            f"{folder / CARD}: cannot be written ({error.strerror})",
-            "check the folder's permissions and free space",
-        ) from error
+    write_text(folder / CARD, model_card(written, repo, licence, source.with_name("report.json")))
     return folder
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,8 @@ from typing import Any
 import yaml
 
 from terradapt.checkpoint import Meta
+from terradapt.errors import DataError
+from terradapt.files import read_json
 
 FIGURES = {"miou": "mIoU", "mf1": "mF1", "oa": "OA"}
 
@@ -114,11 +115,10 @@ def _per_cent(value: Any) -> str:
 
 def _read_report(path: Path) -> dict[str, Any] | None:
     try:
-        values = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError):
+        values: dict[str, Any] = read_json(path)
+    except DataError:
         return None
-    told = isinstance(values, dict) and isinstance(values.get("metrics"), dict)
-    return values if told else None
+    return values if isinstance(values.get("metrics"), dict) else None
 
 
 def _training(meta: Meta) -> str:

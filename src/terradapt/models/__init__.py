@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from terradapt.config import EncoderConfig, ModelConfig
+from terradapt.config import EncoderConfig, ModelConfig, first_error
 from terradapt.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -150,9 +150,8 @@ def parse_options(config: ModelConfig) -> Any:
     try:
         return line.load().Options.model_validate({**dict(line.options), **config.options})
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
+        where, why = first_error(error)
         known = ", ".join(line.load().Options.model_fields)
         raise ConfigError(
-            f"model.options.{where} of {config.name}: {first['msg']}", f"its options are: {known}"
+            f"model.options.{where} of {config.name}: {why}", f"its options are: {known}"
         ) from error

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from terradapt.config import InputSpec
 from terradapt.errors import CheckpointError, SceneError
+from terradapt.machine import cpu_threads
 from terradapt.predictors.onnx_file import REWRITE, OnnxInfo, read_onnx
-from terradapt.predictors.threads import cpu_threads
 
 RANK = 4
 LARGEST_COPY = 1 << 28

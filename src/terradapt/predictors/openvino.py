@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from terradapt.errors import CheckpointError, MissingExtraError
+from terradapt.machine import cpu_threads
 from terradapt.predictors.onnx import (
     check_borders,
     check_images,
@@ -17,7 +18,6 @@ from terradapt.predictors.onnx import (
     run_failure,
 )
 from terradapt.predictors.onnx_file import REWRITE, read_onnx
-from terradapt.predictors.threads import cpu_threads
 
 PRECISIONS = {"fp32": "f32", "bf16": "bf16"}
 KINDS = {"f32": "tensor(float)"}

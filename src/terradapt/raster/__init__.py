@@ -1,7 +1,7 @@
 """Raster files in and out: the only importer of rasterio's input and output."""
 
 from terradapt.raster.area import AreaOfInterest
-from terradapt.raster.files import read_label, replacing, write_raster
+from terradapt.raster.files import read_label, write_raster
 from terradapt.raster.mosaic import Mosaic, open_scene
 from terradapt.raster.reader import SceneReader
 from terradapt.raster.shapes import polygonize, rasterize
@@ -19,7 +19,6 @@ __all__ = [
     "polygonize",
     "rasterize",
     "read_label",
-    "replacing",
     "signature_of",
     "write_raster",
 ]

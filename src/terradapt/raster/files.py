@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import rasterio
 from numpy.typing import NDArray
 from rasterio.crs import CRS
 from rasterio.enums import ColorInterp
 from rasterio.errors import RasterioError
+from rasterio.io import MemoryFile
 from rasterio.transform import Affine
 
 from terradapt.classes import IGNORE, Colour
 from terradapt.errors import DataError, OutputError, SceneError
+from terradapt.files import replacing
 from terradapt.grid import Window
-from terradapt.raster.opening import quiet, reason
+from terradapt.raster.opening import quiet
 from terradapt.raster.reader import SceneReader
 
 _DRIVERS = {".tif": "GTiff", ".tiff": "GTiff", ".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG"}
@@ -70,37 +68,6 @@ def _as_ids(values: NDArray[Any], nodata: float | None, path: str | Path) -> NDA
     return np.where(hidden, IGNORE, values).astype(np.uint8)
 
 
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """Give a name beside ``path`` to write to; rename it at the end, or leave nothing.
-
-    Raises:
-        OutputError: The folder cannot be written to, or the disk is full.
-    """
-    beside = None
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(
-            prefix=f".{path.stem}-", suffix=path.suffix, dir=path.parent
-        )
-        os.close(handle)
-        beside = Path(name)
-        yield beside
-        mask = os.umask(0)
-        os.umask(mask)
-        beside.chmod(0o666 & ~mask)
-        beside.replace(path)
-    except (OSError, RasterioError) as error:
-        raise OutputError(
-            f"{path}: cannot be written ({reason(error)})",
-            "check the folder's rights and the free space, or choose another place with -o",
-        ) from error
-    finally:
-        if beside is not None:
-            for left in (beside, beside.with_name(beside.name + ".aux.xml")):
-                left.unlink(missing_ok=True)
-
-
 def write_raster(
     path: str | Path,
     array: NDArray[Any],
@@ -113,7 +80,7 @@ def write_raster(
     tags: Mapping[str, str] | None = None,
     compress: str | None = "deflate",
 ) -> None:
-    """Write a small raster in one go, beside and then renamed.
+    """Write a small raster in one go, beside and then renamed; not made durable.
 
     Args:
         path: ``.tif``, ``.png`` or ``.jpg``.
@@ -144,16 +111,18 @@ def write_raster(
         profile |= {"compress": compress}
     if driver == "GTiff" and min(bands.shape[1:]) >= 256:
         profile |= {"tiled": True, "blockxsize": 256, "blockysize": 256}
-    with replacing(path) as beside, quiet(), rasterio.open(beside, "w", **profile) as file:
-        if colours is not None:
-            file.write_colormap(1, colour_table(colours))
-        elif driver == "GTiff" and len(bands) == 3 and bands.dtype == np.uint8:
-            file.colorinterp = (ColorInterp.red, ColorInterp.green, ColorInterp.blue)
-        for index, name in enumerate(band_names, 1):
-            file.set_band_description(index, name)
-        if tags:
-            file.update_tags(**tags)
-        file.write(bands)
+    with replacing(path, RasterioError, durable=False) as part, MemoryFile() as memory:
+        with quiet(), memory.open(**profile) as file:
+            if colours is not None:
+                file.write_colormap(1, colour_table(colours))
+            elif driver == "GTiff" and len(bands) == 3 and bands.dtype == np.uint8:
+                file.colorinterp = (ColorInterp.red, ColorInterp.green, ColorInterp.blue)
+            for index, name in enumerate(band_names, 1):
+                file.set_band_description(index, name)
+            if tags:
+                file.update_tags(**tags)
+            file.write(bands)
+        part.write_bytes(memory.getbuffer())  # GDAL's own files end short, silently, on a full disk
 
 
 def colour_table(colours: Sequence[Colour] | Mapping[int, Colour]) -> dict[int, tuple[int, ...]]:

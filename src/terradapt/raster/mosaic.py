@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +13,7 @@ from rasterio.transform import Affine
 
 from terradapt.config import InputSpec
 from terradapt.errors import SceneError
+from terradapt.files import Closing
 from terradapt.grid import Window
 from terradapt.raster.ground import ground_resolution, locate
 from terradapt.raster.reader import SceneReader
@@ -23,7 +23,7 @@ _OPEN = 32
 _SNAP = 0.05  # px
 
 
-class Mosaic:
+class Mosaic(Closing):
     """Files of one CRS and pixel size as one scene; where they overlap, the first valid one counts.
 
     It has :class:`SceneReader`'s attributes and ``read``.
@@ -52,17 +52,6 @@ class Mosaic:
         self.indexes, self.block_height = first.indexes, 1
         self._areas = [self._place(i, first) for i in range(len(self.paths))]
         self._anchor(first)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Close all files."""

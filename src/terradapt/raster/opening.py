@@ -13,7 +13,8 @@ from typing import Any
 import rasterio
 from rasterio.errors import NotGeoreferencedWarning, RasterioError, RasterioIOError
 
-from terradapt.errors import SceneError
+from terradapt.errors import SceneError, reason
+from terradapt.files import is_remote
 
 _MAGIC = (
     (b"II*\0", "GTiff"), (b"MM\0*", "GTiff"), (b"II+\0", "GTiff"), (b"MM\0+", "GTiff"),
@@ -23,7 +24,6 @@ _MAGIC = (
 _SUFFIXES = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".jp2": "JP2OpenJPEG"}
 CACHE_BYTES = 64 << 20
 """GDAL's block cache: fixed, so that memory does not grow with the machine or the scene."""
-_REMOTE = re.compile(r"^(/vsi|[a-z][a-z0-9+.-]*://)", re.IGNORECASE)
 _REMOTE_OPTIONS = {
     "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",  # ask for no files beside the one named
     "GDAL_HTTP_CONNECTTIMEOUT": 10,
@@ -34,11 +34,6 @@ _FILTERS = threading.RLock()  # warning filters are global: one thread at a time
 _VRT_REFUSED = re.compile(
     r"<!DOCTYPE|<!ENTITY|VRTDerivedRasterBand|VRTRawRasterBand|<SourceDataset", re.IGNORECASE
 )
-
-
-def is_remote(path: str | Path) -> bool:
-    """Tell whether a path leads beyond local files (``s3://``, ``https://``, ``/vsi...``)."""
-    return bool(_REMOTE.match(str(path)))
 
 
 def open_raster(path: str | Path, *, allow_remote: bool = False) -> Any:
@@ -81,13 +76,6 @@ def quiet() -> Iterator[None]:
 def gdal_env(**options: Any) -> Any:
     """Return the GDAL environment of all reading and writing: a small, fixed block cache."""
     return rasterio.Env(**{"GDAL_CACHEMAX": CACHE_BYTES, "GDAL_PAM_ENABLED": True, **options})
-
-
-def reason(error: BaseException) -> str:
-    """Return GDAL's innermost message on one line."""
-    while error.__cause__ is not None and str(error.__cause__):
-        error = error.__cause__
-    return " ".join(str(error).split()) or type(error).__name__
 
 
 def _local_driver(path: Path, allow_remote: bool) -> str:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +17,7 @@ from rasterio.windows import Window as RasterWindow
 
 from terradapt.config import InputSpec, Pair
 from terradapt.errors import SceneError
+from terradapt.files import Closing
 from terradapt.grid import Window
 from terradapt.raster.ground import ground_resolution, local_scale, zoomed
 from terradapt.raster.opening import CACHE_BYTES, gdal_env, open_raster, reason
@@ -25,7 +25,7 @@ from terradapt.raster.opening import CACHE_BYTES, gdal_env, open_raster, reason
 _PERCENTILE_SIDE = 1024
 
 
-class SceneReader:
+class SceneReader(Closing):
     """Windows of one raster: pixels and the mask of those that are valid.
 
     A pixel is valid where the file's mask (internal mask or alpha band) says so, where a selected
@@ -84,17 +84,6 @@ class SceneReader:
         except BaseException:
             self.close()
             raise
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Close the file."""

@@ -16,8 +16,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
-from types import TracebackType
-from typing import Any, BinaryIO, Self
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +24,8 @@ from rasterio.crs import CRS
 from rasterio.transform import Affine
 
 from terradapt.errors import OutputError
+from terradapt.files import Closing, replacing, writing
+from terradapt.machine import cpu_cores
 from terradapt.raster.cog import (
     Image,
     Level,
@@ -32,12 +33,11 @@ from terradapt.raster.cog import (
     tiles_across,
     write_cog,
 )
-from terradapt.raster.files import replacing
 from terradapt.raster.journal import Journal
 from terradapt.raster.tiles import Layer, blank, encode, encoded, halved, template, tiles
 
 
-class SceneWriter:
+class SceneWriter(Closing):
     """Writes layers of one scene, block row by block row, from the top.
 
     Args:
@@ -81,22 +81,9 @@ class SceneWriter:
         self._ends = dict.fromkeys(layers, 0)
         self._empty: dict[str, tuple[int, int]] = {}
         self._journal = Journal(self.part / "journal.jsonl", dict(signature), list(stamp))
-        self._pool = ThreadPoolExecutor(min(4, os.cpu_count() or 1), "encode")
-        try:
+        self._pool = ThreadPoolExecutor(min(4, cpu_cores()), "encode")
+        with writing(self.path):
             self._open(resume)
-        except OSError as error:
-            raise _cannot_write(self.path, error) from error
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     @property
     def rows_done(self) -> int:
@@ -236,13 +223,11 @@ class SceneWriter:
         rows = np.stack(self._index[name]).reshape(self.rows, layer.bands, across, 2)
         image.levels.append(_level(self.width, self.height, rows))
         file = self._files[name]
-        try:
+        with writing(layer.path):
             for width, height in pyramid_sizes(self.width, self.height):
                 image.levels.append(self._overview(name, image.levels[-1], width, height))
-            with replacing(layer.path) as beside, beside.open("wb") as out:
-                write_cog(image, file, out)
-        except OSError as error:
-            raise _cannot_write(layer.path, error) from error
+        with replacing(layer.path) as part, part.open("wb") as out:
+            write_cog(image, file, out)
 
     def _overview(self, name: str, above: Level, width: int, height: int) -> Level:
         """Halve a level, two rows of tiles at a time, appending to the part file."""
@@ -291,13 +276,6 @@ def signature_of(values: Any) -> str:
     """Return a short hash of JSON values."""
     text = json.dumps(values, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def _cannot_write(path: Path, error: OSError) -> OutputError:
-    return OutputError(
-        f"{path}: cannot be written ({error.strerror or error})",
-        "check the folder's rights and the free space, or choose another place with -o",
-    )
 
 
 def _level(width: int, height: int, rows: NDArray[np.int64]) -> Level:

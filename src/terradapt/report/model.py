@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 
 from terradapt.classes import ClassMap, Colour
 from terradapt.errors import DataError
+from terradapt.files import read_json
 from terradapt.version import __version__
 
 FORMAT = "terradapt-report-1"
@@ -144,10 +144,7 @@ def read_report(path: str | Path) -> dict[str, Any]:
         DataError: No JSON, or not a report.
     """
     path = Path(path)
-    try:
-        values = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path}: cannot be read as JSON ({error})", "evaluate again") from error
-    if not isinstance(values, dict) or not isinstance(values.get("metrics"), dict):
+    values: dict[str, Any] = read_json(path, fix="evaluate again")
+    if not isinstance(values.get("metrics"), dict):
         raise DataError(f"{path}: is no report", "give a report.json that terradapt eval wrote")
     return values

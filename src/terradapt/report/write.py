@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from terradapt.files import write_together
 from terradapt.report.html import render_html
 from terradapt.report.markdown import render_markdown
 from terradapt.report.model import Report
-from terradapt.report.output import write_together
 
 
 def write_report(report: Report, path: str | Path) -> list[Path]:

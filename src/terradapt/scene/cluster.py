@@ -17,13 +17,15 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 
 from terradapt.errors import ConfigError, MissingExtraError, SceneError
+from terradapt.files import Closing
 from terradapt.grid import Grid, Window
+from terradapt.machine import cpu_cores
+from terradapt.progress import Advance
 from terradapt.raster.opening import is_remote
 from terradapt.scene.options import PredictOptions
 from terradapt.scene.predict import Job, open_job
@@ -105,7 +107,7 @@ def bands(grid: Grid, region: Window, workers: int) -> list[Window]:
     ]
 
 
-class Cluster:
+class Cluster(Closing):
     """A Dask cluster by address, or one of local processes.
 
     Args:
@@ -148,15 +150,8 @@ class Cluster:
                 "start one with: dask scheduler, and give its tcp:// address",
             ) from error
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
+        """Leave the cluster; the one that was started here ends."""
         self.client.close()
         if self._local is not None:
             self._local.close()
@@ -167,9 +162,7 @@ class Cluster:
         self.client.wait_for_workers(1)
         return len(self.client.scheduler_info(n_workers=-1)["workers"])
 
-    def blocks(
-        self, job: Job, region: Window, advance: Callable[[int], None] | None = None
-    ) -> Iterator[Block]:
+    def blocks(self, job: Job, region: Window, advance: Advance | None = None) -> Iterator[Block]:
         """Yield a region's blocks from top to bottom, as plain streaming does.
 
         Raises:
@@ -221,7 +214,7 @@ class Cluster:
 
 def local_workers(cores: int | None = None, gpus: int = 0) -> int:
     """Return the local processes that keep a machine busy: one per GPU, or for every four cores."""
-    return gpus or max(1, (cores or os.cpu_count() or 1) // 4)
+    return gpus or max(1, (cores or cpu_cores()) // 4)
 
 
 def _local_cluster(count: int, gpus: int) -> Any:
@@ -229,7 +222,7 @@ def _local_cluster(count: int, gpus: int) -> Any:
     import dask
     from distributed import Nanny, Scheduler, SpecCluster
 
-    threads = max(1, (os.cpu_count() or 1) // count)
+    threads = max(1, cpu_cores() // count)
     place: dict[str, Any] = {"host": "127.0.0.1", "dashboard_address": "127.0.0.1:0"}
     workers = {
         i: {"cls": Nanny, "options": {"nthreads": 1, "memory_limit": 0, "env": env, **place}}

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable
 from contextlib import ExitStack
 from importlib.util import find_spec
 from typing import Any
 
 from terradapt.grid import Window
+from terradapt.machine import cpu_cores
+from terradapt.progress import Advance
 from terradapt.scene.cluster import Cluster, Load
 from terradapt.scene.predict import Job, stream_blocks
 
@@ -34,10 +34,10 @@ class Embedded(ExitStack):
     def __init__(self, load: Load, key: str, *, gpus: int = 0, cores: int | None = None) -> None:
         super().__init__()
         self.load, self.key, self.gpus = load, key, gpus
-        self.workers = paying_workers(gpus, cores or os.cpu_count() or 1)
+        self.workers = paying_workers(gpus, cores or cpu_cores())
         self._cluster: Cluster | None = None
 
-    def blocks(self, job: Job, region: Window, advance: Callable[[int], None] | None = None) -> Any:
+    def blocks(self, job: Job, region: Window, advance: Advance | None = None) -> Any:
         """Yield a region's blocks from top to bottom, the same bits either way."""
         rows = job.grid.rows.touching(region.row, region.bottom)
         windows = len(rows) * len(job.grid.cols.starts)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,8 +11,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from terradapt.errors import ConfigError, OutputError, SceneError
+from terradapt.errors import ConfigError, SceneError
+from terradapt.files import stamp
 from terradapt.grid import Grid, Window
+from terradapt.progress import Advance, Track
 from terradapt.raster import (
     AreaOfInterest,
     Layer,
@@ -27,8 +29,6 @@ from terradapt.scene.options import PredictOptions
 from terradapt.scene.predictor import Predictor
 from terradapt.scene.resample import fitted
 from terradapt.scene.stream import Block, Wanted, predict_region
-
-Bar = Callable[[int | None, str, str], AbstractContextManager[Callable[[int], None]]]
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ def predict_scene(
     scene: str | Path | Sequence[Path],
     out: Path,
     options: PredictOptions | None = None,
-    bar: Bar | None = None,
+    bar: Track | None = None,
     *,
     model: str = "",
     blocks: Callable[..., Any] | None = None,
@@ -142,11 +142,11 @@ def open_job(
     signature = signature_of(
         [[p.name for p in files], shape, model, settings, batch, predictor.classes.names]
     )
-    stamp = tuple(_stamp(p) for p in files)
-    return Job(source, suited, grid, batch, wanted, signature, stamp, scene, options)
+    stamps = tuple(stamp(p) for p in files)
+    return Job(source, suited, grid, batch, wanted, signature, stamps, scene, options)
 
 
-def stream_blocks(job: Job, region: Window, advance: Callable[[int], None] | None = None) -> Any:
+def stream_blocks(job: Job, region: Window, advance: Advance | None = None) -> Any:
     """Yield a region's blocks in this process."""
     return predict_region(
         job.source, job.predictor, job.grid, region, batch=job.batch, wanted=job.wanted,
@@ -155,7 +155,7 @@ def stream_blocks(job: Job, region: Window, advance: Callable[[int], None] | Non
 
 
 def _fill(
-    writer: SceneWriter, job: Job, bar: Bar | None, label: str, blocks: Callable[..., Any]
+    writer: SceneWriter, job: Job, bar: Track | None, label: str, blocks: Callable[..., Any]
 ) -> None:
     """Predict and write the block rows that are not there yet."""
     first = writer.rows_done * TILE
@@ -223,30 +223,3 @@ def _subset(predictor: Predictor, options: PredictOptions) -> tuple[int, ...]:
         if name not in names:
             raise ConfigError(f"the model has no class '{name}'", f"use: {', '.join(names)}")
     return tuple(sorted({names.index(n) for n in options.classes}))
-
-
-def _stamp(path: Path) -> list[int]:
-    """What tells a file from a changed one: its size and time of change."""
-    try:
-        state = path.stat()
-    except OSError:
-        return []
-    return [state.st_size, state.st_mtime_ns]
-
-
-def check_output(out: Path) -> None:
-    """Check that a result can be written to a place before any work is done.
-
-    Raises:
-        OutputError: It cannot.
-    """
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        probe = out.with_name(f".{out.name}.probe")
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        raise OutputError(
-            f"{out}: cannot be written ({error.strerror})",
-            "check the folder's rights, or choose another place with -o",
-        ) from error

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 from xml.sax.saxutils import escape, quoteattr
 
 from terradapt.classes import ClassMap
-from terradapt.raster import replacing
+from terradapt.errors import DataError
+from terradapt.files import read_json, write_together
 from terradapt.raster.cog import TILE
 
 if TYPE_CHECKING:
@@ -71,8 +72,8 @@ def statistics(
 def finished(out: Path, signature: str) -> dict[str, Any] | None:
     """Return the statistics of a result that is complete and of the same job, else None."""
     try:
-        found: dict[str, Any] = json.loads(out.with_suffix(".json").read_text("utf-8"))
-    except (OSError, ValueError):
+        found: dict[str, Any] = read_json(out.with_suffix(".json"))
+    except DataError:
         return None
     return found if out.is_file() and found.get("signature") == signature else None
 
@@ -88,9 +89,7 @@ def write(out: Path, classes: ClassMap, figures: Mapping[str, Any]) -> None:
         out.with_name(out.name + ".aux.xml"): aux_xml(classes),
         out.with_suffix(".json"): json.dumps(figures, indent=2) + "\n",
     }
-    for path, text in texts.items():
-        with replacing(path) as beside:
-            beside.write_text(text, "utf-8")
+    write_together(texts)
 
 
 def qml(classes: ClassMap) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from terradapt.classes import IGNORE
 from terradapt.grid import Grid, Window
+from terradapt.progress import Advance
 from terradapt.raster import SceneReader
 from terradapt.scene.blend import Blender, Chunk, Piece, Plan, Source, read_chunks
 from terradapt.scene.options import PredictOptions
@@ -18,7 +19,6 @@ from terradapt.scene.pipeline import abreast, ahead
 from terradapt.scene.predictor import Predictor, on_host, streams_for, told
 from terradapt.scene.resample import fitted
 
-Advance = Callable[[int], None]
 _AHEAD = 2
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from terradapt.errors import DataError
+from terradapt.files import read_json
 
 NAME = "bench.json"
 _PREFERRED = ("torch",)  # the papers' own engine
@@ -42,21 +42,18 @@ def read_speeds(path: Path) -> Speeds:
         DataError: No such file, or no result of the bench.
     """
     path = path / NAME if path.is_dir() else path
+    if not path.is_file():
+        raise DataError(f"{path}: no such file", "measure it: terradapt bench -o DIR")
+    fix = "give its bench.json, or the folder of it"
     try:
-        values = json.loads(path.read_text("utf-8"))
+        values = read_json(path, fix=fix)
         rows = [r for r in values["rows"] if r["rate"] is not None]
         engines = list(dict.fromkeys(str(r["engine"]) for r in rows))
         engine = next((e for e in _PREFERRED if e in engines), engines[0])
         rates = {str(r["backbone"]): float(r["rate"]) for r in rows if r["engine"] == engine}
         return Speeds(path, rates, engine, _shape(values["options"]), str(values["hardware"]))
-    except OSError as error:
-        raise DataError(
-            f"{path}: {error.strerror}", "measure it: terradapt bench -o DIR"
-        ) from error
     except (ValueError, KeyError, TypeError, IndexError) as error:
-        raise DataError(
-            f"{path}: no result of terradapt bench", "give its bench.json, or the folder of it"
-        ) from error
+        raise DataError(f"{path}: no result of terradapt bench", fix) from error
 
 
 def find_speeds(folders: Sequence[Path | str]) -> Speeds | None:

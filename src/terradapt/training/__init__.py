@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 from terradapt.config import RunConfig
-
-Bar = Callable[[int | None, str, str], AbstractContextManager[Callable[[int], None]]]
+from terradapt.progress import Track
 
 
 def train(
@@ -18,7 +15,7 @@ def train(
     run: str | Path,
     *,
     resume: bool = False,
-    bar: Bar | None = None,
+    bar: Track | None = None,
 ) -> dict[str, Any]:
     """Train a model on a dataset.
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +16,7 @@ from terradapt.checkpoint import Meta
 from terradapt.config import DistillConfig, RunConfig
 from terradapt.data import Dataset, input_spec
 from terradapt.errors import CheckpointError, ConfigError, OutputError
+from terradapt.files import digest, replacing
 from terradapt.losses.distill import dist, kl
 from terradapt.models.contract import SegmentationModel
 from terradapt.predictors.torch import DTYPES, normalize
@@ -67,13 +67,10 @@ class LogitCache:
             path = self._path(key)
             if path.exists() or self.held + values.nbytes > self.limit:
                 continue
-            part = path.with_suffix(f".{os.getpid()}.part")
             try:
-                with part.open("wb") as file:
-                    np.save(file, values)
-                part.replace(path)
-            except OSError:
-                part.unlink(missing_ok=True)
+                with replacing(path, durable=False) as part:
+                    np.save(part, values)
+            except OutputError:
                 self.limit = 0.0  # the disk is full: go on without
                 return
             self.held += path.stat().st_size
@@ -183,10 +180,8 @@ def build_distilled(
 
 def fingerprint(config: RunConfig, dataset: Dataset, teacher: str | Path) -> str:
     """Return a name for all that teacher logits depend on, 16 hex digits."""
-    with Path(teacher).open("rb") as file:
-        weights = hashlib.file_digest(file, "sha256").hexdigest()
     parts = {
-        "teacher": weights,
+        "teacher": digest(teacher),
         "precision": config.objective.distill.precision,
         "data": config.data.model_dump(mode="json", exclude={"workers"}),
         "augment": config.augment.model_dump(mode="json"),

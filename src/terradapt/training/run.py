@@ -9,6 +9,7 @@ from typing import Any
 
 from terradapt.config import RunConfig, parse_config
 from terradapt.errors import ConfigError, OutputError
+from terradapt.files import read_json_lines, write_text, writing
 
 CONFIG, LOG = "config.yaml", "log.jsonl"
 BEST, LAST = "checkpoint.safetensors", "last.safetensors"
@@ -43,21 +44,13 @@ class Run:
             raise OutputError(
                 f"{self.folder}: holds a run already", "add --resume, or give another -o folder"
             )
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            if not path.exists():
-                part = path.with_suffix(".part")
-                part.write_text(config.to_yaml(), "utf-8")
-                part.replace(path)
-        except OSError as error:
-            raise OutputError(
-                f"{self.folder}: cannot be written ({error.strerror})",
-                "give a folder that you may write to",
-            ) from error
+        if not path.exists():
+            write_text(path, config.to_yaml())
 
     def log(self, event: Mapping[str, Any]) -> None:
         """Append one line to the log."""
-        with (self.folder / LOG).open("a", encoding="utf-8") as file:
+        path = self.folder / LOG
+        with writing(path), path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(event) + "\n")
 
     def rewind_log(self, step: int) -> None:
@@ -65,20 +58,11 @@ class Run:
         path = self.folder / LOG
         if path.is_file():
             kept = [e for e in self.events() if e.get("step", 0) <= step]
-            part = path.with_suffix(".part")
-            part.write_text("".join(json.dumps(e) + "\n" for e in kept), "utf-8")
-            part.replace(path)
+            write_text(path, "".join(json.dumps(e) + "\n" for e in kept))
 
     def events(self) -> list[dict[str, Any]]:
         """Read the whole lines of the log."""
-        path = self.folder / LOG
-        events = []
-        for line in path.read_text("utf-8").splitlines() if path.is_file() else ():
-            try:
-                events.append(json.loads(line))
-            except json.JSONDecodeError:
-                break
-        return events
+        return read_json_lines(self.folder / LOG)
 
 
 def _same_config(held: RunConfig, given: RunConfig, path: Path) -> None:

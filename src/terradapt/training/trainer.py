@@ -10,7 +10,7 @@ import math
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -34,6 +34,7 @@ from terradapt.metrics.confusion import Confusion
 from terradapt.models import build, resolve
 from terradapt.models.encoder import encoder_normalization
 from terradapt.predictors.torch import TorchPredictor, normalize
+from terradapt.progress import Advance
 from terradapt.scene import predict_blocks
 from terradapt.training.building import build_objective
 from terradapt.training.loading import RunCrops, RunSampler
@@ -47,7 +48,6 @@ from terradapt.training.optim import (
 from terradapt.training.run import Run
 
 LOG_EVERY = 10  # steps
-Progress = Callable[[int], None]
 
 
 class Trainer:
@@ -99,7 +99,7 @@ class Trainer:
         """Crops of one optimiser step, over all devices and accumulated batches."""
         return self.config.train.batch * self.config.train.accumulate
 
-    def fit(self, progress: Progress | None = None) -> dict[str, Any]:
+    def fit(self, progress: Advance | None = None) -> dict[str, Any]:
         """Train to the end; return the best validation metrics.
 
         Raises:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from dataclasses import dataclass
 from math import ceil
 from pathlib import Path
@@ -14,14 +13,13 @@ import numpy as np
 from terradapt.classes import ClassMap
 from terradapt.errors import DataError
 from terradapt.grid import Window
+from terradapt.progress import Advance
 from terradapt.raster import SceneReader
 from terradapt.vector.network import import_networkx
 from terradapt.vector.polygons import PIXELS, PolygonOptions, RasterLabels, polygonize_labels
 from terradapt.vector.roads import DEFAULTS, RoadOptions, block_count, road_network
 from terradapt.vector.source import RasterSource
-from terradapt.vector.write import SUFFIXES, check_output, write_layers, write_network
-
-Progress = Callable[[int], None]
+from terradapt.vector.write import SUFFIXES, check_vector, write_layers, write_network
 
 
 def vectorize_roads(
@@ -32,7 +30,7 @@ def vectorize_roads(
     scores: str | Path | None = None,
     threshold: float = 0.5,
     options: RoadOptions = DEFAULTS,
-    progress: Progress | None = None,
+    progress: Advance | None = None,
 ) -> dict[str, float]:
     """Write the road network of a label raster, and return its figures.
 
@@ -51,7 +49,7 @@ def vectorize_roads(
         OutputError: The result cannot be written.
         MissingExtraError: GraphML without networkx.
     """
-    output = check_output(output, SUFFIXES)
+    output = check_vector(output, SUFFIXES)
     if output.suffix.lower() == ".graphml":
         import_networkx()
     value, band = road_value(labels, road)
@@ -77,7 +75,7 @@ def vectorize_polygons(
     labels: str | Path,
     output: str | Path,
     options: PolygonOptions = PIXELS,
-    progress: Progress | None = None,
+    progress: Advance | None = None,
 ) -> dict[str, dict[str, float]]:
     """Write the polygons of all classes of a label raster, and return each class's figures.
 
@@ -96,7 +94,7 @@ def vectorize_polygons(
         DataError: It holds no class ids.
         OutputError: The result cannot be written.
     """
-    output = check_output(output, SUFFIXES[:3])
+    output = check_vector(output, SUFFIXES[:3])
     names = raster_classes(labels).names
     source = RasterLabels(labels)
     try:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 from terradapt.classes import IGNORE
 from terradapt.errors import DataError
 from terradapt.grid import Window
+from terradapt.progress import Advance
 from terradapt.raster import SceneReader
 from terradapt.vector.graph import Floats
 from terradapt.vector.measure import Georef
@@ -124,7 +124,7 @@ class RasterLabels:
 def polygonize_labels(
     source: LabelSource,
     options: PolygonOptions = PIXELS,
-    progress: Callable[[int], None] | None = None,
+    progress: Advance | None = None,
 ) -> Polygons:
     """Return the polygons of all classes; the same for every block size.
 

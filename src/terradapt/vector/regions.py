@@ -7,7 +7,6 @@ of pixel (i, j).
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -15,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from terradapt.grid import Window
+from terradapt.progress import Advance
 from terradapt.vector.graph import Chains, Graph
 from terradapt.vector.join import Part, join
 from terradapt.vector.label import label_equal
@@ -22,7 +22,6 @@ from terradapt.vector.measure import Georef
 from terradapt.vector.trace import Ints, Lattice, Pieces, components, trace
 
 OUTSIDE = 256
-Progress = Callable[[int], None]
 # rows and columns of the pixels left and right of a step from a corner, by direction
 _LEFT = np.array([[-1, 0], [0, 0], [-1, -1], [0, 0], [0, -1], [0, 0], [0, 0], [0, 0]])
 _RIGHT = np.array([[0, 0], [0, 0], [-1, 0], [0, 0], [-1, -1], [0, 0], [0, -1], [0, 0]])
@@ -69,7 +68,7 @@ class _Block:
 
 
 def find_regions(
-    source: LabelSource, *, block: int = 2048, progress: Progress | None = None
+    source: LabelSource, *, block: int = 2048, progress: Advance | None = None
 ) -> Partition:
     """Return the regions of equal 4-connected labels and their borders.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from math import ceil
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 from affine import Affine
 from numpy.typing import NDArray
 
+from terradapt.progress import Advance
 from terradapt.vector.bridge import BridgeOptions, bridge
 from terradapt.vector.clean import CleanOptions, clean, drop_components, join_chains
 from terradapt.vector.measure import Georef
@@ -43,7 +43,7 @@ DEFAULTS = RoadOptions()
 def road_network(
     source: Source,
     options: RoadOptions = DEFAULTS,
-    progress: Callable[[int], None] | None = None,
+    progress: Advance | None = None,
 ) -> Network:
     """Return the road network of a scene; the same for every block size.
 

@@ -8,7 +8,7 @@ thinned to a line: its core remains thick, and becomes one node where the roads 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from math import ceil
@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from terradapt.grid import Window
+from terradapt.progress import Advance
 from terradapt.vector.bits import Bits, close_pinholes, depths, pack, unpack
 from terradapt.vector.directions import COL_STEP, ROW_STEP
 from terradapt.vector.graph import Graph
@@ -27,7 +28,6 @@ from terradapt.vector.thin import thin
 from terradapt.vector.trace import Codes, Ints, Lattice, Pieces, trace
 
 _BEYOND = 2  # px traced outside the scene, where mirrored roads end
-Progress = Callable[[int], None]
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class Reach:
 
 
 def skeleton_graph(
-    source: Source, max_width: float, *, block: int = 2048, progress: Progress | None = None
+    source: Source, max_width: float, *, block: int = 2048, progress: Advance | None = None
 ) -> Graph:
     """Return the graph of a mask's skeleton, the same for every block size.
 

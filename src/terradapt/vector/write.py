@@ -13,8 +13,8 @@ import shapely
 from numpy.typing import NDArray
 
 from terradapt.errors import OutputError
+from terradapt.files import check_output, replacing
 from terradapt.raster.crs import move_points, parse_crs
-from terradapt.raster.files import replacing
 from terradapt.vector.geopackage import write_geopackage
 from terradapt.vector.network import Network, import_networkx
 
@@ -33,7 +33,7 @@ def write_network(path: str | Path, network: Network) -> None:
             open elsewhere.
         MissingExtraError: GraphML without networkx.
     """
-    path = check_output(path, SUFFIXES)
+    path = check_vector(path, SUFFIXES)
     edges: Fields = {
         "from_node": network.edges[:, 0], "to_node": network.edges[:, 1],
         "length_m": network.length, "width_m": network.width, "score": network.score,
@@ -56,37 +56,24 @@ def write_layers(
 ) -> None:
     """Write layers as (name, geometry type, geometries, fields) by the path's suffix."""
     suffix = path.suffix.lower()
-    with replacing(path) as beside:
-        try:
-            if suffix == ".gpkg":
-                known = None if crs is None else parse_crs(crs, "the result")
-                write_geopackage(beside, layers, known)
-            elif suffix == ".graphml" and graphml is not None:
-                graphml(beside)
-            else:
-                _write_geojson(beside, layers, crs)
-        except sqlite3.Error as error:
-            raise OutputError(
-                f"{path}: cannot be written ({error})",
-                "check the free space and the folder's rights",
-            ) from error
+    with replacing(path, sqlite3.Error) as part:
+        if suffix == ".gpkg":
+            known = None if crs is None else parse_crs(crs, "the result")
+            write_geopackage(part, layers, known)
+        elif suffix == ".graphml" and graphml is not None:
+            graphml(part)
+        else:
+            _write_geojson(part, layers, crs)
 
 
-def check_output(path: str | Path, suffixes: Sequence[str]) -> Path:
+def check_vector(path: str | Path, suffixes: Sequence[str]) -> Path:
     """Return the path of a result that can be written; look before the long work starts.
 
     Raises:
         OutputError: A suffix that is not written, a folder without permission, or a GeoPackage
             that another program holds open.
     """
-    path = Path(path)
-    if path.suffix.lower() not in suffixes:
-        raise OutputError(f"{path}: cannot write '{path.suffix}'", f"name it {', '.join(suffixes)}")
-    if path.is_dir():
-        raise OutputError(f"{path}: is a folder", "name a file in it")
-    with replacing(path.with_name(f".{path.name}.probe")):
-        pass
-    path.with_name(f".{path.name}.probe").unlink(missing_ok=True)
+    path = check_output(path, suffixes)
     if path.suffix.lower() == ".gpkg" and path.exists():
         _check_free(path)
     return path

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,13 +14,14 @@ from numpy.typing import NDArray
 
 from terradapt.classes import ISPRS, ROADS
 from terradapt.config import DataConfig
-from terradapt.data.dataset import Dataset, Item, write_json
+from terradapt.data.dataset import Dataset, Item
 from terradapt.data.labels import IndexForm
 from terradapt.data.splits import SPLITS_NAME, Splits, make_splits, write_splits
 from terradapt.data.synthetic.city import Road
 from terradapt.data.synthetic.scene import RESOLUTION, make_scene
-from terradapt.data.tracking import Track, silent
 from terradapt.errors import DataError
+from terradapt.files import write_json, write_text
+from terradapt.progress import Advance, Track, silent
 from terradapt.raster import Layer, SceneWriter, write_raster
 
 CRS = "EPSG:32633"
@@ -43,7 +44,7 @@ def write_city(
     seed: int,
     scenes: int = 1,
     size: int = 1024,
-    advance: Callable[[int], None] | None = None,
+    advance: Advance | None = None,
 ) -> Path:
     """Write scenes of one city side by side in the folder layout.
 
@@ -109,7 +110,7 @@ def _write_classes(path: Path) -> None:
         "values": list(range(len(ISPRS))),
         "evaluated": [ISPRS.names[i] for i in ISPRS.evaluated],
     }
-    path.write_text(yaml.safe_dump(values, sort_keys=False), "utf-8")
+    write_text(path, yaml.safe_dump(values, sort_keys=False))
 
 
 def write_dataset(
@@ -118,7 +119,7 @@ def write_dataset(
     scenes: int = 1,
     size: int = 1024,
     roads: bool = False,
-    advance: Callable[[int], None] | None = None,
+    advance: Advance | None = None,
 ) -> Dataset:
     """Write cities with ``dataset.json`` and ``splits.json``: every city in one split alone.
 
@@ -163,7 +164,7 @@ def write_single(
     scenes: int,
     size: int,
     roads: bool = False,
-    advance: Callable[[int], None] | None = None,
+    advance: Advance | None = None,
 ) -> Dataset:
     """Write one city with ``dataset.json`` and ``splits.json``, split by scene.
 
@@ -268,7 +269,7 @@ def write_large_scene(
     height: int,
     width: int,
     collar: float = 0.0,
-    advance: Callable[[int], None] | None = None,
+    advance: Advance | None = None,
     side: int = 2048,
 ) -> Path:
     """Write a scene of any size, in memory that its height does not change.

@@ -1,0 +1,376 @@
+"""Files: results are written whole or not at all, and what is read is checked, in one place.
+
+A result is made in a folder beside its place, ``.NAME.HOST.PID.TOKEN.part``, and renamed when it is
+whole. A killed process leaves that folder behind; the next one that writes there removes it.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import platform
+import re
+import secrets
+import shutil
+import stat as modes
+import sys
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from functools import cache
+from pathlib import Path
+from typing import Any, Self
+
+from terradapt.errors import DataError, OutputError, TerradaptError, reason
+
+LARGEST_JSON = 256 << 20
+"""Bytes of the largest JSON file that is read."""
+_WINDOWS = sys.platform == "win32"
+_PART = re.compile(r"\..+\.([\w-]+)\.([1-9]\d*)\.[0-9a-f]{8}\.part", re.ASCII | re.DOTALL)
+_ADDRESS = re.compile(r"/vsi|[a-z][a-z0-9+.-]+:/", re.IGNORECASE)
+_FULL = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
+_LONG = 7 * 86400  # s; nobody writes so long without a sign
+_FIRST_INITIAL_SPACE = 0xEFFFFFFC  # of pids, in Linux: outside containers
+_mine: set[str] = set()  # parts that this process has not finished
+_tidied: set[Path] = set()  # folders where it has looked for leftovers
+
+
+class Closing(ABC):
+    """What is closed when its ``with`` block ends."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Let go of files and processes; twice does no harm."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def is_remote(path: str | Path) -> bool:
+    """Tell whether a path leads beyond local files (``s3://``, ``https://``, ``/vsi...``)."""
+    return bool(_ADDRESS.match(str(path)))
+
+
+@contextmanager
+def writing(path: str | Path, *errors: type[Exception]) -> Iterator[None]:
+    """Turn what goes wrong while a result is written into words for its user.
+
+    Args:
+        path: The result.
+        errors: What a library raises besides ``OSError``.
+
+    Raises:
+        OutputError: The disk is full, the folder is not to be written to, or the file is in use.
+    """
+    expected: tuple[type[Exception], ...] = (OSError, *errors)
+    try:
+        yield
+    except expected as error:
+        if _is_full(Path(path), error):
+            what, fix = f"cannot be written: the disk is full ({reason(error)})", "free some space"
+        elif _WINDOWS and isinstance(error, PermissionError) and Path(path).exists():
+            what = "cannot be replaced: another program holds it open, or it is read-only"
+            fix = "close it there (QGIS, a table, a viewer)"
+        else:
+            what = f"cannot be written ({reason(error)})"
+            fix = "check the folder's rights and the free space"
+        raise OutputError(f"{path}: {what}", f"{fix}, or choose another place with -o") from error
+
+
+def _is_full(path: Path, error: Exception) -> bool:
+    """Libraries hide the number of the error: then the disk itself is asked."""
+    if getattr(error, "errno", None) is not None:
+        return getattr(error, "errno", None) in _FULL
+    with suppress(OSError):
+        return shutil.disk_usage(path.parent).free < 1 << 20
+    return False
+
+
+@contextmanager
+def replacing(
+    path: str | Path, *errors: type[Exception], folder: bool = False, durable: bool = True
+) -> Iterator[Path]:
+    """Give a place to write to; what is there at the end takes the place of ``path`` at once.
+
+    A reader, a failure and a kill find the old file or the new one. The new file has the rights
+    that the umask gives, whatever wrote it. Folders above it are made, and removed on an error.
+
+    Args:
+        path: The result.
+        errors: What a library raises, besides ``OSError``, when it cannot write.
+        folder: The result is a folder, which the caller makes.
+        durable: Wait until the disk has it. Without, a power cut may lose what was written last:
+            for files of which there are thousands and which are made again.
+
+    Yields:
+        Where to write, of the same name: libraries go by the suffix.
+
+    Raises:
+        OutputError: The result cannot be written; see :func:`writing`.
+    """
+    path = Path(path)
+    with writing(path, *errors), _part(_checked(path, folder)) as part:
+        yield part
+        _settle(part, durable)
+        if folder:
+            shutil.rmtree(path, ignore_errors=True)
+        part.replace(path)
+        if durable:
+            _sync_folder(path.parent)
+
+
+def write_together(contents: Mapping[Path, str | bytes]) -> list[Path]:
+    """Write several files: all of them, or none.
+
+    Args:
+        contents: Bytes, or text that becomes UTF-8, by path; renamed in this order.
+
+    Returns:
+        The paths.
+
+    Raises:
+        OutputError: One of them cannot be written; then none has changed.
+    """
+    with ExitStack() as stack:
+        parts, before = {}, {}
+        for path, content in contents.items():
+            with writing(path):
+                parts[path] = stack.enter_context(_part(_checked(path)))
+                parts[path].write_bytes(content.encode() if isinstance(content, str) else content)
+                _settle(parts[path], True)
+                if len(contents) > 1 and path.exists():
+                    before[path] = stack.enter_context(_part(path))
+                    shutil.copy2(path, before[path])
+        done: list[Path] = []
+        try:
+            for path, part in parts.items():
+                with writing(path):
+                    part.replace(path)
+                done.append(path)
+        except BaseException:
+            for path in done:
+                with suppress(OSError):
+                    before[path].replace(path) if path in before else path.unlink()
+            raise
+        for home in dict.fromkeys(p.parent for p in parts):
+            _sync_folder(home)
+    return done
+
+
+def write_text(path: Path, text: str) -> Path:
+    """Write a text as UTF-8, as :func:`replacing` does."""
+    return write_together({path: text})[0]
+
+
+def write_json(path: Path, values: Any, indent: int = 1) -> Path:
+    """Write JSON, as :func:`replacing` does."""
+    return write_text(path, json.dumps(values, indent=indent) + "\n")
+
+
+def check_output(path: str | Path, suffixes: Sequence[str] = ()) -> Path:
+    """Check that a result can be written to a place before the work starts; leaves nothing there.
+
+    Args:
+        path: The result.
+        suffixes: Those that it may have, lower case; any without.
+
+    Returns:
+        The path.
+
+    Raises:
+        OutputError: It cannot.
+    """
+    path = Path(path)
+    with writing(path):
+        _checked(path)
+        if suffixes and path.suffix.lower() not in suffixes:
+            raise OutputError(
+                f"{path}: cannot write '{path.suffix}'", f"name it {', '.join(suffixes)}"
+            )
+        home = next(p for p in path.absolute().parents if p.exists())
+        with _part(home / path.name) as part:
+            part.touch()
+    return path
+
+
+def collect_leftovers(folder: Path) -> list[Path]:
+    """Remove what killed processes left unfinished in a folder, and return it.
+
+    Parts of a process that lives are not touched. Of another machine's processes nothing is known:
+    their parts are removed when they are a week old.
+    """
+    found = []
+    with suppress(OSError):
+        for part in folder.iterdir():
+            named = _PART.fullmatch(part.name)
+            if named is not None and _is_dead(part, named[1], int(named[2])):
+                shutil.rmtree(part, ignore_errors=True)
+                found.append(part)
+    return found
+
+
+def _is_dead(part: Path, place: str, pid: int) -> bool:
+    if place != _place() or _WINDOWS:  # where asking for a process by number would end it
+        return time.time() - part.lstat().st_mtime > _LONG
+    if pid == os.getpid():
+        return part.name not in _mine
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return True
+    except OSError:
+        return False
+    return False
+
+
+@cache
+def _place() -> str:
+    """Name the machine, and the container where that has process numbers of its own."""
+    name = re.sub(r"[^A-Za-z0-9-]", "_", platform.node())[:40] or "here"
+    with suppress(OSError):
+        space = Path("/proc/self/ns/pid").stat().st_ino
+        return name if space == _FIRST_INITIAL_SPACE else f"{name}-{space:x}"
+    return name
+
+
+def _checked(path: Path, folder: bool = False) -> Path:
+    """Return a path where a file or a folder may stand."""
+    if is_remote(path):
+        raise OutputError(
+            f"{path}: is an address, and results are written to local files",
+            "name a file here with -o, and copy it there afterwards",
+        )
+    if path.is_dir() and not folder:
+        raise OutputError(f"{path}: is a folder", "name a file in it with -o")
+    if path.exists() and not path.is_dir() and (folder or not path.is_file()):
+        raise OutputError(f"{path}: is in the way", "choose another place with -o")
+    return path
+
+
+@contextmanager
+def _part(path: Path) -> Iterator[Path]:
+    """Make a part folder beside a result; remove it, and on an error what was made above it."""
+    home = path.absolute().parent
+    made = [p for p in (home, *home.parents) if not p.exists()]
+    name = path.name[:40] if len(os.fsencode(path.name)) > 120 else path.name
+    folder = home / f".{name}.{_place()}.{os.getpid()}.{secrets.token_hex(4)}.part"
+    _mine.add(folder.name)
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+        if home not in _tidied:
+            _tidied.add(home)
+            collect_leftovers(home)
+        folder.mkdir()
+        yield folder / path.name
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        for above in made:
+            with suppress(OSError):
+                above.rmdir()
+        raise
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        _mine.discard(folder.name)
+
+
+def _settle(part: Path, durable: bool) -> None:
+    """Give a file the rights that the umask left its folder, and have the disk keep it."""
+    if part.is_dir():
+        return
+    if durable:
+        with part.open("r+b") as file:
+            os.fsync(file.fileno())
+    part.chmod(modes.S_IMODE(part.parent.stat().st_mode) & 0o666)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Have the disk keep a rename, where folders can be opened."""
+    with suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def read_json(
+    path: str | Path,
+    error: type[TerradaptError] = DataError,
+    fix: str = "mend or remove this file",
+    *,
+    kind: type = dict,
+    largest: int = LARGEST_JSON,
+) -> Any:
+    """Read a JSON file: UTF-8, of a size that fits into memory, with the right thing on top.
+
+    Args:
+        path: The file.
+        error: What is raised.
+        fix: What to do about it.
+        kind: ``dict`` or ``list``.
+        largest: Bytes.
+
+    Raises:
+        TerradaptError: Of class ``error``: not there, too large, no JSON, or another thing on top.
+    """
+    try:
+        status = Path(path).stat()
+        if not modes.S_ISREG(status.st_mode):
+            raise error(f"{path}: is no file", fix)
+        if status.st_size > largest:
+            raise error(f"{path}: is larger than {largest / 1e6:.0f} MB", fix)
+        return parse_json(Path(path).read_bytes(), path, error, fix, kind=kind)
+    except OSError as fault:
+        raise error(f"{path}: cannot be read ({reason(fault)})", fix) from fault
+
+
+def parse_json(
+    text: str | bytes,
+    source: str | Path,
+    error: type[TerradaptError] = DataError,
+    fix: str = "mend or remove this file",
+    *,
+    kind: type = dict,
+) -> Any:
+    """Parse JSON that stands in a file; see :func:`read_json`.
+
+    Raises:
+        TerradaptError: Of class ``error``: no JSON, nested too deep, or another thing on top.
+    """
+    try:
+        values = json.loads(text if isinstance(text, str) else text.decode("utf-8-sig"))
+    except (ValueError, RecursionError) as fault:
+        raise error(f"{source}: no valid JSON ({reason(fault)})", fix) from fault
+    if not isinstance(values, kind):
+        raise error(f"{source}: no JSON {'object' if kind is dict else kind.__name__}", fix)
+    return values
+
+
+def read_json_lines(path: Path) -> list[dict[str, Any]]:
+    """Read the objects of a log, one a line, up to a line that a kill cut short; [] without one."""
+    events = []
+    with suppress(TerradaptError):
+        for line in path.read_bytes().splitlines() if path.is_file() else ():
+            events.append(parse_json(line, path))
+    return events
+
+
+def stamp(path: str | Path) -> list[int]:
+    """Return size (bytes) and time of change (ns), which tell a changed file; [] without a file."""
+    try:
+        status = Path(path).stat()
+    except OSError:
+        return []
+    return [status.st_size, status.st_mtime_ns]
+
+
+def digest(path: str | Path) -> str:
+    """Return a file's SHA-256 as hex digits."""
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

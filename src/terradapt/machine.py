@@ -1,0 +1,64 @@
+"""The machine: what it is, and how much of it this process may use."""
+
+from __future__ import annotations
+
+import math
+import os
+import platform
+from pathlib import Path
+
+
+def cpu_cores() -> int:
+    """Return the logical cores that this process may use, at least 1.
+
+    The process's affinity and a container's quota bound what the machine shows; where the system
+    does not tell them (macOS, Windows), all cores count.
+    """
+    return max(1, min(len(_allowed_cpus()), _quota()))
+
+
+def cpu_threads() -> int:
+    """Return the threads that an engine should use: one for each physical core, at least 1.
+
+    Hyper-threads share one arithmetic unit and slow convolutions down. ``OMP_NUM_THREADS``
+    overrides all that is found out.
+    """
+    wanted = os.environ.get("OMP_NUM_THREADS", "")
+    if wanted.isdigit() and int(wanted) > 0:
+        return int(wanted)
+    return max(1, min(_physical_cores(_allowed_cpus()), _quota()))
+
+
+def hardware() -> str:
+    """Return the processor's model and the number of cores."""
+    model = platform.processor() or platform.machine()
+    info = Path("/proc/cpuinfo")
+    if info.is_file():
+        lines = [s for s in info.read_text("utf-8").splitlines() if s.startswith("model name")]
+        model = lines[0].partition(":")[2].strip() if lines else model
+    return f"{model}, {os.cpu_count()} cores"
+
+
+def _allowed_cpus() -> set[int]:
+    if hasattr(os, "sched_getaffinity"):
+        return set(os.sched_getaffinity(0))
+    return set(range(os.cpu_count() or 1))
+
+
+def _physical_cores(cpus: set[int]) -> int:
+    cores = set()
+    for cpu in cpus:
+        file = Path(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list")
+        try:
+            cores.add(file.read_text().strip())
+        except OSError:
+            cores.add(str(cpu))
+    return len(cores)
+
+
+def _quota() -> int:
+    try:
+        limit, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        return math.ceil(int(limit) / int(period))
+    except (OSError, ValueError):
+        return os.cpu_count() or 1
