@@ -180,12 +180,18 @@ def measure_backbone(backbone: str, options: Options, limit: float) -> Iterator[
         if any(name not in TORCH_ENGINES for name in options.engines):
             export_model(model, meta, file, window=options.size)
         for engine in options.engines:
-            yield _row(engine, (model, meta, file), options, limit, {
-                "backbone": backbone,
-                "parameters": complexity.thop_parameters / 1e6,
-                "gmacs": complexity.macs / 1e9,
-                "size_mib": size_mib,
-            })  # fmt: skip
+            yield _row(
+                engine,
+                (model, meta, file),
+                options,
+                limit,
+                {
+                    "backbone": backbone,
+                    "parameters": complexity.thop_parameters / 1e6,
+                    "gmacs": complexity.macs / 1e9,
+                    "size_mib": size_mib,
+                },
+            )
 
 
 def random_model(backbone: str, size: int) -> tuple[SegmentationModel, Meta]:

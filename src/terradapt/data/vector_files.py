@@ -18,9 +18,22 @@ from terradapt.data.labels import VectorForm
 from terradapt.errors import DataError
 
 CLASS_COLUMNS = (
-    "class", "class_id", "classid", "class_name", "classname", "label", "label_id", "category",
-    "landcover", "land_cover", "landuse", "land_use", "cover", "code", "klasse",
-)  # fmt: skip
+    "class",
+    "class_id",
+    "classid",
+    "class_name",
+    "classname",
+    "label",
+    "label_id",
+    "category",
+    "landcover",
+    "land_cover",
+    "landuse",
+    "land_use",
+    "cover",
+    "code",
+    "klasse",
+)
 """Column names that say that they name the class."""
 _BACKGROUND = {"background", "other", "none"}
 

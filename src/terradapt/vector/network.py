@@ -130,10 +130,15 @@ def build_network(graph: Graph, georef: Georef, simplify: float) -> Network:
         lines.append(part)
         length.append(line_lengths(coords, np.bincount(owner, minlength=len(index)), georef))
     return Network(
-        georef.xy(_inside(graph.place, georef)), graph.ends, np.concatenate(lines),
-        np.concatenate(length), width, score, graph.sums[:, 3] / count,
+        georef.xy(_inside(graph.place, georef)),
+        graph.ends,
+        np.concatenate(lines),
+        np.concatenate(length),
+        width,
+        score,
+        graph.sums[:, 3] / count,
         georef.crs,
-    )  # fmt: skip
+    )
 
 
 def _batches(sizes: Ints) -> list[Ints]:
@@ -154,8 +159,7 @@ def _lines(graph: Graph, georef: Georef, reach: Ints, tolerance: float) -> NDArr
     lines = shapely.linestrings(points[:, ::-1], indices=edge)
     simple = shapely.simplify(lines, tolerance, preserve_topology=False)
     coords, owner = shapely.get_coordinates(simple, return_index=True)
-    drawn: NDArray[Any] = shapely.linestrings(georef.xy(coords[:, ::-1]), indices=owner)
-    return drawn
+    return np.asarray(shapely.linestrings(georef.xy(coords[:, ::-1]), indices=owner))
 
 
 def _trimmed(graph: Graph, georef: Georef) -> tuple[Floats, Ints]:

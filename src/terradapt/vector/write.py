@@ -35,13 +35,16 @@ def write_network(path: str | Path, network: Network) -> None:
     """
     path = check_vector(path, SUFFIXES)
     edges: Fields = {
-        "from_node": network.edges[:, 0], "to_node": network.edges[:, 1],
-        "length_m": network.length, "width_m": network.width, "score": network.score,
+        "from_node": network.edges[:, 0],
+        "to_node": network.edges[:, 1],
+        "length_m": network.length,
+        "width_m": network.width,
+        "score": network.score,
         "bridged": network.bridged,
-    }  # fmt: skip
+    }
     nodes: Fields = {"node": np.arange(len(network.nodes)), "degree": network.degree}
-    points = shapely.points(network.nodes) if len(network.nodes) else np.empty(0, object)
-    layers = [
+    points = np.asarray(shapely.points(network.nodes))
+    layers: list[Layer] = [
         ("edges", "LineString", network.lines, edges),
         ("nodes", "Point", points, nodes),
     ]
