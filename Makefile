@@ -1,11 +1,15 @@
 # make demo   the whole way on synthetic scenes, writes demo/
 # make test   the default test suite
-# make check  ruff, mypy, import-linter
+# make check  ruff, mypy, import-linter, the docs site without a warning
+# make docs   the docs site with the API reference, writes site/
 PYTHON ?= python3
 BIN := .venv/bin
 DATA ?= ../shared/data
 
-.PHONY: install demo test check format test-slow test-data test-gpu test-weights bench clean
+# Names that may be defined in two files or more; no class may.
+TWICE := 20
+
+.PHONY: install demo test check docs names format test-slow test-data test-gpu test-weights bench clean
 
 install: .venv/.installed
 
@@ -27,6 +31,13 @@ check: install
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(MAKE) docs
+
+docs: install
+	$(BIN)/sphinx-build -q -W --keep-going -b html -d .cache/doctrees docs site
+
+names: install
+	$(BIN)/python checks/names.py --limit $(TWICE)
 
 format: install
 	$(BIN)/ruff check --fix .
@@ -48,4 +59,4 @@ test-weights: install
 	$(BIN)/python -m pytest -m weights
 
 clean:
-	rm -rf .venv demo
+	rm -rf .venv demo site .cache/doctrees docs/api

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +16,23 @@ from PIL import Image
 from data_files import picture, place, regions, write_folder
 from terradapt.classes import ISPRS
 from terradapt.config import DataConfig, InputSpec
-from terradapt.data import Dataset, Item, LabelForm, input_spec, open_dataset
+from terradapt.data import (
+    Dataset,
+    Item,
+    input_spec,
+    open_dataset,
+    read_image,
+    read_mask,
+    read_sample,
+)
+from terradapt.data.labels import (
+    ColourForm,
+    IndexForm,
+    LabelForm,
+    ThresholdForm,
+    VectorForm,
+    label_form,
+)
 from terradapt.data.reading import ItemReader, ReaderCache
 from terradapt.data.scan import class_index
 from terradapt.errors import DataError
@@ -28,7 +46,7 @@ def test_a_bare_folder_opens(tmp_path: Path, suffix: str, home: str) -> None:
     dataset = open_dataset(write_folder(tmp_path, suffix=suffix, home=home))
     assert [i.id for i in dataset.items] == ["s0", "s1", "s2", "s3"]
     assert dataset.classes.names == ("class 0", "class 1", "class 2")
-    image, mask = dataset.read_sample(dataset.item("s1"))
+    image, mask = read_sample(dataset, dataset.item("s1"))
     assert image.shape == (3, 96, 128) and image.dtype == np.uint8
     assert np.array_equal(mask, regions(96, 128, 3, 1))
 
@@ -36,14 +54,14 @@ def test_a_bare_folder_opens(tmp_path: Path, suffix: str, home: str) -> None:
 def test_0_and_255_are_background_and_road(tmp_path: Path) -> None:
     dataset = open_dataset(write_folder(tmp_path, classes=2, values=(0, 255), home="masks"))
     assert dataset.classes.names == ("background", "road")
-    assert set(np.unique(dataset.read_mask(dataset.items[0]))) == {0, 1}
+    assert set(np.unique(read_mask(dataset, dataset.items[0]))) == {0, 1}
 
 
 def test_values_with_gaps_become_ids_and_255_is_ignored(tmp_path: Path) -> None:
     dataset = open_dataset(write_folder(tmp_path, classes=4, values=(2, 5, 9, 255)))
     assert dataset.classes.names == ("class 2", "class 5", "class 9")
     ids = regions(96, 128, 4, 0)
-    assert np.array_equal(dataset.read_mask(dataset.item("s0")), np.where(ids == 3, 255, ids))
+    assert np.array_equal(read_mask(dataset, dataset.item("s0")), np.where(ids == 3, 255, ids))
 
 
 def test_a_class_that_only_one_image_holds_keeps_its_id(tmp_path: Path) -> None:
@@ -66,7 +84,7 @@ def test_a_class_file_gives_names_values_colours_and_ignore(tmp_path: Path) -> N
     assert dataset.classes.colours == ((255, 0, 0), (0, 128, 0))
     ids = regions(96, 128, 3, 0)
     expected = np.array([1, 0, 255], np.uint8)[ids]
-    assert np.array_equal(dataset.read_mask(dataset.item("s0")), expected)
+    assert np.array_equal(read_mask(dataset, dataset.item("s0")), expected)
 
 
 def test_colour_labels_need_a_class_file_and_are_then_read(tmp_path: Path) -> None:
@@ -80,7 +98,7 @@ def test_colour_labels_need_a_class_file_and_are_then_read(tmp_path: Path) -> No
     names = {"names": list(ISPRS.names), "colours": [list(c) for c in ISPRS.colours]}
     (tmp_path / "classes.json").write_text(json.dumps(names))
     dataset = open_dataset(tmp_path)
-    mask = dataset.read_mask(dataset.item("s2"))
+    mask = read_mask(dataset, dataset.item("s2"))
     assert (mask[:4] == 255).all()
     assert np.array_equal(mask[4:], regions(96, 128, 6, 2)[4:])
     total = class_index(dataset).total(dataset.items)
@@ -93,7 +111,7 @@ def test_grey_labels_saved_as_rgb_are_index_labels(tmp_path: Path) -> None:
         grey = regions(96, 128, 3, n)
         Image.fromarray(np.dstack([grey] * 3)).save(tmp_path / "labels" / f"s{n}.png")
     dataset = open_dataset(tmp_path)
-    assert np.array_equal(dataset.read_mask(dataset.item("s1")), regions(96, 128, 3, 1))
+    assert np.array_equal(read_mask(dataset, dataset.item("s1")), regions(96, 128, 3, 1))
     assert class_index(dataset).counts["s1"].sum() == 96 * 128
 
 
@@ -139,7 +157,7 @@ def test_a_window_is_that_part_of_the_whole(dataset: Dataset, block: tuple[int, 
     """Whether the item is held in memory or read from the file; outside is 0 and ignored."""
     window = Window(*block)
     item = dataset.items[0]
-    whole, ids = dataset.read_sample(item)
+    whole, ids = read_sample(dataset, item)
     padded = np.pad(whole, ((0, 0), (200, 200), (200, 200)))
     ignored = np.pad(ids, 200, constant_values=255)
     rows, cols = window.shift(200, 200).slices
@@ -157,7 +175,7 @@ def test_pixels_without_data_are_ignored(tmp_path: Path) -> None:
     pixels[:, :10] = 0
     where = {"crs": "EPSG:32633", "transform": place()}
     write_raster(tmp_path / "images" / "s0.tif", pixels, nodata=0, **where)
-    mask = open_dataset(tmp_path).read_mask(open_dataset(tmp_path).item("s0"))
+    mask = read_mask(open_dataset(tmp_path), open_dataset(tmp_path).item("s0"))
     assert (mask[:10] == 255).all() and (mask[10:] != 255).all()
 
 
@@ -172,19 +190,70 @@ def test_the_reader_cache_stays_within_its_bytes_and_reads_right(dataset: Datase
 
 @given(st.dictionaries(st.integers(0, 254), st.integers(0, 4), min_size=1), st.integers(0, 2**32))
 def test_index_labels_decode_by_their_table(values: dict[int, int], seed: int) -> None:
-    form = LabelForm("index", values)
+    form = IndexForm(values)
     keys = np.array([*values, 255])
     raw = np.random.default_rng(seed).choice(keys, (1, 5, 7)).astype(np.uint8)
     ids = form.decode(raw, ISPRS, "x.tif")
     assert all(ids[i, j] == {**values, 255: 255}[raw[0, i, j]] for i in range(5) for j in range(7))
-    assert LabelForm.from_dict(json.loads(json.dumps(form.to_dict()))) == form
+    assert label_form(json.loads(json.dumps(form.to_dict()))) == form
+
+
+STORED: list[tuple[dict[str, Any], LabelForm]] = [
+    ({"kind": "index", "values": {"0": 0, "7": 1}, "ignored": [3]}, IndexForm({0: 0, 7: 1}, (3,))),
+    (
+        {"kind": "binary", "values": {"0": 0, "255": 1}, "ignored": []},
+        IndexForm({0: 0, 255: 1}, ()),
+    ),
+    ({"kind": "binary", "threshold": 128}, ThresholdForm(128)),
+    ({"kind": "colour", "ignored_colours": [[1, 2, 3]]}, ColourForm(((1, 2, 3),))),
+    (
+        {"kind": "vector", "vector": {"column": "class", "classes": {"road": 1}, "line_width": 4}},
+        VectorForm("class", {"road": 1}, line_width=4),
+    ),
+]
+
+
+@pytest.mark.parametrize(("own", "form"), STORED)
+def test_label_forms_of_every_index_stay_readable(own: dict[str, Any], form: LabelForm) -> None:
+    """``dataset.json`` has had the same keys from the first version on, used or not."""
+    unused = {
+        "values": {},
+        "ignored": [255],
+        "ignored_colours": [[0, 0, 0]],
+        "threshold": None,
+        "vector": None,
+    }
+    assert label_form({**unused, **own}) == form
+    assert label_form(json.loads(json.dumps(form.to_dict()))) == form
+    assert list(form.to_dict()) == ["kind", *unused]
+
+
+def test_a_label_form_of_another_kind_is_refused(tmp_path: Path) -> None:
+    root = write_folder(tmp_path, 2)
+    open_dataset(root).save()
+    index = json.loads((root / "dataset.json").read_text())
+    (root / "dataset.json").write_text(json.dumps({**index, "label": {"kind": "sound"}}))
+    with pytest.raises(DataError, match="no kind of labels is called 'sound'"):
+        open_dataset(root)
+
+
+def test_grey_labels_of_three_bands_count_as_their_first_one(tmp_path: Path) -> None:
+    root = write_folder(tmp_path, 2, crs=None)
+    for path in (root / "labels").iterdir():
+        write_raster(path, np.stack([regions(96, 128, 3, int(path.stem[1]))] * 3))
+    dataset = open_dataset(root)
+    counts = class_index(dataset).counts["s0"]
+    assert counts.tolist() == np.bincount(read_mask(dataset, dataset.item("s0")).ravel()).tolist()
+    narrow = replace(dataset, label=IndexForm({0: 0, 1: 1}))
+    with pytest.raises(DataError, match="label value 2 is no class"):
+        class_index(narrow)
 
 
 def test_unknown_values_name_the_file_the_value_and_the_pixels() -> None:
     raw = np.zeros((1, 4, 4), np.uint8)
     raw[0, 0, :3] = 9
     with pytest.raises(DataError, match=r"x\.tif: label value 9 is no class \(3 pixels"):
-        LabelForm.identity(2).decode(raw, ISPRS, "x.tif")
+        IndexForm.identity(2).decode(raw, ISPRS, "x.tif")
 
 
 def test_16_bit_imagery_gets_a_fixed_stretch_from_the_train_split(tmp_path: Path) -> None:
@@ -197,11 +266,11 @@ def test_16_bit_imagery_gets_a_fixed_stretch_from_the_train_split(tmp_path: Path
     spec = input_spec(dataset, config)
     assert spec.dtype == "uint16" and len(spec.mean) == len(spec.std) == 4
     train = np.concatenate(
-        [dataset.read_image(i).reshape(4, -1) for i in dataset.split("train")], axis=1
+        [read_image(dataset, i).reshape(4, -1) for i in dataset.split("train")], axis=1
     )
     expected = np.percentile(train, (2, 98), axis=1).T
     assert np.allclose(spec.stretch, expected, rtol=0.02)
-    pixels = dataset.read_image(dataset.items[0], spec=spec)
+    pixels = read_image(dataset, dataset.items[0], spec=spec)
     assert pixels.dtype == np.uint8 and pixels.min() < 10 and pixels.max() > 245
 
 
@@ -219,8 +288,8 @@ def test_a_surface_model_is_one_more_band(tmp_path: Path) -> None:
     spec = input_spec(dataset, DataConfig(bands=(1, 2, 3, 4)))
     assert isinstance(spec.stretch, tuple) and spec.stretch[0] == (0.0, 255.0)
     assert np.allclose(spec.stretch[3], np.percentile(ramp, (2, 98)), atol=0.1)
-    pixels = dataset.read_image(items[0], spec=spec)
-    assert np.array_equal(pixels[:3], plain.read_image(plain.items[0]))
+    pixels = read_image(dataset, items[0], spec=spec)
+    assert np.array_equal(pixels[:3], read_image(plain, plain.items[0]))
     assert pixels[3, 0, 0] == 0 and pixels[3, -1, -1] == 255
     assert (np.diff(pixels[3].astype(int).ravel()) >= 0).all()
 
@@ -269,5 +338,5 @@ def test_masks_saved_as_jpeg_are_read_by_a_threshold(tmp_path: Path) -> None:
     assert "threshold: 128" in caught.value.fix
     (root / "classes.yaml").write_text("names: [background, road]\nthreshold: 128\n")
     dataset = open_dataset(root)
-    mask, exact = dataset.read_mask(dataset.item("s1")), regions(96, 128, 2, 1)
+    mask, exact = read_mask(dataset, dataset.item("s1")), regions(96, 128, 2, 1)
     assert set(np.unique(mask)) == {0, 1} and np.mean(mask == exact) > 0.97

@@ -92,7 +92,7 @@ ROADS = ["vectorize", "out.tif", "-o", "roads.gpkg", "--roads", "blue"]
 
 
 def test_predict_and_vectorize_need_the_base_install_alone(tmp_path: Path, scene: Path) -> None:
-    assert {"torch", "timm", "onnx", "pyogrio", "skimage", "openvino"} <= extras()
+    assert {"torch", "timm", "onnx", "pyogrio", "skimage", "openvino", "networkx"} <= extras()
     statuses, loaded, err = run_bare(tmp_path, PREDICT, VECTORIZE, ROADS, ["recipes"], ["--help"])
     assert statuses == [0] * 5, err
     assert loaded == []
@@ -115,6 +115,7 @@ NEEDS = {
     "bench": ["bench"],
     "openvino": ["predict", "model.onnx", "scene.tif", "-o", "x.tif", "--engine", "openvino"],
     "cluster": ["predict", "model.onnx", "scene.tif", "-o", "x.tif", "--cluster", "local"],
+    "graph": ["vectorize", "scene.tif", "-o", "x.graphml", "--roads", "1"],
 }
 
 
@@ -124,9 +125,9 @@ def test_a_verb_that_needs_more_names_the_extra(tmp_path: Path, scene: Path) -> 
     assert statuses == [2] * len(NEEDS), err
     fixes = [line for line in err.splitlines() if line.startswith("fix:")]
     assert all("pip install 'terradapt[" in line for line in fixes), err
-    assert "terradapt[openvino]" in fixes[-2]
-    assert "terradapt[cluster]" in fixes[-1]
-    assert not (tmp_path / "x.tif").exists()
+    for extra, fix in zip(("openvino", "cluster", "graph"), fixes[-3:], strict=True):
+        assert f"terradapt[{extra}]" in fix
+    assert not list(tmp_path.glob("*x.*"))
 
 
 @pytest.mark.slow

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from eval_files import GreyPredictor, blobs, write_dataset, write_raster
 from terradapt.classes import ISPRS, ROADS, ClassMap
-from terradapt.data import Dataset, open_dataset
+from terradapt.data import Dataset, open_dataset, read_mask
 from terradapt.errors import DataError
 from terradapt.evaluation import Protocol, evaluate, score_images
 from terradapt.evaluation.describe import Origin
@@ -39,7 +39,7 @@ def roads(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
 
 
 def _labels(dataset: Dataset) -> list[np.ndarray]:
-    return [dataset.read_mask(item) for item in dataset.split("test")]
+    return [read_mask(dataset, item) for item in dataset.split("test")]
 
 
 def test_a_predictor_that_knows_the_answer_scores_one(land: Dataset) -> None:

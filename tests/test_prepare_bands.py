@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from benchmark_files import write_potsdam
-from terradapt.data import open_dataset
+from terradapt.data import open_dataset, read_image
 from terradapt.grid import Window
 from terradapt.predictors import load
 from terradapt.raster import SceneReader, read_label
@@ -84,7 +84,7 @@ def test_the_way_of_a_surface_model(
     with SceneReader(scene, predictor.spec) as reader:
         pixels, valid = reader.read(Window(0, 0, SIDE, SIDE))
     assert valid.all() and len(np.unique(pixels[3])) == 6
-    assert (pixels == dataset.read_image(item, spec=predictor.spec)).all()
+    assert (pixels == read_image(dataset, item, spec=predictor.spec)).all()
 
 
 def test_bands_of_two_types_are_read_as_the_wider_one(potsdam: tuple[Path, Path]) -> None:
@@ -107,6 +107,6 @@ def test_preparation_by_relative_paths_is_read_from_elsewhere(
     assert done.status == 0, done.err
     monkeypatch.chdir(tmp_path)
     dataset = open_dataset(Path("here/out"))
-    assert dataset.read_image(dataset.items[0]).shape == (3, 32, 32)
+    assert read_image(dataset, dataset.items[0]).shape == (3, 32, 32)
     monkeypatch.chdir(tmp_path / "here")
     assert "all 4 images are prepared already" in terradapt(*call).err

@@ -9,6 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from terradapt.classes import IGNORE, ISPRS
+from terradapt.data import read_image, read_mask
 from terradapt.data.isprs import prepare_potsdam, prepare_vaihingen
 from terradapt.data.prepare_options import PrepareOptions
 from terradapt.data.spacenet import prepare as prepare_spacenet
@@ -53,8 +54,8 @@ def test_a_real_potsdam_tile(tmp_path: Path) -> None:
     options = PrepareOptions(split="by_image", workers=1)
     prepared = prepare_potsdam(tmp_path / "in", tmp_path / "out", options)
     item = prepared.dataset.item("2_10")
-    np.testing.assert_array_equal(prepared.dataset.read_mask(item), ids)
-    np.testing.assert_array_equal(prepared.dataset.read_image(item), isprs_tile("potsdam")[0])
+    np.testing.assert_array_equal(read_mask(prepared.dataset, item), ids)
+    np.testing.assert_array_equal(read_image(prepared.dataset, item), isprs_tile("potsdam")[0])
     assert prepared.statistics["classes"]["impervious"]["pixels"] == 2 * int((ids == 0).sum())
     assert item.eroded is not None
 
@@ -68,7 +69,7 @@ def test_a_real_vaihingen_tile(tmp_path: Path) -> None:
         )  # fmt: skip
     options = PrepareOptions(split="by_image", workers=1)
     prepared = prepare_vaihingen(tmp_path / "in", tmp_path / "out", options)
-    np.testing.assert_array_equal(prepared.dataset.read_mask(prepared.dataset.item("3")), ids)
+    np.testing.assert_array_equal(read_mask(prepared.dataset, prepared.dataset.item("3")), ids)
 
 
 def test_a_real_spacenet_chip_agrees_with_the_published_mask(tmp_path: Path) -> None:
@@ -86,11 +87,11 @@ def test_a_real_spacenet_chip_agrees_with_the_published_mask(tmp_path: Path) -> 
             shutil.copy(FORMATS / "spacenet_roads" / source, city / folder / name.format(number))
     options = PrepareOptions(bands="PAN", line_width=4.0, workers=1)
     dataset = prepare_spacenet(tmp_path / "in", tmp_path / "out", options).dataset
-    mask = dataset.read_mask(dataset.items[0]).astype(bool)
+    mask = read_mask(dataset, dataset.items[0]).astype(bool)
     truth = read_label(FORMATS / "spacenet_roads" / "sample_road_raster_mask.tif") > 0
     iou = (mask & truth).sum() / (mask | truth).sum()
     print(f"IoU {iou:.5f}")
     assert iou >= 0.999
-    assert dataset.read_image(dataset.items[0]).dtype == np.uint16
+    assert read_image(dataset, dataset.items[0]).dtype == np.uint16
     (low, high), *_ = fixed_stretch(dataset.items, (1,))
     assert 0 < low < high < 2048

@@ -17,7 +17,7 @@ from PIL import Image
 from terradapt.classes import ISPRS, ROADS, ClassMap
 from terradapt.errors import DataError, MissingExtraError
 from terradapt.metrics import Confusion
-from terradapt.report import Picture, Reference, Report, read_report
+from terradapt.report import Picture, Reference, Report, read_report, write_report
 from terradapt.report.figures import INK, draw_curves, draw_scatter
 from terradapt.report.pictures import FALSE_ALARM, HIT, MISSED, UNLABELLED, WRONG, draw_errors
 
@@ -81,7 +81,7 @@ class _Page(HTMLParser):
 
 
 def test_three_files_with_the_schema(tmp_path: Path) -> None:
-    paths = _report().write(tmp_path / "deep" / "report.json")
+    paths = write_report(_report(), tmp_path / "deep" / "report.json")
     assert [p.name for p in paths] == ["report.json", "report.md", "report.html"]
     assert sorted(p.name for p in paths[0].parent.iterdir()) == sorted(p.name for p in paths)
     values = read_report(paths[0])
@@ -94,7 +94,7 @@ def test_three_files_with_the_schema(tmp_path: Path) -> None:
 
 
 def test_the_page_needs_nothing_but_itself(tmp_path: Path) -> None:
-    html = _report().write(tmp_path / "r.json")[2].read_text("utf-8")
+    html = write_report(_report(), tmp_path / "r.json")[2].read_text("utf-8")
     page = _Page(html)
     assert "img" in page.tags and "svg" in page.tags
     assert "script" not in page.tags and "link" not in page.tags
@@ -104,7 +104,7 @@ def test_the_page_needs_nothing_but_itself(tmp_path: Path) -> None:
 
 def test_the_page_shows_the_figures(tmp_path: Path) -> None:
     report = _report()
-    page = _Page(report.write(tmp_path / "r.json")[2].read_text("utf-8"))
+    page = _Page(write_report(report, tmp_path / "r.json")[2].read_text("utf-8"))
     assert f"{100 * report.metrics['miou']:.2f} %" in page.text
     for text in ("A city", "A note.", "low vegetation", "clutter (not in the means)", "80.31 %"):
         assert text in page.text, text
@@ -117,25 +117,24 @@ def test_names_are_escaped(tmp_path: Path) -> None:
     evil = "<script>alert(1)</script>"
     classes = ClassMap((evil, "b"))
     report = _report(classes, title=evil, notes=[evil], facts={evil: evil})
-    html = report.write(tmp_path / "r.json")[2].read_text("utf-8")
+    html = write_report(report, tmp_path / "r.json")[2].read_text("utf-8")
     assert "<script>" not in html
     assert evil in _Page(html).text
 
 
 def test_markdown_has_every_table(tmp_path: Path) -> None:
-    text = _report().write(tmp_path / "r.json")[1].read_text("utf-8")
+    text = write_report(_report(), tmp_path / "r.json")[1].read_text("utf-8")
     assert "| mIoU |" in text and "| impervious |" in text and "## Confusion" in text
     widths = [line.count("|") for line in text.splitlines() if line.startswith("|")]
-    assert widths and "A \\| b" in _report(title="t", facts={"x": "A | b"}).write(tmp_path / "q")[
-        1
-    ].read_text("utf-8")
+    barred = write_report(_report(title="t", facts={"x": "A | b"}), tmp_path / "q")[1]
+    assert widths and "A \\| b" in barred.read_text("utf-8")
 
 
 def test_nan_is_refused_and_nothing_is_written(tmp_path: Path) -> None:
     report = _report()
     report.metrics["miou"] = float("nan")
     with pytest.raises(ValueError, match="JSON"):
-        report.write(tmp_path / "r.json")
+        write_report(report, tmp_path / "r.json")
     assert not list(tmp_path.iterdir())
 
 
@@ -151,7 +150,7 @@ def test_missing_libraries_are_told_before_anything_is_written(
 
     monkeypatch.setattr("terradapt.report.html.import_module", without)
     with pytest.raises(MissingExtraError, match="'report' extra"):
-        _report().write(tmp_path / "r.json")
+        write_report(_report(), tmp_path / "r.json")
     assert not list(tmp_path.iterdir())
 
 
@@ -165,7 +164,7 @@ def test_a_file_that_is_no_report(tmp_path: Path, text: str) -> None:
 
 def test_panels_keep_the_class_colours(tmp_path: Path) -> None:
     report = _report(ROADS)
-    html = report.write(tmp_path / "r.json")[2].read_text("utf-8")
+    html = write_report(report, tmp_path / "r.json")[2].read_text("utf-8")
     picture = report.pictures[0]
     _, label, prediction, _ = re.findall(r'src="data:image/[a-z]+;base64,([^"]+)"', html)
     for text, ids in ((label, picture.label), (prediction, picture.prediction)):
@@ -207,7 +206,7 @@ def test_scatter_names_every_group() -> None:
 
 def test_a_report_of_figures_alone(tmp_path: Path) -> None:
     scores = Confusion(2).metrics(ROADS)
-    paths = Report(metrics=scores, classes=ROADS).write(tmp_path / "r.json")
+    paths = write_report(Report(metrics=scores, classes=ROADS), tmp_path / "r.json")
     page = _Page(paths[2].read_text("utf-8"))
     assert "0.00 %" in page.text and "img" not in page.tags
     assert json.loads(paths[0].read_text())["confusion"] is None

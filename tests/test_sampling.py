@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 
 from data_files import picture, place, regions, write_folder
 from terradapt.config import RunConfig
-from terradapt.data import Dataset, input_spec, open_dataset
+from terradapt.data import Dataset, input_spec, open_dataset, read_mask, read_sample
 from terradapt.data.sampling import CropDataset
 from terradapt.data.transforms import Draw
 from terradapt.errors import TerradaptError
@@ -108,7 +108,7 @@ def test_a_damaged_file_is_named_from_any_process(tmp_path: Path, workers: int) 
 def test_open_readers_can_be_sent_to_a_worker(dataset: Dataset) -> None:
     data = crops(dataset)
     expected = data[3]
-    dataset.read_mask(dataset.items[0])
+    read_mask(dataset, dataset.items[0])
     data._dataset = pickle.loads(pickle.dumps(dataset))
     data._cache = pickle.loads(pickle.dumps(data._cache))
     assert same(data[3], expected)
@@ -134,7 +134,7 @@ def test_crops_are_windows_of_the_file(dataset: Dataset) -> None:
     places = set()
     for i in range(8):
         item = data.items[data._drawn(i, 0)]
-        image, ids = dataset.read_sample(item)
+        image, ids = read_sample(dataset, item)
         sample = data[i]
         lines = np.lib.stride_tricks.sliding_window_view(image[:, : 150 - 63], 64, axis=2)
         hits = (lines == sample["image"][:, 0].numpy()[:, None, None]).all((0, 3))

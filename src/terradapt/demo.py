@@ -14,7 +14,7 @@ from terradapt.data import Dataset
 from terradapt.data.synthetic import road_labels, write_dataset
 from terradapt.errors import OutputError
 from terradapt.progress import Track
-from terradapt.report import Report
+from terradapt.report import Report, write_report
 from terradapt.scene import PredictOptions, predict_scene
 from terradapt.vector import vectorize_roads
 
@@ -73,7 +73,7 @@ def run_demo(
     )
     scores = folder / "roads_scores.tif"
     network = vectorize_roads(folder / "roads.tif", folder / "roads.gpkg", "road", scores=scores)
-    report.write(folder / "report.json")
+    write_report(report, folder / "report.json")
     return Demo(folder, report, road_report, network)
 
 

@@ -15,15 +15,35 @@ from terradapt.report.printed import load_tables
 
 PAPER_RATIO = 15.3
 COLUMNS = (
-    ("backbone", "{}"), ("engine", "{}"), ("parameters", "{:.2f}"), ("reduction", "{:.2f}"),
-    ("gmacs", "{:.2f}"), ("size_mib", "{:.2f}"), ("rate", "{:.2f}"), ("best_rate", "{:.2f}"),
-    ("best_batch", "{}"), ("latency_ms", "{:.1f}"), ("memory_mib", "{:.0f}"),
-    ("joules", "{:.2f}"), ("of_limit", "{:.2f}"),
-)  # fmt: skip
+    ("backbone", "{}"),
+    ("engine", "{}"),
+    ("parameters", "{:.2f}"),
+    ("reduction", "{:.2f}"),
+    ("gmacs", "{:.2f}"),
+    ("size_mib", "{:.2f}"),
+    ("rate", "{:.2f}"),
+    ("best_rate", "{:.2f}"),
+    ("best_batch", "{}"),
+    ("latency_ms", "{:.1f}"),
+    ("memory_mib", "{:.0f}"),
+    ("joules", "{:.2f}"),
+    ("of_limit", "{:.2f}"),
+)
 TITLES = (
-    "Backbone", "Engine", "Params (M)", "Reduction (%)", "GMACs", "Size (MiB)", "img/s",
-    "img/s, best", "at batch", "Latency (ms)", "Peak memory (MiB)", "J/image", "x limit",
-)  # fmt: skip
+    "Backbone",
+    "Engine",
+    "Params (M)",
+    "Reduction (%)",
+    "GMACs",
+    "Size (MiB)",
+    "img/s",
+    "img/s, best",
+    "at batch",
+    "Latency (ms)",
+    "Peak memory (MiB)",
+    "J/image",
+    "x limit",
+)
 
 
 def write(folder: Path, result: Mapping[str, Any], accuracy: Mapping[str, float]) -> list[Path]:
@@ -144,9 +164,14 @@ def draw(path: Path, result: Mapping[str, Any], accuracy: Mapping[str, float]) -
         if engine == result["rows"][0]["engine"]:
             for row, at in zip(rows, zip(x, y, strict=True), strict=True):
                 axes.annotate(
-                    row["backbone"], at, xytext=(-6, 0), textcoords="offset points", fontsize=7,
-                    ha="right", va="center",
-                )  # fmt: skip
+                    row["backbone"],
+                    at,
+                    xytext=(-6, 0),
+                    textcoords="offset points",
+                    fontsize=7,
+                    ha="right",
+                    va="center",
+                )
     axes.set_xscale("log")
     axes.set_xmargin(0.2)  # room for the names, which stand left of the first engine
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5)))

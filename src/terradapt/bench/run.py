@@ -29,7 +29,7 @@ from terradapt.export.run import export_model
 from terradapt.machine import cpu_threads, hardware
 from terradapt.models import build
 from terradapt.predictors import engines
-from terradapt.predictors.cuda_graphs import predictor_class
+from terradapt.predictors.torch import TorchPredictor
 from terradapt.progress import Advance
 
 if TYPE_CHECKING:
@@ -180,12 +180,18 @@ def measure_backbone(backbone: str, options: Options, limit: float) -> Iterator[
         if any(name not in TORCH_ENGINES for name in options.engines):
             export_model(model, meta, file, window=options.size)
         for engine in options.engines:
-            yield _row(engine, (model, meta, file), options, limit, {
-                "backbone": backbone,
-                "parameters": complexity.thop_parameters / 1e6,
-                "gmacs": complexity.macs / 1e9,
-                "size_mib": size_mib,
-            })  # fmt: skip
+            yield _row(
+                engine,
+                (model, meta, file),
+                options,
+                limit,
+                {
+                    "backbone": backbone,
+                    "parameters": complexity.thop_parameters / 1e6,
+                    "gmacs": complexity.macs / 1e9,
+                    "size_mib": size_mib,
+                },
+            )
 
 
 def random_model(backbone: str, size: int) -> tuple[SegmentationModel, Meta]:
@@ -257,14 +263,14 @@ def _open(engine: str, source: tuple[SegmentationModel, Meta, Path], options: Op
     if engine not in TORCH_ENGINES:
         return engines.open_engine(file, engine)
     device = options.device or "cpu"
-    return predictor_class(engine)(
+    return TorchPredictor(
         model.to(device).to(memory_format=torch.channels_last),
         meta.classes,
         meta.spec,
         meta.window,
         device=device,
         precision=TORCH_ENGINES[engine],  # type: ignore[arg-type]
-        compiled=engine == "compiled",
+        engine=engine,
     )
 
 

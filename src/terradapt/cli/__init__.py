@@ -21,7 +21,7 @@ EXTRAS = {
     **dict.fromkeys(("dask", "distributed"), "cluster"),
     "onnx": "export",
     "openvino": "openvino",
-    "geopandas": "vector",
+    "networkx": "graph",
     "huggingface_hub": "hub",
 }
 """Modules that the base install lacks, with the extra that brings them."""

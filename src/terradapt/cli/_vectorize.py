@@ -32,9 +32,14 @@ def run_roads(
     )
     with progress(road_blocks(labels, options), "roads", "blocks") as advance:
         figures = vectorize_roads(
-            labels, output, road, scores=scores, threshold=threshold, options=options,
+            labels,
+            output,
+            road,
+            scores=scores,
+            threshold=threshold,
+            options=options,
             progress=advance,
-        )  # fmt: skip
+        )
     typer.echo(
         f"{output}: {figures['edges']:.0f} edges, {figures['nodes']:.0f} nodes, "
         f"{figures['length_m'] / 1000:.3f} km, {figures['components']:.0f} components, "

@@ -56,9 +56,13 @@ def bench(
     known = _accuracy(accuracy or [])
     standard = Options()
     options = Options(
-        tuple(backbone or standard.backbones), tuple(engine or standard.engines), size, batch,
-        seconds, device,
-    )  # fmt: skip
+        tuple(backbone or standard.backbones),
+        tuple(engine or standard.engines),
+        size,
+        batch,
+        seconds,
+        device,
+    )
     held = _held(output, options) if resume else []
     total = len(options.backbones) * len(options.engines)
     with progress(total, "bench", "row") as advance:

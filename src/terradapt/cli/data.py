@@ -129,8 +129,8 @@ def _checked(
     estimate: dict[str, Any] = {}
     if run is not None and report.dataset is not None and not report.of("error"):
         from terradapt.cli._require import require
-        from terradapt.cli._step import measure_step
         from terradapt.data.estimate import estimate_run
+        from terradapt.training.step import measure_step
 
         require("the estimate of a recipe", "train", "torch", "timm")
         estimate = estimate_run(report.dataset, run, measure_step)

@@ -81,6 +81,7 @@ def evaluate(
     from terradapt.cli._progress import progress
     from terradapt.evaluation import open_task
     from terradapt.files import check_output
+    from terradapt.report import write_report
     from terradapt.report.html import require_html
 
     require_html()
@@ -105,7 +106,7 @@ def evaluate(
         from terradapt.evaluation.study import add_study
 
         add_study(report, task.dataset, against or [])
-    paths = report.write(output)
+    paths = write_report(report, output)
     _print(report)
     typer.echo(f"report: {paths[2]}")
 

@@ -12,11 +12,22 @@ from terradapt.config import DataConfig
 from terradapt.data.dataset import INDEX_NAME, Dataset, Item, load_index
 from terradapt.data.labels import LabelForm
 from terradapt.data.new_splits import with_splits
+from terradapt.data.reading import read_image, read_mask, read_sample
 from terradapt.data.specs import input_spec
 from terradapt.errors import DataError
 from terradapt.progress import Advance
 
-__all__ = ["DATASETS", "Dataset", "Item", "LabelForm", "input_spec", "open_dataset"]
+__all__ = [
+    "DATASETS",
+    "Dataset",
+    "Item",
+    "LabelForm",
+    "input_spec",
+    "open_dataset",
+    "read_image",
+    "read_mask",
+    "read_sample",
+]
 
 DATASETS: dict[str, str] = {
     "folder": "terradapt.data.prepare_folder:prepare",

@@ -27,8 +27,13 @@ DEEPEST = 4  # archives in archives
 _RECEIPT = ".unpacked.json"
 _CHUNK = 1 << 20
 _DAMAGE = (
-    zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, NotImplementedError,
-)  # fmt: skip
+    zipfile.BadZipFile,
+    tarfile.TarError,
+    EOFError,
+    zlib.error,
+    lzma.LZMAError,
+    NotImplementedError,
+)
 
 
 @dataclass(frozen=True)

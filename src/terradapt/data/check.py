@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -12,9 +12,9 @@ import numpy as np
 
 from terradapt.config import DataConfig
 from terradapt.data.alignment import PATCHES, WARN, Shift, Surfaces
-from terradapt.data.class_files import read_class_file, unknown_values
+from terradapt.data.class_files import read_class_file
 from terradapt.data.dataset import INDEX_NAME, Dataset, load_index
-from terradapt.data.folder import build_dataset, find_layout
+from terradapt.data.folder import Layout, Pair, build_dataset, find_layout
 from terradapt.data.inspection import (
     Facts,
     Level,
@@ -23,10 +23,13 @@ from terradapt.data.inspection import (
     inspect_files,
     label_surfaces,
 )
+from terradapt.data.labels import VectorForm
 from terradapt.data.leaks import Leak, find_leaks
 from terradapt.data.new_splits import with_splits
+from terradapt.data.raster_classes import unknown_labels
 from terradapt.data.scan import CACHE_NAME, ClassIndex, class_index, scan_labels
 from terradapt.data.thumbnails import Thumb, choose_items, thumbnail
+from terradapt.data.vector_labels import uncovered, vector_source
 from terradapt.errors import DataError, TerradaptError
 from terradapt.progress import Track, silent
 
@@ -96,20 +99,10 @@ def check_dataset(
         The report; its :meth:`CheckReport.raise_first` raises what would stop a training run.
     """
     report = CheckReport(root)
-    config = config or DataConfig()
     try:
-        dataset = _readable(report, config, track)
-        if dataset is None:
-            return report
-        report.dataset = _with_splits(report, dataset, config)
-        _check_images(report)
-        report.index = _count_classes(report)
-        _check_classes(report)
-        _check_vectors(report)
-        _check_alignment(report, track)
-        _check_leaks(report, track)
-        if pictures:
-            _take_pictures(report, track)
+        dataset = _readable(report, config or DataConfig(), track)
+        if dataset is not None:
+            _examine(report, dataset, track, pictures)
     except TerradaptError as error:
         report.problems.append(Problem.of(error, root))
     rank = {"error": 0, "warning": 1, "note": 2}
@@ -118,71 +111,98 @@ def check_dataset(
 
 
 def _readable(report: CheckReport, config: DataConfig, track: Track) -> Dataset | None:
-    """The dataset of all items whose files are in order; None when nothing is left."""
-    root = report.root
+    """The dataset of all items whose files are in order, with splits; None when none is left."""
+    root, problems = report.root, report.problems
     if not root.is_dir():
         raise DataError(f"{root}: no such folder", "give the folder of a dataset")
     if (root / INDEX_NAME).is_file():
-        dataset = load_index(root)
-        good = _inspect(report, [(i.id, i.image, i.label) for i in dataset.items], track)
-        items = tuple(i for i in dataset.items if i.id in good)
-        for fact, item in zip(report.facts, dataset.items, strict=True):
-            fact.resolution = fact.resolution or item.resolution
-        return replace(dataset, items=items) if items else None
-    layout = find_layout(root)
-    report.problems += [Problem.of(e, root) for e in layout.unmatched]
-    good = _inspect(report, layout.pairs, track)
-    pairs = [p for p in layout.pairs if p[0] in good]
-    if not pairs:
-        return None
-    stated = read_class_file(root)
-    if stated is not None and layout.vector is None:
-        scans = scan_labels([p[2] for p in pairs if p[2]], root / CACHE_NAME)
-        wrong = unknown_values(scans, stated)
-        report.problems += [Problem.of(error, path) for path, error in wrong]
-        names = {path for path, _ in wrong}
-        pairs = [p for p in pairs if p[2] not in names]
-    return build_dataset(root, layout, pairs, config) if pairs else None
+        prepared, given = load_index(root), None
+        good = _inspect(report, [(i.id, i.image, i.label) for i in prepared.items], track)
+        for facts, item in zip(report.facts, prepared.items, strict=True):
+            facts.resolution = facts.resolution or item.resolution
+        dataset = replace(prepared, items=tuple(i for i in prepared.items if i.id in good))
+    else:
+        layout = find_layout(root)
+        given = layout.splits
+        problems += [Problem.of(e, root) for e in layout.unmatched]
+        good = _inspect(report, layout.pairs, track)
+        unknown = dict(_unknown_labels(root, layout, good))
+        problems += [Problem.of(error, path) for path, error in unknown.items()]
+        pairs = [p for p in layout.pairs if p[0] in good and p[2] not in unknown]
+        if not pairs:
+            return None
+        dataset = build_dataset(root, layout, pairs, config)
+    if report.of("error") or len(report.facts) != len(dataset.items):
+        return dataset if dataset.items else None  # no splits are drawn while items are broken
+    try:
+        return with_splits(dataset, config, given)
+    except DataError as error:
+        problems.append(Problem.of(error, root))
+        return dataset
 
 
-def _inspect(
-    report: CheckReport, pairs: Sequence[tuple[str, Path, Path | None]], track: Track
-) -> set[str]:
+def _inspect(report: CheckReport, pairs: Sequence[Pair], track: Track) -> set[str]:
+    """Look into the files of every item; return the ids of those without an error."""
     good = set()
     with track(len(pairs), "files", "images") as advance, ThreadPoolExecutor(_THREADS) as pool:
-        for facts, problems in pool.map(lambda p: inspect_files(*p), pairs):
+        for facts, wrong in pool.map(lambda p: inspect_files(*p), pairs):
             report.facts.append(facts)
-            report.problems += problems
-            if not any(p.level == "error" for p in problems):
+            report.problems += wrong
+            if not any(p.level == "error" for p in wrong):
                 good.add(facts.id)
             advance(1)
     report.problems += duplicates(report.facts)
     return good
 
 
-def _with_splits(report: CheckReport, dataset: Dataset, config: DataConfig) -> Dataset:
-    """Read the splits or draw and write them; while items are broken, do neither."""
-    if report.of("error") or len(report.facts) != len(dataset.items):
-        return dataset
-    given = None if (dataset.root / INDEX_NAME).is_file() else find_layout(dataset.root).splits
-    try:
-        dataset = with_splits(dataset, config, given)
-    except DataError as error:
-        report.problems.append(Problem.of(error, dataset.root))
-        return dataset
+def _examine(report: CheckReport, dataset: Dataset, track: Track, pictures: bool) -> None:
+    """Fill a report step by step: what was found stays there when a later step raises."""
+    problems = report.problems
+    problems += _check_splits(dataset)
+    problems += _check_images(dataset.root, report.facts)
+    index, broken = _count_classes(dataset)
+    problems += broken.values()
+    report.dataset = dataset = _without(dataset, broken)
+    for facts in report.facts:
+        if facts.id in index.counts:
+            facts.pixels = index.counts[facts.id].tolist()
+            facts.ignored = index.ignored[facts.id]
+    if index.counts:
+        report.index = index
+        problems += _check_classes(dataset, class_pixels(report))
+    if isinstance(dataset.label, VectorForm):
+        problems += _check_vectors(dataset, dataset.label)
+    shifts, report.shift = _shifts(dataset, track)
+    for facts in report.facts:
+        facts.shift = shifts.get(facts.id)
+    problems += _check_alignment(dataset, shifts, report.shift)
+    if dataset.splits:
+        report.leaks = sorted(find_leaks(dataset, track), key=lambda leak: -leak.share)
+        problems += _check_leaks(dataset, report.leaks)
+    if pictures:
+        warned = {p.file for p in report.of("warning")}
+        report.thumbs = _pictures(dataset, warned, track)
+
+
+def _unknown_labels(root: Path, layout: Layout, good: set[str]) -> Iterable[tuple[Path, DataError]]:
+    """The label rasters of a bare folder with values that its classes file lacks."""
+    stated = read_class_file(root)
+    if stated is None or layout.vector is not None:
+        return ()
+    paths = [label for name, _, label in layout.pairs if label and name in good]
+    return unknown_labels(scan_labels(paths, root / CACHE_NAME), stated)
+
+
+def _check_splits(dataset: Dataset) -> Iterator[Problem]:
     left = {i.id for i in dataset.items} - {i for ids in dataset.splits.values() for i in ids}
-    if left:
+    if left and dataset.splits:
         names = ", ".join(sorted(left)[:5])
         message = f"{dataset.root}: {len(left)} images are in no split: {names}"
-        report.problems.append(
-            Problem("note", str(dataset.root), message, "list them in splits.json to use them")
-        )
-    return dataset
+        yield Problem("note", str(dataset.root), message, "list them in splits.json to use them")
 
 
-def _check_images(report: CheckReport) -> None:
-    facts = [f for f in report.facts if f.width]
-    root = str(report.root)
+def _check_images(folder: Path, facts: Sequence[Facts]) -> Iterator[Problem]:
+    facts, root = [f for f in facts if f.width], str(folder)
     kinds = {
         "CRS": {f.crs or "none" for f in facts},
         "data type": {f.dtype for f in facts},
@@ -193,43 +213,39 @@ def _check_images(report: CheckReport) -> None:
             level: Level = "note" if what == "CRS" else "warning"
             shown = ", ".join(sorted(values)[:6])
             message = f"{root}: images differ in {what}: {shown}"
-            report.problems.append(Problem(level, root, message, "make them alike, or split them"))
+            yield Problem(level, root, message, "make them alike, or split them")
     known = [f.resolution for f in facts if f.resolution]
     if known and max(known) > 1.5 * min(known):
         message = f"{root}: resolutions from {min(known):.3g} to {max(known):.3g} m/px"
         fix = f"set data.resolution={np.median(known):.3g} to train at one scale"
-        report.problems.append(Problem("warning", root, message, fix))
+        yield Problem("warning", root, message, fix)
     if facts and not any(f.crs for f in facts):
         message = f"{root}: no image has a CRS: metres, footprints and maps are unknown"
-        report.problems.append(Problem("note", root, message, "use GeoTIFF where you have it"))
+        yield Problem("note", root, message, "use GeoTIFF where you have it")
 
 
-def _count_classes(report: CheckReport) -> ClassIndex | None:
-    """Pixels by class of every item that can be decoded; the others become errors."""
-    dataset = report.dataset
-    assert dataset is not None
+def _count_classes(dataset: Dataset) -> tuple[ClassIndex, dict[str, Problem]]:
+    """Pixels by class of every item that can be decoded, and what is wrong with the others."""
     try:
-        index = class_index(dataset)
+        return class_index(dataset), {}
     except TerradaptError:
-        index = ClassIndex({}, {}, {})
-        kept = []
-        for item in dataset.items:
-            try:
-                one = class_index(replace(dataset, items=(item,)))
-            except TerradaptError as error:
-                report.problems.append(Problem.of(error, item.label or item.image))
-                continue
-            kept.append(item)
-            for name in ("counts", "ignored", "places"):
-                getattr(index, name).update(getattr(one, name))
-        known = {i.id for i in kept}
-        splits = {s: tuple(i for i in ids if i in known) for s, ids in dataset.splits.items()}
-        report.dataset = replace(dataset, items=tuple(kept), splits=splits)
-    for fact in report.facts:
-        if fact.id in index.counts:
-            fact.pixels = index.counts[fact.id].tolist()
-            fact.ignored = index.ignored[fact.id]
-    return index if index.counts else None
+        index, broken = ClassIndex({}, {}, {}), {}
+    for item in dataset.items:
+        try:
+            one = class_index(replace(dataset, items=(item,)))
+        except TerradaptError as error:
+            broken[item.id] = Problem.of(error, item.label or item.image)
+            continue
+        index.counts.update(one.counts)
+        index.ignored.update(one.ignored)
+        index.places.update(one.places)
+    return index, broken
+
+
+def _without(dataset: Dataset, broken: Collection[str]) -> Dataset:
+    items = tuple(i for i in dataset.items if i.id not in broken)
+    splits = {s: tuple(i for i in ids if i not in broken) for s, ids in dataset.splits.items()}
+    return replace(dataset, items=items, splits=splits)
 
 
 def class_pixels(report: CheckReport) -> dict[str, list[int]]:
@@ -247,76 +263,73 @@ def class_pixels(report: CheckReport) -> dict[str, list[int]]:
     }
 
 
-def _check_classes(report: CheckReport) -> None:
-    if report.dataset is None or report.index is None:
-        return
-    root, names = str(report.root), report.dataset.classes.names
-    for split, pixels in class_pixels(report).items():
-        if split != "all" and not sum(pixels):
+def _check_classes(dataset: Dataset, pixels: Mapping[str, Sequence[int]]) -> Iterator[Problem]:
+    root = str(dataset.root)
+    for split, numbers in pixels.items():
+        if split != "all" and not sum(numbers):
             continue
-        for name, number in zip(names, pixels, strict=True):
-            share = number / max(1, sum(pixels))
+        for name, number in zip(dataset.classes.names, numbers, strict=True):
+            share = number / max(1, sum(numbers))
             if number == 0:
                 message = f"{root}: class '{name}' does not occur in {split}"
                 level: Level = "warning" if split in ("train", "all") else "note"
                 fix = "move an image with it there, or drop the class"
-                report.problems.append(Problem(level, root, message, fix))
+                yield Problem(level, root, message, fix)
             elif share < _RARE and split == "train":
                 message = f"{root}: class '{name}' is {share:.2%} of the train pixels"
                 fix = "set data.balance=0.5 to draw its places more often"
-                report.problems.append(Problem("note", root, message, fix))
+                yield Problem("note", root, message, fix)
 
 
-def _check_vectors(report: CheckReport) -> None:
+def _check_vectors(dataset: Dataset, form: VectorForm) -> Iterator[Problem]:
     """Tell what was wrong with features of vector labels."""
-    dataset = report.dataset
-    if dataset is None or dataset.label.vector is None:
-        return
-    from terradapt.data.vector_labels import uncovered, vector_source
-
     for path in sorted({i.label for i in dataset.items if i.label is not None}):
         items = [i for i in dataset.items if i.label == path]
-        census = vector_source(path, dataset.label.vector).census
-        told = {
+        census = vector_source(path, form).census
+        numbers = {
             "are empty": census.empty,
             "have an invalid geometry, which was mended": census.invalid,
             "are points, which label nothing": census.points,
             "have no class": census.unclassed,
         }
-        for what, number in told.items():
+        for what, number in numbers.items():
             if number:
                 message = f"{path}: {number} of {census.features} features {what}"
                 fix = "look at them in a GIS; the others are used"
-                report.problems.append(Problem("warning", str(path), message, fix))
-        outside, all_of_them = uncovered(dataset, path, items)
+                yield Problem("warning", str(path), message, fix)
+        outside, all_of_them = uncovered(path, form, items)
         if outside:
             level: Level = "error" if outside == all_of_them else "warning"
             message = f"{path}: {outside} of {all_of_them} geometries lie outside all images"
             fix = "check the CRS of the labels and of the images"
-            report.problems.append(Problem(level, str(path), message, fix))
+            yield Problem(level, str(path), message, fix)
 
 
-def _check_alignment(report: CheckReport, track: Track) -> None:
-    dataset = report.dataset
-    assert dataset is not None
+def _shifts(dataset: Dataset, track: Track) -> tuple[dict[str, Shift | None], Shift | None]:
+    """Where the labels lie on their images: of some items by id, and of all these together."""
     items = [i for i in dataset.items if i.label is not None]
     step = np.linspace(0, len(items) - 1, min(_ALIGNED, len(items))).round().astype(int)
     chosen = [items[i] for i in step]
-    facts = {f.id: f for f in report.facts}
     patches = int(np.clip(_PATCHES // max(1, len(chosen)), 32, PATCHES))
-    means = Surfaces()
+    shifts, means = {}, Surfaces()
     with track(len(chosen), "alignment", "images") as advance:
         for item in chosen:
             surfaces = label_surfaces(dataset, item, patches)
-            facts[item.id].shift = shift = surfaces.shift()
+            shifts[item.id] = surfaces.shift()
             means.add_means(surfaces)
-            if shift is not None and shift.is_off:
-                report.problems.append(_shifted(shift, str(item.label), f"{item.label}: lies"))
             advance(1)
-    report.shift = means.shift()
-    if report.shift is not None and report.shift.is_off:
-        where = f"{report.root}: the labels together lie"
-        report.problems.append(_shifted(report.shift, str(report.root), where))
+    return shifts, means.shift()
+
+
+def _check_alignment(
+    dataset: Dataset, shifts: Mapping[str, Shift | None], whole: Shift | None
+) -> Iterator[Problem]:
+    for name, shift in shifts.items():
+        if shift is not None and shift.is_off:
+            label = dataset.item(name).label
+            yield _shifted(shift, str(label), f"{label}: lies")
+    if whole is not None and whole.is_off:
+        yield _shifted(whole, str(dataset.root), f"{dataset.root}: the labels together lie")
 
 
 def _shifted(shift: Shift, file: str, where: str) -> Problem:
@@ -329,23 +342,18 @@ def _shifted(shift: Shift, file: str, where: str) -> Problem:
     return Problem("warning", file, message, "look at the overlay, and move the labels if it is so")
 
 
-def _check_leaks(report: CheckReport, track: Track) -> None:
-    dataset = report.dataset
-    if dataset is None or not dataset.splits:
-        return
-    report.leaks = sorted(find_leaks(dataset, track), key=lambda leak: -leak.share)
-    for leak in report.leaks:
+def _check_leaks(dataset: Dataset, leaks: Sequence[Leak]) -> Iterator[Problem]:
+    for leak in leaks:
         message = f"{dataset.item(leak.other).image}: {leak}"
         fix = "put both into one split (one 'group' in dataset.json, or edit splits.json)"
-        report.problems.append(Problem("warning", str(report.root), message, fix))
+        yield Problem("warning", str(dataset.root), message, fix)
 
 
-def _take_pictures(report: CheckReport, track: Track) -> None:
-    dataset = report.dataset
-    assert dataset is not None
-    told = {p.file for p in report.of("warning")}
-    items = choose_items([i for i in dataset.items if i.label is not None], _THUMBS, told)
+def _pictures(dataset: Dataset, warned: set[str], track: Track) -> dict[str, Thumb]:
+    items = choose_items([i for i in dataset.items if i.label is not None], _THUMBS, warned)
+    thumbs = {}
     with track(len(items), "thumbnails", "images") as advance:
         for item in items:
-            report.thumbs[item.id] = thumbnail(dataset, item)
+            thumbs[item.id] = thumbnail(dataset, item)
             advance(1)
+    return thumbs

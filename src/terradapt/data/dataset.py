@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from terradapt.classes import ClassMap
-from terradapt.config import InputSpec
-from terradapt.data.labels import LabelForm
+from terradapt.data.labels import LabelForm, label_form
 from terradapt.errors import DataError
 from terradapt.files import read_json, write_json
 from terradapt.grid import Window
@@ -75,12 +72,9 @@ class Dataset:
     splits: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     protocol: str = "by_image"
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "_by_id", {item.id: item for item in self.items})
-        object.__setattr__(self, "_caches", {})
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_caches": {}}
+    @cached_property
+    def _by_id(self) -> dict[str, Item]:
+        return {item.id: item for item in self.items}
 
     def item(self, name: str) -> Item:
         """Return an item by id.
@@ -88,11 +82,10 @@ class Dataset:
         Raises:
             DataError: No item has this id.
         """
-        by_id: dict[str, Item] = self.__dict__["_by_id"]
-        if name not in by_id:
-            known = ", ".join(sorted(by_id)[:4])
+        if name not in self._by_id:
+            known = ", ".join(sorted(self._by_id)[:4])
             raise DataError(f"{self.root}: no item '{name}'", f"use ids such as {known}")
-        return by_id[name]
+        return self._by_id[name]
 
     def split(self, name: str) -> tuple[Item, ...]:
         """Return the items of a split (``train``, ``val``, ``test``, or ``all``).
@@ -116,31 +109,6 @@ class Dataset:
         """Return the dataset with eroded labels wherever an item has one (for evaluation)."""
         items = tuple(replace(i, label=i.eroded) if i.eroded else i for i in self.items)
         return replace(self, items=items)
-
-    def read_image(
-        self, item: Item, window: Window | None = None, spec: InputSpec | None = None
-    ) -> NDArray[np.uint8]:
-        """Read the pixels of a window: (C, H, W), 0 outside the image.
-
-        With ``spec`` its bands and stretch are applied (uint8); without it, the file's own.
-        """
-        from terradapt.data.reading import opened
-
-        return opened(self, item, spec).read(window or item.window)[0]
-
-    def read_mask(self, item: Item, window: Window | None = None) -> NDArray[np.uint8]:
-        """Read the class ids of a window: (H, W), 255 where ignored, not valid or outside."""
-        from terradapt.data.reading import opened
-
-        return opened(self, item, None).mask(window or item.window)
-
-    def read_sample(
-        self, item: Item, window: Window | None = None, spec: InputSpec | None = None
-    ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-        """Read pixels (C, H, W) and class ids (H, W) of a window."""
-        from terradapt.data.reading import opened
-
-        return opened(self, item, spec).sample(window or item.window)
 
     def save(self, folder: Path | None = None) -> Path:
         """Write ``dataset.json`` (paths relative where the files lie below the folder)."""
@@ -170,7 +138,7 @@ def load_index(root: Path) -> Dataset:
             root,
             items,
             ClassMap.from_dict(values["classes"]),
-            LabelForm.from_dict(values["label"]),
+            label_form(values["label"]),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise DataError(

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from terradapt.classes import ROADS
 from terradapt.data.archives import Found, gather
-from terradapt.data.labels import LabelForm
+from terradapt.data.labels import ThresholdForm
 from terradapt.data.prepare import prepare_benchmark
 from terradapt.data.prepare_jobs import Record
 from terradapt.data.prepare_options import Benchmark, Prepared, PrepareOptions, Tell, quiet
@@ -54,8 +54,7 @@ def find_deepglobe(
     records = tuple(
         Record(name, name, images[name].path, masks[name].path) for name in sorted(masks, key=int)
     )
-    form = LabelForm("binary", threshold=128)
-    return Benchmark("deepglobe", records, ROADS, form, RESOLUTION)
+    return Benchmark("deepglobe", records, ROADS, ThresholdForm(128), RESOLUTION)
 
 
 def _check(images: dict[str, Found], masks: dict[str, Found], source: Path) -> None:

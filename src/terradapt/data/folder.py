@@ -7,9 +7,12 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+from terradapt.classes import ClassMap
 from terradapt.config import DataConfig
-from terradapt.data.class_files import raster_labels, read_class_file
+from terradapt.data.class_files import read_class_file
 from terradapt.data.dataset import Dataset, Item
+from terradapt.data.labels import LabelForm
+from terradapt.data.raster_classes import raster_labels
 from terradapt.data.reading import check_pair, open_label
 from terradapt.data.scan import CACHE_NAME, scan_labels
 from terradapt.data.splits import NAMES, Splits
@@ -99,6 +102,8 @@ def build_dataset(
     """
     items = measure(pairs)
     stated = read_class_file(root)
+    classes: ClassMap
+    label: LabelForm
     if layout.vector is not None:
         from terradapt.data.vector_files import vector_classes
 

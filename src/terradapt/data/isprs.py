@@ -14,7 +14,7 @@ from pathlib import Path
 
 from terradapt.classes import ISPRS
 from terradapt.data.archives import Found, gather
-from terradapt.data.labels import LabelForm
+from terradapt.data.labels import ColourForm
 from terradapt.data.prepare import prepare_benchmark
 from terradapt.data.prepare_jobs import Record
 from terradapt.data.prepare_options import Benchmark, Prepared, PrepareOptions, Tell, quiet
@@ -119,8 +119,7 @@ def _benchmark(
     resolution: float,
     paper: Mapping[str, Sequence[str]],
 ) -> Benchmark:
-    form = LabelForm("colour")
-    return Benchmark(name, records, ISPRS, form, resolution, paper=paper, default="paper")
+    return Benchmark(name, records, ISPRS, ColourForm(), resolution, paper=paper, default="paper")
 
 
 def _gather(

@@ -1,11 +1,12 @@
-"""LabelForm: how a label file's values stand for classes."""
+"""How a label file's values, colours or features stand for classes."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,12 +14,158 @@ from numpy.typing import NDArray
 from terradapt.classes import IGNORE, ClassMap, Colour
 from terradapt.errors import DataError
 
-Kind = Literal["index", "colour", "binary", "vector"]
+BLACK: Colour = (0, 0, 0)
+
+
+class ValueForm(ABC):
+    """Labels of one band, whose values a table reads."""
+
+    @property
+    @abstractmethod
+    def table(self) -> NDArray[np.int16]:
+        """(256,) lookup from an 8-bit file value to class id, 255 = ignore, -1 = unknown."""
+
+    def class_of(self, value: int, classes: ClassMap) -> int:
+        """Return the class id of one file value, 255 = ignore, -1 if unknown."""
+        return int(self.table[value]) if 0 <= value < 256 else -1
+
+    def named(self, value: int) -> str:
+        """Return what an error calls a file value."""
+        return f"label value {value}"
+
+    def decode(self, raw: NDArray[Any], classes: ClassMap, source: str) -> NDArray[np.uint8]:
+        """Read raw label values as class ids.
+
+        Args:
+            raw: (C, H, W) label bands as in the file; the first one counts.
+            classes: The class map.
+            source: The label's file name, for errors.
+
+        Returns:
+            (H, W) ids, 255 = ignore.
+
+        Raises:
+            DataError: A value that is no class; names the file, it and its pixel count.
+        """
+        band = raw[0]
+        if band.dtype != np.uint8:
+            wide = (band < 0) | (band > 255) | (band != np.floor(band))
+            if wide.any():
+                raise _no_class(source, band[wide])
+            band = band.astype(np.uint8)
+        ids: NDArray[np.int16] = self.table[band]
+        if ids.min(initial=0) < 0:
+            raise _no_class(source, band[ids < 0])
+        return ids.astype(np.uint8)
+
+
+@dataclass(frozen=True)
+class IndexForm(ValueForm):
+    """Each file value stands for one class.
+
+    Args:
+        values: File value to class id.
+        ignored: File values read as 255.
+    """
+
+    values: Mapping[int, int]
+    ignored: tuple[int, ...] = (IGNORE,)
+
+    @classmethod
+    def identity(cls, num_classes: int) -> IndexForm:
+        """Return the form of labels whose values are the class ids."""
+        return cls({i: i for i in range(num_classes)})
+
+    @cached_property
+    def table(self) -> NDArray[np.int16]:
+        """(256,) lookup from an 8-bit file value to class id, 255 = ignore, -1 = unknown."""
+        table = np.full(256, -1, np.int16)
+        for value in self.ignored:
+            if 0 <= value < 256:
+                table[value] = IGNORE
+        for value, class_id in self.values.items():
+            if 0 <= value < 256:
+                table[value] = class_id
+        return table
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values for JSON."""
+        values = {str(k): v for k, v in self.values.items()}
+        return _stored("index", values=values, ignored=list(self.ignored))
+
+
+@dataclass(frozen=True)
+class ThresholdForm(ValueForm):
+    """File values at and above a threshold are class 1, those below it class 0.
+
+    Args:
+        threshold: 0..255.
+    """
+
+    threshold: int
+
+    @cached_property
+    def table(self) -> NDArray[np.int16]:
+        """(256,) lookup from an 8-bit file value to class id."""
+        return (np.arange(256) >= self.threshold).astype(np.int16)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values for JSON."""
+        return _stored("binary", threshold=self.threshold)
+
+
+@dataclass(frozen=True)
+class ColourForm:
+    """RGB labels in the colours of the class map.
+
+    Args:
+        ignored: Colours read as 255.
+    """
+
+    ignored: tuple[Colour, ...] = (BLACK,)
+
+    def class_of(self, value: int, classes: ClassMap) -> int:
+        """Return the class id of a packed 0xRRGGBB, 255 = ignore, -1 if unknown."""
+        colour = (value >> 16, (value >> 8) & 255, value & 255)
+        if colour in classes.colours:
+            return classes.colours.index(colour)
+        return IGNORE if colour in self.ignored else -1
+
+    def named(self, value: int) -> str:
+        """Return what an error calls a packed colour."""
+        return f"colour {value >> 16},{(value >> 8) & 255},{value & 255}"
+
+    def decode(self, raw: NDArray[Any], classes: ClassMap, source: str) -> NDArray[np.uint8]:
+        """Read label colours as class ids.
+
+        Args:
+            raw: (C, H, W) label bands as in the file, C >= 3.
+            classes: The class map with its colours.
+            source: The label's file name, for errors.
+
+        Returns:
+            (H, W) ids, 255 = ignore.
+
+        Raises:
+            DataError: Fewer than three bands, or a colour that is no class; names the file, it and
+                its pixel count.
+        """
+        if raw.shape[0] < 3:
+            raise DataError(
+                f"{source}: {raw.shape[0]} band where a colour label has 3",
+                "save the label as RGB, or remove the colours from the classes file",
+            )
+        rgb = np.ascontiguousarray(np.moveaxis(raw[:3], 0, -1)).astype(np.uint8, copy=False)
+        return classes.from_rgb(rgb, source, self.ignored)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values for JSON."""
+        return _stored("colour", ignored_colours=[list(c) for c in self.ignored])
 
 
 @dataclass(frozen=True)
 class VectorForm:
-    """How the features of a vector label file become classes.
+    """Features of a vector file; :class:`terradapt.data.vector_labels.VectorSource` burns them.
 
     Args:
         column: Attribute that names the class; None when every feature is of class ``single``.
@@ -38,122 +185,49 @@ class VectorForm:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""
-        return {**self.__dict__, "classes": dict(self.classes)}
+        return _stored("vector", vector={**self.__dict__, "classes": dict(self.classes)})
 
 
-@dataclass(frozen=True)
-class LabelForm:
-    """How raw label values are read as class ids 0..K-1 and 255 = ignore.
+RasterForm = IndexForm | ThresholdForm | ColourForm
+LabelForm = RasterForm | VectorForm
+"""How label files are read as class ids 0..K-1 and 255 = ignore."""
 
-    Args:
-        kind: ``index``: one band of values; ``binary``: one band, background and one class;
-            ``colour``: RGB colours of the class map; ``vector``: features of a vector file.
-        values: File value to class id (index and binary).
-        ignored: File values read as 255.
-        ignored_colours: Colours read as 255.
-        threshold: Binary only: values at and above it are class 1, below it class 0; the
-            other fields are then unused.
-        vector: How features are read (vector only).
+
+def label_form(values: Mapping[str, Any]) -> LabelForm:
+    """Return the form that a ``to_dict`` wrote.
+
+    Raises:
+        KeyError: A value is missing.
+        ValueError: Another kind of form.
     """
-
-    kind: Kind = "index"
-    values: Mapping[int, int] = field(default_factory=dict)
-    ignored: tuple[int, ...] = (IGNORE,)
-    ignored_colours: tuple[Colour, ...] = ((0, 0, 0),)
-    threshold: int | None = None
-    vector: VectorForm | None = None
-
-    @classmethod
-    def identity(cls, num_classes: int) -> LabelForm:
-        """Return the form of labels whose values are the class ids."""
-        return cls("index", {i: i for i in range(num_classes)})
-
-    @cached_property
-    def table(self) -> NDArray[np.int16]:
-        """(256,) lookup from an 8-bit file value to class id, 255 = ignore, -1 = unknown."""
-        table = np.full(256, -1, np.int16)
-        if self.threshold is not None:
-            table[:] = np.arange(256) >= self.threshold
-            return table
-        for value in self.ignored:
-            if 0 <= value < 256:
-                table[value] = IGNORE
-        for value, class_id in self.values.items():
-            if 0 <= value < 256:
-                table[value] = class_id
-        return table
-
-    def class_of(self, value: int, classes: ClassMap) -> int:
-        """Return the class id of one raw value (a packed 0xRRGGBB for colours), -1 if unknown."""
-        if self.kind == "colour":
-            colour = (value >> 16, (value >> 8) & 255, value & 255)
-            if colour in classes.colours:
-                return classes.colours.index(colour)
-            return IGNORE if colour in self.ignored_colours else -1
-        return int(self.table[value]) if 0 <= value < 256 else -1
-
-    def decode(self, raw: NDArray[Any], classes: ClassMap, source: str) -> NDArray[np.uint8]:
-        """Read raw label values as class ids.
-
-        Args:
-            raw: (C, H, W) label bands as in the file.
-            classes: The class map; its colours matter for colour labels.
-            source: The label's file name, for errors.
-
-        Returns:
-            (H, W) ids, 255 = ignore.
-
-        Raises:
-            DataError: A value or colour that is no class; names the file, it and its pixel count.
-        """
-        if self.kind == "colour":
-            if raw.shape[0] < 3:
-                raise DataError(
-                    f"{source}: {raw.shape[0]} band where a colour label has 3",
-                    "save the label as RGB, or remove the colours from the classes file",
-                )
-            rgb = np.ascontiguousarray(np.moveaxis(raw[:3], 0, -1)).astype(np.uint8, copy=False)
-            return classes.from_rgb(rgb, source, self.ignored_colours)
-        return self._decode_values(raw[0], source)
-
-    def _decode_values(self, band: NDArray[Any], source: str) -> NDArray[np.uint8]:
-        if band.dtype != np.uint8:
-            wide = (band < 0) | (band > 255) | (band != np.floor(band))
-            if wide.any():
-                raise unknown_values(source, band[wide])
-            band = band.astype(np.uint8)
-        ids: NDArray[np.int16] = self.table[band]
-        if ids.min(initial=0) < 0:
-            raise unknown_values(source, band[ids < 0])
-        return ids.astype(np.uint8)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain values for JSON."""
-        return {
-            "kind": self.kind,
-            "values": {str(k): v for k, v in self.values.items()},
-            "ignored": list(self.ignored),
-            "ignored_colours": [list(c) for c in self.ignored_colours],
-            "threshold": self.threshold,
-            "vector": self.vector.to_dict() if self.vector else None,
-        }
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> LabelForm:
-        """Read what :meth:`to_dict` wrote."""
-        vector = values.get("vector")
-        return cls(
-            values["kind"],
-            {int(k): int(v) for k, v in values.get("values", {}).items()},
-            tuple(int(v) for v in values.get("ignored", (IGNORE,))),
-            tuple((int(r), int(g), int(b)) for r, g, b in values.get("ignored_colours", ())),
-            values.get("threshold"),
-            VectorForm(**vector) if vector else None,
-        )
+    kind = values["kind"]
+    if kind == "vector":
+        return VectorForm(**values["vector"])
+    if kind == "colour":
+        colours = values.get("ignored_colours", ())
+        return ColourForm(tuple((int(r), int(g), int(b)) for r, g, b in colours))
+    if values.get("threshold") is not None:
+        return ThresholdForm(int(values["threshold"]))
+    if kind not in ("index", "binary"):
+        raise ValueError(f"no kind of labels is called '{kind}'")
+    table = {int(k): int(v) for k, v in values.get("values", {}).items()}
+    return IndexForm(table, tuple(int(v) for v in values.get("ignored", (IGNORE,))))
 
 
-def unknown_values(source: str, values: NDArray[Any]) -> DataError:
-    """Return the error for label values that no class has."""
+def _stored(kind: str, **own: Any) -> dict[str, Any]:
+    """The keys of all forms with one form's values, as every version of the index has them."""
+    empty: dict[str, Any] = {
+        "values": {},
+        "ignored": [IGNORE],
+        "ignored_colours": [list(BLACK)],
+        "threshold": None,
+        "vector": None,
+    }
+    return {"kind": kind, **empty, **own}
+
+
+def _no_class(source: str, values: NDArray[Any]) -> DataError:
+    """The error for label values that no class has."""
     found, counts = np.unique(values, return_counts=True)
     worst = found[counts.argmax()]
     more = f"; {len(found)} unknown values in all" if len(found) > 1 else ""

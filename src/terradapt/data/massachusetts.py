@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 
 from terradapt.classes import ROADS
 from terradapt.data.archives import Found, gather
-from terradapt.data.labels import LabelForm
+from terradapt.data.labels import ThresholdForm
 from terradapt.data.prepare import prepare_benchmark
 from terradapt.data.prepare_jobs import Record
 from terradapt.data.prepare_options import (
@@ -75,8 +75,9 @@ def find_massachusetts(
         shown = ", ".join(images[n].name for n in bare[:4]) + (" ..." if len(bare) > 4 else "")
         raise DataError(f"{source}: {len(bare)} images without a map: {shown}", "add their maps")
     records = tuple(Record(n, n, images[n].path, maps[n].path) for n in images)
-    form = LabelForm("binary", threshold=128)
-    return Benchmark("massachusetts", records, ROADS, form, RESOLUTION, official=official)
+    return Benchmark(
+        "massachusetts", records, ROADS, ThresholdForm(128), RESOLUTION, official=official
+    )
 
 
 def _place(name: str) -> tuple[str, str] | None:

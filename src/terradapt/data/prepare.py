@@ -21,7 +21,7 @@ import numpy as np
 from terradapt.classes import ClassMap
 from terradapt.data.archives import check_room, size_text
 from terradapt.data.dataset import INDEX_NAME, Dataset, Item, load_index
-from terradapt.data.labels import LabelForm
+from terradapt.data.labels import IndexForm
 from terradapt.data.prepare_jobs import RECEIPTS, Job, Receipt, Record, finished, run
 from terradapt.data.prepare_options import Benchmark, Prepared, PrepareOptions, Tell, quiet
 from terradapt.data.prepare_splits import check_split, splits_of
@@ -216,7 +216,7 @@ def _finish(
     items = tuple(_as_item(values, out) for receipt in receipts for values in receipt.items)
     if split == "paper" and benchmark.paper is None:  # it shuffles the crops of all images
         items = tuple(replace(item, group=item.id) for item in items)
-    form = LabelForm.identity(len(benchmark.classes))
+    form = IndexForm.identity(len(benchmark.classes))
     dataset = Dataset(benchmark.name, out, items, benchmark.classes, form)
     if not _is_written(out, dataset):
         dataset.save()

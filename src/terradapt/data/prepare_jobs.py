@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from terradapt.classes import IGNORE, ClassMap, Colour
-from terradapt.data.labels import LabelForm
+from terradapt.data.labels import ColourForm, LabelForm, RasterForm, VectorForm
 from terradapt.data.reading import check_pair
 from terradapt.errors import DataError, SceneError
 from terradapt.files import read_json, write_json
@@ -187,32 +187,32 @@ def starts(length: int, crop: int, overlap: int) -> list[int]:
 
 def _label(job: Job, path: Path, image: SceneReader) -> NDArray[np.uint8]:
     """Read a label as (H, W) class ids."""
-    if job.label.kind == "vector":
+    form = job.label
+    if isinstance(form, VectorForm):
         from terradapt.data.vector_labels import VectorSource
 
-        assert job.label.vector is not None
         whole = Window(0, 0, image.height, image.width)
-        source = VectorSource(path, job.label.vector)
+        source = VectorSource(path, form)
         return source.burn(whole, image.crs, image.transform, str(image.path))
     try:
         with SceneReader(path) as label:
             check_pair(image, label)
             ids = np.empty((image.height, image.width), np.uint8)
             for strip in _strips(image.height, image.width):
-                ids[strip.slices] = _decoded(job, label.read(strip)[0], path)
+                ids[strip.slices] = _decoded(job, form, label.read(strip)[0], path)
     except SceneError as error:
         raise DataError(error.message, error.fix) from error
     return ids
 
 
-def _decoded(job: Job, raw: NDArray[Any], path: Path) -> NDArray[np.uint8]:
-    if job.label.kind == "colour":
+def _decoded(job: Job, form: RasterForm, raw: NDArray[Any], path: Path) -> NDArray[np.uint8]:
+    if isinstance(form, ColourForm):
         if job.snap:
             raw = snapped(raw, job.classes, job.snap)
-        fast = pure_ids(raw, job.classes, job.label.ignored_colours)
+        fast = pure_ids(raw, job.classes, form.ignored)
         if fast is not None:
             return fast
-    return job.label.decode(raw, job.classes, str(path))
+    return form.decode(raw, job.classes, str(path))
 
 
 def pure_ids(

@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 from terradapt.classes import IGNORE
 from terradapt.config import InputSpec
 from terradapt.data.dataset import Dataset, Item
+from terradapt.data.labels import VectorForm
+from terradapt.data.vector_labels import vector_source
 from terradapt.errors import DataError, SceneError
 from terradapt.files import Closing
 from terradapt.grid import Window
@@ -131,13 +133,9 @@ class ItemReader(Closing):
         dataset, item = self.dataset, self.item
         if item.label is None:
             raise DataError(f"{item.image}: has no label", "label it, or leave it out of the split")
-        if dataset.label.kind == "vector":
-            from terradapt.data.vector_labels import vector_source
-
-            assert dataset.label.vector is not None
-            source = vector_source(item.label, dataset.label.vector)
-            ids: NDArray[np.uint8] = source.burn(window, self.crs, self.transform, str(item.image))
-            return ids
+        if isinstance(dataset.label, VectorForm):
+            source = vector_source(item.label, dataset.label)
+            return source.burn(window, self.crs, self.transform, str(item.image))
         if self._label is None:
             self._label = open_label(item.label)
             check_pair(self._files[0], self._label)
@@ -342,9 +340,27 @@ class ReaderCache:
             self._held -= self._kept.popitem(last=False)[1][1]
 
 
-def opened(dataset: Dataset, item: Item, spec: InputSpec | None) -> ItemReader:
-    """Return a reader from the dataset's own small cache."""
-    caches: dict[InputSpec | None, ReaderCache] = dataset.__dict__["_caches"]
-    if spec not in caches:
-        caches[spec] = ReaderCache(dataset, spec, CACHE_BYTES // 4)
-    return caches[spec].get(item)
+def read_image(
+    dataset: Dataset, item: Item, window: Window | None = None, spec: InputSpec | None = None
+) -> NDArray[Any]:
+    """Read the pixels of a window: (C, H, W), 0 outside the image.
+
+    With ``spec`` its bands and stretch are applied (uint8); without it, the file's own. For many
+    windows keep a :class:`ReaderCache`.
+    """
+    with ItemReader(dataset, item, spec) as reader:
+        return reader.read(window or item.window)[0]
+
+
+def read_mask(dataset: Dataset, item: Item, window: Window | None = None) -> NDArray[np.uint8]:
+    """Read the class ids of a window: (H, W), 255 where ignored, not valid or outside."""
+    with ItemReader(dataset, item) as reader:
+        return reader.mask(window or item.window)
+
+
+def read_sample(
+    dataset: Dataset, item: Item, window: Window | None = None, spec: InputSpec | None = None
+) -> tuple[NDArray[Any], NDArray[np.uint8]]:
+    """Read pixels (C, H, W) and class ids (H, W) of a window."""
+    with ItemReader(dataset, item, spec) as reader:
+        return reader.sample(window or item.window)

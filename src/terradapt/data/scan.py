@@ -6,14 +6,16 @@ import zlib
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from terradapt.classes import ClassMap
 from terradapt.data.dataset import Dataset, Item
+from terradapt.data.labels import ColourForm, IndexForm, RasterForm, VectorForm
 from terradapt.data.reading import ItemReader, open_label
 from terradapt.errors import DataError, OutputError
 from terradapt.files import read_json, stamp, write_json
@@ -49,6 +51,23 @@ class LabelScan:
     nodata: float | None
     counts: dict[int, int]
     places: dict[int, tuple[Place, ...]]
+
+    @property
+    def is_grey(self) -> bool:
+        """Whether the file has no colours, in one band or in three equal ones."""
+        return self.bands < 3 or all(v >> 16 == (v >> 8) & 255 == v & 255 for v in self.counts)
+
+    def first_band(self) -> LabelScan:
+        """Return the scan of the first band alone."""
+        if self.bands < 3:
+            return self
+        counts: dict[int, int] = {}
+        places: dict[int, tuple[Place, ...]] = {}
+        for value, number in self.counts.items():
+            red = value >> 16
+            counts[red] = counts.get(red, 0) + number
+            places[red] = places.get(red, ()) + self.places.get(value, ())
+        return replace(self, bands=1, counts=counts, places=places)
 
 
 def scan_labels(
@@ -173,56 +192,38 @@ def class_index(dataset: Dataset, progress: Advance | None = None) -> ClassIndex
     Raises:
         DataError: A label cannot be read, or has a value that is no class.
     """
-    labelled = [i for i in dataset.items if i.label is not None]
-    if dataset.label.kind == "vector":
-        scans = {i.id: _scan_burnt(dataset, i) for i in labelled}
-        return _by_class(scans, {i.id: i for i in labelled}, dataset, burnt=True)
-    paths = [i.label for i in labelled if i.label is not None]
-    by_path = scan_labels(paths, dataset.root / CACHE_NAME, progress)
-    scans = {i.id: by_path[i.label] for i in labelled if i.label is not None}
-    return _by_class(scans, {i.id: i for i in labelled}, dataset, burnt=False)
+    labels = {i: i.label for i in dataset.items if i.label is not None}
+    if isinstance(dataset.label, VectorForm):  # burnt, they hold the classes' ids
+        burnt = {i: _scan_burnt(dataset, i) for i in labels}
+        return _by_class(burnt, dataset.classes, IndexForm.identity(len(dataset.classes)))
+    by_path = scan_labels(list(labels.values()), dataset.root / CACHE_NAME, progress)
+    scans = {i: by_path[path] for i, path in labels.items()}
+    return _by_class(scans, dataset.classes, dataset.label)
 
 
-def _by_class(
-    scans: dict[str, LabelScan], items: dict[str, Item], dataset: Dataset, *, burnt: bool
-) -> ClassIndex:
-    size = len(dataset.classes)
+def _by_class(scans: dict[Item, LabelScan], classes: ClassMap, form: RasterForm) -> ClassIndex:
+    size = len(classes)
     counts: dict[str, NDArray[np.int64]] = {}
     ignored: dict[str, int] = {}
     places: dict[str, dict[int, tuple[Place, ...]]] = {}
-    for name, scan in scans.items():
+    for item, whole in scans.items():
+        scan = whole if isinstance(form, ColourForm) else whole.first_band()
         row, skipped = np.zeros(size, np.int64), 0
         spots: dict[int, tuple[Place, ...]] = {}
         for value, number in scan.counts.items():
-            raw = (
-                value
-                if dataset.label.kind != "colour" and scan.bands < 3
-                else _unpack(value, dataset.label.kind)
-            )
-            class_id = value if burnt else dataset.label.class_of(raw, dataset.classes)
+            class_id = form.class_of(value, classes)
             if class_id < 0:
-                raise _unknown(items[name], value, number, dataset.label.kind)
+                raise DataError(
+                    f"{item.label}: {form.named(value)} is no class ({number} pixels)",
+                    "mend the label, or add it to classes.yaml under the classes or 'ignore'",
+                )
             if class_id >= size:
                 skipped += number
                 continue
             row[class_id] += number
             spots[class_id] = spots.get(class_id, ()) + scan.places.get(value, ())
-        counts[name], ignored[name], places[name] = row, skipped, spots
+        counts[item.id], ignored[item.id], places[item.id] = row, skipped, spots
     return ClassIndex(counts, ignored, places)
-
-
-def _unpack(value: int, kind: str) -> int:
-    """The first band of a packed colour, for labels of three equal bands."""
-    return value if kind == "colour" else value >> 16
-
-
-def _unknown(item: Item, value: int, number: int, kind: str) -> DataError:
-    shown = f"{value >> 16},{(value >> 8) & 255},{value & 255}" if kind == "colour" else value
-    what = "colour" if kind == "colour" else "label value"
-    return DataError(
-        f"{item.label}: {what} {shown} is no class ({number} pixels)",
-        "mend the label, or add it to classes.yaml under the classes or 'ignore'",
-    )
 
 
 def _scan_burnt(dataset: Dataset, item: Item) -> LabelScan:

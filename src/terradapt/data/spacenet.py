@@ -13,7 +13,7 @@ from pathlib import Path
 
 from terradapt.classes import ROADS
 from terradapt.data.archives import Found, gather
-from terradapt.data.labels import LabelForm, VectorForm
+from terradapt.data.labels import VectorForm
 from terradapt.data.prepare import prepare_benchmark
 from terradapt.data.prepare_jobs import Record
 from terradapt.data.prepare_options import (
@@ -83,7 +83,7 @@ def find_spacenet(
         for name in sorted(images[chosen], key=_order)
         if name in roads
     )
-    form = LabelForm("vector", vector=VectorForm(line_width=options.line_width))
+    form = VectorForm(line_width=options.line_width)
     return Benchmark("spacenet", records, ROADS, form, _RESOLUTION)
 
 

@@ -13,16 +13,28 @@ from numpy.typing import NDArray
 
 from terradapt.classes import IGNORE, ROADS, ClassMap
 from terradapt.config import DataConfig
-from terradapt.data.class_files import ClassFile
-from terradapt.data.labels import LabelForm, VectorForm
+from terradapt.data.class_files import MOST_CLASSES, ClassFile
+from terradapt.data.labels import VectorForm
 from terradapt.errors import DataError
 
 CLASS_COLUMNS = (
-    "class", "class_id", "classid", "class_name", "classname", "label", "label_id", "category",
-    "landcover", "land_cover", "landuse", "land_use", "cover", "code", "klasse",
-)  # fmt: skip
+    "class",
+    "class_id",
+    "classid",
+    "class_name",
+    "classname",
+    "label",
+    "label_id",
+    "category",
+    "landcover",
+    "land_cover",
+    "landuse",
+    "land_use",
+    "cover",
+    "code",
+    "klasse",
+)
 """Column names that say that they name the class."""
-MOST_CLASSES = 64
 _BACKGROUND = {"background", "other", "none"}
 
 
@@ -84,7 +96,7 @@ def read_features(path: Path, layer: str | None = None) -> Features:
 
 def vector_classes(
     path: Path, config: DataConfig, stated: ClassFile | None
-) -> tuple[ClassMap, LabelForm]:
+) -> tuple[ClassMap, VectorForm]:
     """Return class map and label form of a vector label file.
 
     The class column is ``data.class_column``, else the one whose name says so, else the only one
@@ -104,13 +116,12 @@ def vector_classes(
     classes, table = _class_table(keys, stated, path, column, lines)
     names = [n.lower() for n in classes.names]
     background = next((i for i, n in enumerate(names) if n in _BACKGROUND), IGNORE)
-    form = VectorForm(column, table, 1, background, config.line_width)
-    return classes, LabelForm("vector", vector=form)
+    return classes, VectorForm(column, table, 1, background, config.line_width)
 
 
 def _one_class(
     path: Path, lines: bool, config: DataConfig, stated: ClassFile | None
-) -> tuple[ClassMap, LabelForm]:
+) -> tuple[ClassMap, VectorForm]:
     classes = ROADS if lines else ClassMap(("background", path.stem))
     if stated is not None:
         classes = stated.classes
@@ -119,7 +130,7 @@ def _one_class(
                 f"{path}: no class column, and {stated.path.name} has {len(classes)} classes",
                 "name the column with data.class_column=NAME",
             )
-    return classes, LabelForm("vector", vector=VectorForm(None, {}, 1, 0, config.line_width))
+    return classes, VectorForm(None, {}, 1, 0, config.line_width)
 
 
 def _class_column(features: Features, path: Path, lines: bool) -> str | None:

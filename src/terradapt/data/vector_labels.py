@@ -13,7 +13,7 @@ import shapely
 from numpy.typing import NDArray
 
 from terradapt.classes import IGNORE
-from terradapt.data.dataset import Dataset, Item
+from terradapt.data.dataset import Item
 from terradapt.data.labels import VectorForm
 from terradapt.data.vector_files import Features, read_features
 from terradapt.errors import DataError
@@ -177,10 +177,9 @@ def vector_source(path: Path, form: VectorForm) -> VectorSource:
     return _OPEN[key]
 
 
-def uncovered(dataset: Dataset, path: Path, items: Sequence[Item]) -> tuple[int, int]:
+def uncovered(path: Path, form: VectorForm, items: Sequence[Item]) -> tuple[int, int]:
     """Return how many geometries of a label file touch none of the images, and how many are."""
-    assert dataset.label.vector is not None
-    source = vector_source(path, dataset.label.vector)
+    source = vector_source(path, form)
     touched = np.zeros(len(source.geometries), bool)
     for item in items:
         with SceneReader(item.image) as file:

@@ -16,7 +16,7 @@ from terradapt.evaluation.run import PICTURES, evaluate
 from terradapt.files import check_output
 from terradapt.predictors import load
 from terradapt.progress import Advance
-from terradapt.report import Report
+from terradapt.report import Report, write_report
 from terradapt.report.html import require_html
 from terradapt.scene import Predictor
 
@@ -125,7 +125,7 @@ def report_run(
     check_output(run / "report.json")
     task = open_task(run / "checkpoint.safetensors", data, split)
     report = task.run(command=command, progress=progress)
-    report.write(run / "report.json")
+    write_report(report, run / "report.json")
     return report
 
 

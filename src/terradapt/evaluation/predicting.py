@@ -70,9 +70,15 @@ def score_item(
             whole = _padded(whole, GEOSEG_PATCH) if protocol.geoseg_compat else whole
             whole = _known(whole, ids)
         return Scored(
-            item.id, _known(target, ids), ids, grey, labelled.resolution, whole,
-            labelled.transform, labelled.crs,
-        )  # fmt: skip
+            item.id,
+            _known(target, ids),
+            ids,
+            grey,
+            labelled.resolution,
+            whole,
+            labelled.transform,
+            labelled.crs,
+        )
 
 
 class PaddedReader:

@@ -9,7 +9,7 @@ from typing import Any
 from terradapt.files import write_json, write_text
 
 
-def write_report(path: Path, values: Mapping[str, Any]) -> Path:
+def write_export_report(path: Path, values: Mapping[str, Any]) -> Path:
     """Write ``<stem>.report.json`` and ``.md`` beside an exported model; return the latter."""
     write_json(path.with_suffix(".report.json"), values, indent=2)
     return write_text(path.with_suffix(".report.md"), to_markdown(values))

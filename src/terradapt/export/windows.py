@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 
 from terradapt.classes import IGNORE, ClassMap
 from terradapt.config import InputSpec
-from terradapt.data import Dataset, Item, open_dataset
+from terradapt.data import Dataset, open_dataset
 from terradapt.data.dataset import INDEX_NAME
+from terradapt.data.reading import CACHE_BYTES, ItemReader, ReaderCache
 from terradapt.data.splits import SPLITS_NAME
 from terradapt.errors import DataError
 from terradapt.grid import Window
@@ -21,6 +22,7 @@ from terradapt.raster import SceneReader
 SUFFIXES = frozenset({".tif", ".tiff", ".png", ".jpg", ".jpeg", ".vrt"})
 MIN_VALID = 0.5
 """Share of a window that must be valid."""
+_HELD = CACHE_BYTES // 4  # of decoded images, pixels and labels each
 
 
 @dataclass(frozen=True)
@@ -127,13 +129,21 @@ def _of_dataset(
     names = [s for s in splits if s == "all" or dataset.splits.get(s)]
     items = [item for name in names for item in dataset.split(name)]
     labelled = dataset.classes.names == classes.names and all(i.label for i in items)
+    pixels = ReaderCache(dataset, spec, _HELD)
+    labels = ReaderCache(dataset, None, _HELD) if labelled else None
     images: list[NDArray[np.uint8]] = []
     masks: list[NDArray[np.uint8]] = []
     used = 0
     for number, item in enumerate(items):
         before = len(images)
+        zoom = spec.resolution / item.resolution if spec.resolution and item.resolution else 1.0
         for image, mask in _item_windows(
-            dataset, item, spec, side, _share(count, len(items), number), labelled, seed + number
+            pixels.get(item),
+            labels.get(item) if labels else None,
+            side,
+            zoom,
+            _share(count, len(items), number),
+            seed + number,
         ):
             images.append(image)
             masks.append(mask)
@@ -148,24 +158,22 @@ def _of_dataset(
 
 
 def _item_windows(
-    dataset: Dataset,
-    item: Item,
-    spec: InputSpec,
+    pixels: ItemReader,
+    labels: ItemReader | None,
     side: int,
+    zoom: float,
     count: int,
-    labelled: bool,
     seed: int,
 ) -> list[tuple[NDArray[np.uint8], NDArray[np.uint8]]]:
     found: list[tuple[NDArray[np.uint8], NDArray[np.uint8]]] = []
-    zoom = spec.resolution / item.resolution if spec.resolution and item.resolution else 1.0
     native = max(1, round(side * zoom))
     blank = np.full((side, side), IGNORE, np.uint8)
-    for window in places(item.height, item.width, native, seed):
+    for window in places(pixels.height, pixels.width, native, seed):
         if len(found) == count:
             break
-        image = resample(dataset.read_image(item, window, spec), side)
-        mask = resample_ids(dataset.read_mask(item, window), side) if labelled else blank
-        if not labelled or (mask != IGNORE).mean() >= MIN_VALID:
+        image = resample(pixels.read(window)[0], side)
+        mask = resample_ids(labels.mask(window), side) if labels else blank
+        if labels is None or (mask != IGNORE).mean() >= MIN_VALID:
             found.append((image, mask))
     return found
 

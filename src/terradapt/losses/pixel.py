@@ -62,7 +62,7 @@ def _one_hot(target: Tensor, num_classes: int) -> Tensor:
 def structure(logits: Tensor, target: Tensor, *, reproduce_release: bool = False) -> Tensor:
     """Return weighted IoU + weighted BCE, pixels near a border of the mask weighing up to 6.
 
-    w = 1 + 5 |avgpool31(G) - G|; both terms are taken per image and averaged over the batch.
+    ``w = 1 + 5 |avgpool31(G) - G|``; both terms are taken per image and averaged over the batch.
     The release of SAM2MS (as F3Net's before it) passes ``reduce='none'``, so that its BCE is the
     plain mean; this is repaired here.
 

@@ -145,9 +145,11 @@ def draw_comparison(
     for lines, colour in layers:
         shape = shapely.buffer(lines, width)
         burnt = rasterize(
-            [(shape, 1)], height=image.shape[0], width=image.shape[1],
+            [(shape, 1)],
+            height=image.shape[0],
+            width=image.shape[1],
             transform=type(transform).identity(),
-        )  # fmt: skip
+        )
         drawn[burnt == 1] = colour
     return drawn
 

@@ -84,9 +84,11 @@ def topo(truth: Roads, proposal: Roads, options: TopoOptions = TopoOptions()) ->
 
 def _topo(f1: float, precision: float, recall: float, options: TopoOptions) -> dict[str, Any]:
     return {
-        "topo_f1": float(f1), "topo_precision": float(precision), "topo_recall": float(recall),
+        "topo_f1": float(f1),
+        "topo_precision": float(precision),
+        "topo_recall": float(recall),
         "definition": options.definition,
-    }  # fmt: skip
+    }
 
 
 def _starts(roads: Roads, options: TopoOptions) -> Places:

@@ -70,8 +70,8 @@ def image_scores(
 
     Returns:
         ``dice``, ``iou``: at the threshold; ``dice_dynamic``, ``iou_dynamic``: means over the 256
-        thresholds "grey >= 0..255"; ``mae``: mean |P - G| of the grey map as it is; ``rlod``:
-        TP / road pixels, absent for an image without road.
+        thresholds "grey >= 0..255"; ``mae``: mean ``|P - G|`` of the grey map as it is;
+        ``rlod``: TP / road pixels, absent for an image without road.
     """
     other, road = histogram.counts
     pixels = int(histogram.counts.sum())

@@ -93,7 +93,7 @@ def reduction(name: str, cin: int) -> nn.Module:
 
 
 class Sub(nn.Module):
-    """conv(|a - up(b)|), b the deeper map (paper's Eq 1)."""
+    """``conv(|a - up(b)|)``, b the deeper map (paper's Eq 1)."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +12,7 @@ from numpy.typing import NDArray
 
 from terradapt.classes import ClassMap, Colour
 from terradapt.errors import DataError
-from terradapt.files import read_json, write_together
+from terradapt.files import read_json
 from terradapt.version import __version__
 
 FORMAT = "terradapt-report-1"
@@ -136,27 +135,6 @@ class Report:
             "references": [vars(r) | {"values": dict(r.values)} for r in self.references],
             "version": __version__,
         }
-
-    def write(self, path: str | Path) -> list[Path]:
-        """Write JSON, Markdown and HTML beside each other; all of them or none.
-
-        Args:
-            path: The JSON file, or any of the three; the others differ in their suffix.
-
-        Returns:
-            The three paths: JSON, Markdown, HTML.
-
-        Raises:
-            OutputError: The folder cannot be written.
-            MissingExtraError: jinja2, matplotlib or Pillow is not installed.
-        """
-        from terradapt.report.html import render_html
-        from terradapt.report.markdown import render_markdown
-
-        path = Path(path)
-        text = json.dumps(self.to_dict(), indent=1, allow_nan=False) + "\n"
-        texts = {".json": text, ".md": render_markdown(self), ".html": render_html(self)}
-        return write_together({path.with_suffix(s): t for s, t in texts.items()})
 
 
 def read_report(path: str | Path) -> dict[str, Any]:

@@ -108,6 +108,14 @@ def _table(values: Mapping[str, Any], paper: str, citation: str) -> PrintedTable
         pairs = dict(zip(metrics, numbers, strict=True))
         rows.append(Row(tuple(map(str, names)), pairs, slips.get(names[0], {})))
     return PrintedTable(
-        values["id"], paper, citation, values["number"], values["title"], values["data"], keys,
-        columns, tuple(rows), tuple(values.get("notes", ())),
-    )  # fmt: skip
+        values["id"],
+        paper,
+        citation,
+        values["number"],
+        values["title"],
+        values["data"],
+        keys,
+        columns,
+        tuple(rows),
+        tuple(values.get("notes", ())),
+    )

@@ -7,7 +7,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, Generic, TypeVar
+from typing import Any, TypeVar
 
 R = TypeVar("R")
 T = TypeVar("T")
@@ -93,46 +93,3 @@ def abreast(
             yield first, result.result()
     finally:
         pool.shutdown(cancel_futures=True)
-
-
-class Behind(Generic[T]):
-    """Hand items to a function that runs in a thread, at most ``depth`` of them behind.
-
-    An exception of the function is raised at the next :meth:`put` or at :meth:`finish`.
-    """
-
-    def __init__(self, function: Callable[[T], None], depth: int, name: str) -> None:
-        self._function = function
-        self._waiting: queue.Queue[Any] = queue.Queue(depth)
-        self._error: BaseException | None = None
-        self._thread = threading.Thread(target=self._work, name=name, daemon=True)
-        self._thread.start()
-
-    def put(self, item: T) -> None:
-        """Queue an item; waits while the queue is full."""
-        self._raise()
-        self._waiting.put(item)
-
-    def finish(self) -> None:
-        """Wait until all is done."""
-        self.close()
-        self._raise()
-
-    def close(self) -> None:
-        """Let the thread end after what is queued."""
-        if self._thread.is_alive():
-            self._waiting.put(_END)
-            self._thread.join()
-
-    def _raise(self) -> None:
-        if self._error is not None:
-            raise self._error
-
-    def _work(self) -> None:
-        while (item := self._waiting.get()) is not _END:
-            if self._error is not None:
-                continue
-            try:
-                self._function(item)
-            except BaseException as error:
-                self._error = error

@@ -12,9 +12,18 @@ from terradapt.tables.fill import Cell, FilledTable
 from terradapt.tables.variants import variant_of
 
 COLUMNS = (
-    "table", "paper", "data", "row", "column", "printed", "ours", "why", "slip",
-    "printed_over_teacher", "ours_over_teacher",
-)  # fmt: skip
+    "table",
+    "paper",
+    "data",
+    "row",
+    "column",
+    "printed",
+    "ours",
+    "why",
+    "slip",
+    "printed_over_teacher",
+    "ours_over_teacher",
+)
 
 
 def to_markdown(filled: Sequence[FilledTable]) -> str:
@@ -57,9 +66,19 @@ def to_csv(filled: Sequence[FilledTable]) -> str:
                 printed = "" if cell.printed is None else cell.printed
                 ratios = (_number(r) for r in (cell.printed_ratio, cell.ours_ratio))
                 writer.writerow(
-                    (t.id, t.paper, DATA[t.data], name, column, printed, _number(cell.ours),
-                     cell.why, cell.slip, *ratios)
-                )  # fmt: skip
+                    (
+                        t.id,
+                        t.paper,
+                        DATA[t.data],
+                        name,
+                        column,
+                        printed,
+                        _number(cell.ours),
+                        cell.why,
+                        cell.slip,
+                        *ratios,
+                    )
+                )
     return buffer.getvalue()
 
 

@@ -66,16 +66,19 @@ class Run:
 
 
 def _same_config(held: RunConfig, given: RunConfig, path: Path) -> None:
-    a, b = (c.model_dump(mode="json") for c in (held, given))
-    differing = [
-        f"{part}.{key}" if isinstance(a[part], dict) else part
-        for part in a
-        for key in (a[part] if isinstance(a[part], dict) else [part])
-        if (a[part][key] != b[part][key] if isinstance(a[part], dict) else a[part] != b[part])
-        and f"{part}.{key}" != "data.workers"
-    ]
+    a, b = _flat(held), _flat(given)
+    differing = [key for key in a if a[key] != b[key] and key != "data.workers"]
     if differing:
         raise ConfigError(
             f"{path}: the run was started with another config ({', '.join(differing[:4])})",
             "resume with the same recipe and overrides, or start a new run with another -o",
         )
+
+
+def _flat(config: RunConfig) -> dict[str, Any]:
+    """The values of a config by ``section.key``; what belongs to no section by its own name."""
+    flat: dict[str, Any] = {}
+    for name, value in config.model_dump(mode="json").items():
+        parts = value if isinstance(value, dict) else None
+        flat |= {name: value} if parts is None else {f"{name}.{k}": v for k, v in parts.items()}
+    return flat

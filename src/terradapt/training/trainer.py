@@ -36,8 +36,8 @@ from terradapt.models.encoder import encoder_normalization
 from terradapt.predictors.torch import TorchPredictor, normalize
 from terradapt.progress import Advance
 from terradapt.scene import predict_blocks
+from terradapt.training.building import build_objective
 from terradapt.training.loading import RunCrops, RunSampler
-from terradapt.training.objectives import build_objective
 from terradapt.training.optim import (
     Average,
     build_optimizer,

@@ -219,14 +219,17 @@ def append(graph: Graph, more: list[tuple[list[int], int, int, Codes, Ints]]) ->
     ends, row, col, codes, sums = zip(*more, strict=True)
     old = graph.chains
     chains = Chains(
-        np.concatenate([old.row, np.array(row)]), np.concatenate([old.col, np.array(col)]),
+        np.concatenate([old.row, np.array(row)]),
+        np.concatenate([old.col, np.array(col)]),
         np.concatenate([old.sizes, np.array([len(c) for c in codes])]),
         np.concatenate([old.codes, *codes]),
-    )  # fmt: skip
+    )
     return replace(
-        graph, ends=np.concatenate([graph.ends, np.array(ends)]), chains=chains,
+        graph,
+        ends=np.concatenate([graph.ends, np.array(ends)]),
+        chains=chains,
         sums=np.concatenate([graph.sums, np.stack(sums)]),
-    )  # fmt: skip
+    )
 
 
 def drop_components(graph: Graph, metric: Metric, min_length: float) -> Graph:

@@ -15,6 +15,7 @@ from terradapt.files import parse_json
 from terradapt.grid import Window
 from terradapt.progress import Advance
 from terradapt.raster import SceneReader
+from terradapt.vector.network import import_networkx
 from terradapt.vector.polygons import PIXELS, PolygonOptions, RasterLabels, polygonize_labels
 from terradapt.vector.roads import DEFAULTS, RoadOptions, block_count, road_network
 from terradapt.vector.source import RasterSource
@@ -46,8 +47,11 @@ def vectorize_roads(
         SceneError: A raster cannot be read.
         DataError: No such class, or scores of another size.
         OutputError: The result cannot be written.
+        MissingExtraError: GraphML without networkx.
     """
     output = check_vector(output, SUFFIXES)
+    if output.suffix.lower() == ".graphml":
+        import_networkx()
     value, band = road_value(labels, road)
     source = RasterSource(labels, value, scores=scores, band=band, threshold=threshold)
     try:

@@ -143,9 +143,15 @@ class Paths:
         keep = half <= key
         codes = self._codes(first[keep], half[keep], entered[keep], sizes[keep])
         return Walks(
-            start[keep], end[keep], half[keep], key[keep], entered[keep], cut[keep], sizes[keep],
+            start[keep],
+            end[keep],
+            half[keep],
+            key[keep],
+            entered[keep],
+            cut[keep],
+            sizes[keep],
             codes,
-        )  # fmt: skip
+        )
 
     def _ends_of(self, last: Ints) -> tuple[Ints, Ints, Bools]:
         """Return place, half-edge, and whether it is a cut, at the ends of chains."""

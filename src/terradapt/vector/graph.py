@@ -135,8 +135,11 @@ class Graph:
     def take(self, index: Ints) -> Graph:
         """Return the graph with these edges only; nodes stay as they are."""
         return replace(
-            self, ends=self.ends[index], chains=self.chains.take(index), sums=self.sums[index],
-        )  # fmt: skip
+            self,
+            ends=self.ends[index],
+            chains=self.chains.take(index),
+            sums=self.sums[index],
+        )
 
     def without(self, edges: Bools) -> Graph:
         """Return the graph without these edges."""
@@ -147,9 +150,12 @@ class Graph:
         used = self.degree > 0
         number = np.cumsum(used) - 1
         return replace(
-            self, place=self.place[used], radius=self.radius[used], fixed=self.fixed[used],
+            self,
+            place=self.place[used],
+            radius=self.radius[used],
+            fixed=self.fixed[used],
             ends=number[self.ends],
-        )  # fmt: skip
+        )
 
     def components(self) -> Ints:
         """(N,) number of the connected component of each node."""

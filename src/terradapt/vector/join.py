@@ -95,9 +95,13 @@ class _Joiner:
         ends = np.concatenate([self.ends[whole], _stack([np.array([j.ends]) for j in joined], 2)])
         sums = np.concatenate([self.sums[whole], _stack([j.sums[None] for j in joined], 4)])
         graph = Graph(
-            np.concatenate([place, extra]), np.concatenate([self.radius, np.zeros(len(extra))]),
-            np.concatenate([np.zeros(len(place), bool), fixed]), ends, chains, sums,
-        )  # fmt: skip
+            np.concatenate([place, extra]),
+            np.concatenate([self.radius, np.zeros(len(extra))]),
+            np.concatenate([np.zeros(len(place), bool), fixed]),
+            ends,
+            chains,
+            sums,
+        )
         corner = (chains.sizes <= _CORNER) & (ends[:, 0] == ends[:, 1]) | (chains.sizes == 0)
         return _canonical(graph.without(corner).compact(), self.lattice)
 
@@ -140,9 +144,8 @@ class _Joiner:
     def _follow(self, links: _Links) -> list[_Joined]:
         left = dict.fromkeys(p for p, _ in links)
         begins = [
-            (p, s) for p in left for s in (0, 1)
-            if (p, s) not in links or links[p, s] is None
-        ]  # fmt: skip
+            (p, s) for p in left for s in (0, 1) if (p, s) not in links or links[p, s] is None
+        ]
         found = []
         for piece, side in begins:
             if piece in left:
@@ -240,9 +243,13 @@ def _canonical(graph: Graph, lattice: Lattice) -> Graph:
     nodes = np.lexsort((graph.place[:, 1], graph.place[:, 0]))
     rank[nodes] = np.arange(len(nodes))
     return Graph(
-        graph.place[nodes], graph.radius[nodes], graph.fixed[nodes], rank[ends[order]],
-        chains.turned(back).take(order), graph.sums[order],
-    )  # fmt: skip
+        graph.place[nodes],
+        graph.radius[nodes],
+        graph.fixed[nodes],
+        rank[ends[order]],
+        chains.turned(back).take(order),
+        graph.sums[order],
+    )
 
 
 def _stack(arrays: Sequence[Ints], columns: int | None = None) -> Ints:

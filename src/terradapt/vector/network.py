@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import networkx as nx
 import numpy as np
 import shapely
 from numpy.typing import NDArray
 
+from terradapt.errors import MissingExtraError
 from terradapt.vector.directions import COL_STEP, ROW_STEP
 from terradapt.vector.graph import Chains, Floats, Graph, spans
 from terradapt.vector.measure import Georef, line_lengths
 from terradapt.vector.smooth import smooth
 from terradapt.vector.trace import Ints, components
+
+if TYPE_CHECKING:
+    import networkx as nx
 
 _CHUNK = 50_000  # px of chains turned into lines at once
 
@@ -74,8 +77,12 @@ class Network:
         }
 
     def graph(self) -> nx.MultiGraph:
-        """Return a networkx MultiGraph; edges carry length, width, score, bridged, geometry."""
-        graph = nx.MultiGraph(crs=None if self.crs is None else str(self.crs))
+        """Return a networkx MultiGraph; edges carry length, width, score, bridged, geometry.
+
+        Raises:
+            MissingExtraError: networkx is not installed.
+        """
+        graph = import_networkx().MultiGraph(crs=None if self.crs is None else str(self.crs))
         for i, ((x, y), degree) in enumerate(zip(self.nodes.tolist(), self.degree, strict=True)):
             graph.add_node(i, x=x, y=y, degree=int(degree))
         columns = (self.length, self.width, self.score, self.bridged)
@@ -85,6 +92,19 @@ class Network:
                 u, v, length=length, width=width, score=score, bridged=bridged, geometry=line
             )
         return graph
+
+
+def import_networkx() -> Any:
+    """Return the networkx package.
+
+    Raises:
+        MissingExtraError: It is not installed.
+    """
+    try:
+        import networkx
+    except ImportError as error:
+        raise MissingExtraError("a road network as GraphML", "graph") from error
+    return networkx
 
 
 def build_network(graph: Graph, georef: Georef, simplify: float) -> Network:
@@ -110,10 +130,15 @@ def build_network(graph: Graph, georef: Georef, simplify: float) -> Network:
         lines.append(part)
         length.append(line_lengths(coords, np.bincount(owner, minlength=len(index)), georef))
     return Network(
-        georef.xy(_inside(graph.place, georef)), graph.ends, np.concatenate(lines),
-        np.concatenate(length), width, score, graph.sums[:, 3] / count,
+        georef.xy(_inside(graph.place, georef)),
+        graph.ends,
+        np.concatenate(lines),
+        np.concatenate(length),
+        width,
+        score,
+        graph.sums[:, 3] / count,
         georef.crs,
-    )  # fmt: skip
+    )
 
 
 def _batches(sizes: Ints) -> list[Ints]:
@@ -134,8 +159,7 @@ def _lines(graph: Graph, georef: Georef, reach: Ints, tolerance: float) -> NDArr
     lines = shapely.linestrings(points[:, ::-1], indices=edge)
     simple = shapely.simplify(lines, tolerance, preserve_topology=False)
     coords, owner = shapely.get_coordinates(simple, return_index=True)
-    drawn: NDArray[Any] = shapely.linestrings(georef.xy(coords[:, ::-1]), indices=owner)
-    return drawn
+    return np.asarray(shapely.linestrings(georef.xy(coords[:, ::-1]), indices=owner))
 
 
 def _trimmed(graph: Graph, georef: Georef) -> tuple[Floats, Ints]:

@@ -99,9 +99,7 @@ def _block(source: LabelSource, window: Window, lattice: Lattice) -> _Block:
     numbers = lattice.number(first // regions.shape[1] + row, first % regions.shape[1] + col)
     core = regions[1:-1, 1:-1]
     # the last block of a row or column also holds the scene's last corners
-    down, right = (
-        int(window.bottom == lattice.height), int(window.right == lattice.width)
-    )  # fmt: skip
+    down, right = int(window.bottom == lattice.height), int(window.right == lattice.width)
     corners = _corner_links(values)[: window.height + down + 2, : window.width + right + 2]
     pieces = trace(corners, window.row, window.col, lattice, grouped=False)
     keys = _sided(pieces, regions, (row, col), lattice)
@@ -110,9 +108,12 @@ def _block(source: LabelSource, window: Window, lattice: Lattice) -> _Block:
     )
     return _Block(
         values[1:-1, 1:-1].ravel()[first].astype(np.int64),
-        np.bincount(core.ravel(), minlength=count), numbers,
-        _rim(regions, row, col, lattice), part, keys,
-    )  # fmt: skip
+        np.bincount(core.ravel(), minlength=count),
+        numbers,
+        _rim(regions, row, col, lattice),
+        part,
+        keys,
+    )
 
 
 def _framed(source: LabelSource, window: Window) -> NDArray[np.int16]:

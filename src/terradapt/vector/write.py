@@ -8,7 +8,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import networkx as nx
 import numpy as np
 import shapely
 from numpy.typing import NDArray
@@ -17,7 +16,7 @@ from terradapt.errors import OutputError
 from terradapt.files import check_output, replacing
 from terradapt.raster.crs import move_points, parse_crs
 from terradapt.vector.geopackage import write_geopackage
-from terradapt.vector.network import Network
+from terradapt.vector.network import Network, import_networkx
 
 Fields = dict[str, NDArray[Any]]
 SUFFIXES = (".gpkg", ".geojson", ".json", ".graphml")
@@ -32,16 +31,20 @@ def write_network(path: str | Path, network: Network) -> None:
     Raises:
         OutputError: Another suffix, a folder that cannot be written to, or a GeoPackage that is
             open elsewhere.
+        MissingExtraError: GraphML without networkx.
     """
     path = check_vector(path, SUFFIXES)
     edges: Fields = {
-        "from_node": network.edges[:, 0], "to_node": network.edges[:, 1],
-        "length_m": network.length, "width_m": network.width, "score": network.score,
+        "from_node": network.edges[:, 0],
+        "to_node": network.edges[:, 1],
+        "length_m": network.length,
+        "width_m": network.width,
+        "score": network.score,
         "bridged": network.bridged,
-    }  # fmt: skip
+    }
     nodes: Fields = {"node": np.arange(len(network.nodes)), "degree": network.degree}
-    points = shapely.points(network.nodes) if len(network.nodes) else np.empty(0, object)
-    layers = [
+    points = np.asarray(shapely.points(network.nodes))
+    layers: list[Layer] = [
         ("edges", "LineString", network.lines, edges),
         ("nodes", "Point", points, nodes),
     ]
@@ -138,4 +141,4 @@ def _write_graphml(path: Path, network: Network) -> None:
     graph.graph = {k: v for k, v in graph.graph.items() if v is not None}
     for _, _, values in graph.edges(data=True):
         values["geometry"] = values["geometry"].wkt
-    nx.write_graphml_xml(graph, str(path))
+    import_networkx().write_graphml_xml(graph, str(path))

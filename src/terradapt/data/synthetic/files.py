@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from terradapt.classes import ISPRS, ROADS
 from terradapt.config import DataConfig
 from terradapt.data.dataset import Dataset, Item
-from terradapt.data.labels import LabelForm
+from terradapt.data.labels import IndexForm
 from terradapt.data.splits import SPLITS_NAME, Splits, make_splits, write_splits
 from terradapt.data.synthetic.city import Road
 from terradapt.data.synthetic.scene import RESOLUTION, make_scene
@@ -188,7 +188,7 @@ def _saved(
 ) -> Dataset:
     classes = ROADS if roads else ISPRS
     name = "synthetic-roads" if roads else "synthetic"
-    form = LabelForm.identity(len(classes))
+    form = IndexForm.identity(len(classes))
     dataset = Dataset(name, folder, tuple(items), classes, form, splits, protocol)
     dataset.save()
     write_splits(folder / SPLITS_NAME, splits, protocol, None)
