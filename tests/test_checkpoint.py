@@ -188,6 +188,14 @@ def test_no_metadata_or_other_tensors_are_refused(saved: Path, tmp_path: Path) -
             checkpoint.load(plain)
 
 
+def test_a_checkpoint_has_the_rights_of_any_file(tmp_path: Path) -> None:
+    """safetensors itself writes files that nobody but their owner can read."""
+    path = tmp_path / "checkpoint.safetensors"
+    (tmp_path / "plain").touch()
+    checkpoint.save(path, models.build(STUDENT, 3), meta_of(STUDENT))
+    assert path.stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
 def test_a_folder_that_cannot_be_written_is_told_and_nothing_is_left(tmp_path: Path) -> None:
     blocked = tmp_path / "file"
     blocked.write_text("")
