@@ -34,8 +34,8 @@ from rasterio.errors import NotGeoreferencedWarning
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 from benchmark_files import POTSDAM_TILES, write_potsdam
 from terradapt.classes import ISPRS
-from terradapt.data.isprs import find_potsdam, prepare_potsdam
-from terradapt.data.prepare_options import PrepareOptions
+from terradapt.prepare.isprs import find_potsdam, prepare_potsdam
+from terradapt.prepare.options import PrepareOptions
 
 DIFFERENT = 2  # tiles that are drawn; the others are copies under their own names
 

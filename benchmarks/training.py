@@ -22,9 +22,9 @@ import torch
 
 from terradapt.config import RunConfig, load_config
 from terradapt.data import open_dataset
-from terradapt.data.synthetic import write_dataset
 from terradapt.machine import hardware
 from terradapt.predictors.torch import normalize
+from terradapt.synthetic import write_dataset
 from terradapt.training.trainer import Trainer
 
 SKIP = 6  # steps until the workers and the allocator have settled

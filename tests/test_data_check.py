@@ -13,12 +13,12 @@ from PIL import Image
 
 from data_files import picture, place, regions, write_features, write_folder
 from terradapt.data import Dataset, open_dataset
-from terradapt.data.alignment import Surfaces, explained, image_surfaces
-from terradapt.data.check import check_dataset
 from terradapt.data.leaks import find_leaks, footprint_leaks, pixel_leaks, same_pixels
-from terradapt.data.likelihood import learn_colours, likely
 from terradapt.data.reading import ItemReader
 from terradapt.grid import Window
+from terradapt.preflight.alignment import Surfaces, explained, image_surfaces
+from terradapt.preflight.check import check_dataset
+from terradapt.preflight.likelihood import learn_colours, likely
 from terradapt.raster import write_raster
 
 

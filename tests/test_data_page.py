@@ -11,10 +11,10 @@ import pytest
 from data_files import UTM, picture, place, regions, write_folder
 from terradapt.classes import IGNORE
 from terradapt.data import open_dataset
-from terradapt.data.check import CheckReport, check_dataset
-from terradapt.data.check_page import render_page
-from terradapt.data.check_text import render_text, to_dict
-from terradapt.data.thumbnails import SIDE, borders, choose_items, thumbnail
+from terradapt.preflight.check import CheckReport, check_dataset
+from terradapt.preflight.page import render_page
+from terradapt.preflight.text import render_text, to_dict
+from terradapt.preflight.thumbnails import SIDE, borders, choose_items, thumbnail
 from terradapt.raster import write_raster
 
 TRAIN, TEST = 6, 5

@@ -15,12 +15,12 @@ from hypothesis import strategies as st
 from data_files import box, picture, place, regions, write_features, write_folder
 from terradapt.config import DataConfig
 from terradapt.data import Dataset, open_dataset, read_mask
-from terradapt.data.check import check_dataset
 from terradapt.data.labels import IndexForm, VectorForm
 from terradapt.data.scan import class_index
 from terradapt.data.vector_labels import vector_source
 from terradapt.errors import DataError
 from terradapt.grid import Window
+from terradapt.preflight.check import check_dataset
 from terradapt.raster import read_label, write_raster
 from terradapt.raster.crs import move_points, parse_crs
 

@@ -11,10 +11,10 @@ import pytest
 from eval_files import GreyPredictor, write_dataset
 from terradapt.classes import ClassMap
 from terradapt.data import Dataset, open_dataset
-from terradapt.data.prepare_folder import prepare
 from terradapt.errors import ConfigError, DataError
 from terradapt.evaluation import Protocol, evaluate
 from terradapt.evaluation.describe import Origin
+from terradapt.prepare.folder import prepare
 
 CLASSES = ClassMap(("a", "b", "c"))
 

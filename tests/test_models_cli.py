@@ -11,7 +11,7 @@ import timm
 import torch
 from safetensors.torch import save_file
 
-from terradapt.data.synthetic import write_dataset
+from terradapt.synthetic import write_dataset
 
 SMALL = "mobilenetv3_small_100"
 STUDENT = [f"encoder.name={SMALL}", "data.crop=64", "train.batch=1", "train.steps_per_epoch=1"]

@@ -27,14 +27,14 @@ from benchmark_files import (
 )
 from terradapt.classes import ISPRS, ROADS
 from terradapt.data import open_dataset, read_image, read_mask
-from terradapt.data.deepglobe import prepare as prepare_deepglobe
-from terradapt.data.isprs import POTSDAM, VAIHINGEN, prepare_potsdam, prepare_vaihingen
-from terradapt.data.massachusetts import prepare as prepare_massachusetts
-from terradapt.data.prepare_jobs import pure_ids, starts
-from terradapt.data.prepare_options import PrepareOptions
-from terradapt.data.prepare_splits import shuffled_groups
-from terradapt.data.spacenet import prepare as prepare_spacenet
 from terradapt.errors import DataError, MissingExtraError, OutputError, TerradaptError
+from terradapt.prepare.deepglobe import prepare as prepare_deepglobe
+from terradapt.prepare.isprs import POTSDAM, VAIHINGEN, prepare_potsdam, prepare_vaihingen
+from terradapt.prepare.jobs import pure_ids, starts
+from terradapt.prepare.massachusetts import prepare as prepare_massachusetts
+from terradapt.prepare.options import PrepareOptions
+from terradapt.prepare.spacenet import prepare as prepare_spacenet
+from terradapt.prepare.splits import shuffled_groups
 from terradapt.raster import SceneReader, read_label, write_raster
 
 ONE = PrepareOptions(workers=1)
@@ -319,7 +319,7 @@ def test_disk_use_is_told_and_too_little_room_is_refused(
 def test_a_disk_that_fills_leaves_nothing_half_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from terradapt.data import prepare_jobs
+    from terradapt.prepare import jobs as prepare_jobs
 
     write_vaihingen(tmp_path / "in", FEW, 32, 32)
     real, written = prepare_jobs.write_raster, []

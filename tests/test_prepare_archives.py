@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchmark_files import pack_tar, pack_zip
-from terradapt.data.archives import DEEPEST, gather, size_text
 from terradapt.errors import DataError, OutputError
+from terradapt.prepare.archives import DEEPEST, gather, size_text
 
 
 def anything(name: str) -> bool:

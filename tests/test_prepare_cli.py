@@ -22,11 +22,11 @@ from benchmark_files import (
 from terradapt.classes import ISPRS
 from terradapt.config import RunConfig
 from terradapt.data import input_spec, open_dataset
-from terradapt.data.isprs import prepare_potsdam
-from terradapt.data.prepare_options import PrepareOptions
 from terradapt.data.sampling import CropDataset
-from terradapt.data.synthetic import prepare as prepare_synthetic
+from terradapt.prepare.isprs import prepare_potsdam
+from terradapt.prepare.options import PrepareOptions
 from terradapt.raster import write_raster
+from terradapt.synthetic import prepare as prepare_synthetic
 
 TILES = ("2_10", "2_11", "2_13", "3_13")
 

@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 
 from terradapt.classes import IGNORE, ISPRS
 from terradapt.data import read_image, read_mask
-from terradapt.data.isprs import prepare_potsdam, prepare_vaihingen
-from terradapt.data.prepare_options import PrepareOptions
-from terradapt.data.spacenet import prepare as prepare_spacenet
 from terradapt.data.specs import fixed_stretch
 from terradapt.grid import Window
+from terradapt.prepare.isprs import prepare_potsdam, prepare_vaihingen
+from terradapt.prepare.options import PrepareOptions
+from terradapt.prepare.spacenet import prepare as prepare_spacenet
 from terradapt.raster import SceneReader, read_label, write_raster
 
 FORMATS = Path(os.environ.get("TERRADAPT_DATA", "")) / "formats"

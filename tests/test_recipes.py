@@ -22,8 +22,8 @@ from benchmark_files import (
 from terradapt import checkpoint, training
 from terradapt.complexity import build_on_meta
 from terradapt.config import RunConfig, load_config, recipe_names, recipe_text
-from terradapt.data import DATASETS
 from terradapt.models.encoder import SAM2_TRUNKS
+from terradapt.prepare import DATASETS
 from test_training import write_folder
 
 FEW_AREAS = ("1", "3", "30", "2", "4", "5", "6", "7")

@@ -11,17 +11,17 @@ from hypothesis import strategies as st
 from terradapt.classes import ISPRS
 from terradapt.config import DataConfig
 from terradapt.data import open_dataset, read_image, read_mask
-from terradapt.data.synthetic import (
+from terradapt.grid import Window
+from terradapt.metrics.confusion import Confusion
+from terradapt.raster import SceneReader, rasterize, read_label
+from terradapt.synthetic import (
     Scene,
     make_scene,
     write_city,
     write_dataset,
     write_large_scene,
 )
-from terradapt.data.synthetic.city import City
-from terradapt.grid import Window
-from terradapt.metrics.confusion import Confusion
-from terradapt.raster import SceneReader, rasterize, read_label
+from terradapt.synthetic.city import City
 
 IMPERVIOUS, BUILDING, LOW, TREE, CAR, CLUTTER = range(6)
 

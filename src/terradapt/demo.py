@@ -11,11 +11,11 @@ from typing import Any
 from terradapt import evaluation, predictors, training
 from terradapt.config import load_config
 from terradapt.data import Dataset
-from terradapt.data.synthetic import road_labels, write_dataset
 from terradapt.errors import OutputError
 from terradapt.progress import Track
 from terradapt.report import Report, write_report
 from terradapt.scene import PredictOptions, predict_scene
+from terradapt.synthetic import road_labels, write_dataset
 from terradapt.vector import vectorize_roads
 
 CITIES = {"train": tuple(range(1, 13)), "val": (41,), "test": (90,)}

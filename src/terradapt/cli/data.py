@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from terradapt.data.check import CheckReport
+    from terradapt.preflight.check import CheckReport
 
 
 def register(app: typer.Typer) -> None:
@@ -54,7 +54,7 @@ def datasets(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """The result of `terradapt datasets` is the list of datasets that can be prepared."""
-    from terradapt.data import DATASETS
+    from terradapt.prepare import DATASETS
 
     rows = [{"name": n, "description": _summary(t)} for n, t in DATASETS.items()]
     if as_json:
@@ -69,11 +69,11 @@ def _prepare(
     name: str, source: Path, values: Mapping[str, Any], output: Path | None, recipe: str | None
 ) -> None:
     from terradapt.cli._progress import progress
-    from terradapt.data import DATASETS
-    from terradapt.data.check_page import write_page
-    from terradapt.data.check_text import to_dict
     from terradapt.errors import ConfigError
     from terradapt.files import write_json
+    from terradapt.preflight.page import write_page
+    from terradapt.preflight.text import to_dict
+    from terradapt.prepare import DATASETS
 
     if name not in DATASETS:
         raise ConfigError(f"no dataset '{name}'", f"use one of: {', '.join(DATASETS)}, or check")
@@ -99,8 +99,8 @@ def _tell(line: str) -> None:
 def _check(
     root: Path, values: Mapping[str, Any], output: Path | None, recipe: str | None, as_json: bool
 ) -> None:
-    from terradapt.data.check_page import require_page, write_page
-    from terradapt.data.check_text import to_dict
+    from terradapt.preflight.page import require_page, write_page
+    from terradapt.preflight.text import to_dict
 
     if output is not None:
         require_page()
@@ -120,8 +120,8 @@ def _checked(
 ) -> tuple[CheckReport, dict[str, Any]]:
     from terradapt.cli._progress import progress
     from terradapt.config import load_config
-    from terradapt.data.check import check_dataset
-    from terradapt.data.prepare_folder import OPTIONS, folder_config
+    from terradapt.preflight.check import check_dataset
+    from terradapt.prepare.folder import OPTIONS, folder_config
 
     config = folder_config({k: v for k, v in values.items() if k in OPTIONS})
     run = load_config(recipe) if recipe else None
@@ -129,7 +129,7 @@ def _checked(
     estimate: dict[str, Any] = {}
     if run is not None and report.dataset is not None and not report.of("error"):
         from terradapt.cli._require import require
-        from terradapt.data.estimate import estimate_run
+        from terradapt.preflight.estimate import estimate_run
         from terradapt.training.step import measure_step
 
         require("the estimate of a recipe", "train", "torch", "timm")
@@ -138,7 +138,7 @@ def _checked(
 
 
 def _print(report: CheckReport, estimate: Mapping[str, Any]) -> None:
-    from terradapt.data.check_text import render_text
+    from terradapt.preflight.text import render_text
 
     typer.echo(render_text(report, estimate))
 

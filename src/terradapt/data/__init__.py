@@ -18,7 +18,6 @@ from terradapt.errors import DataError
 from terradapt.progress import Advance
 
 __all__ = [
-    "DATASETS",
     "Dataset",
     "Item",
     "LabelForm",
@@ -28,17 +27,6 @@ __all__ = [
     "read_mask",
     "read_sample",
 ]
-
-DATASETS: dict[str, str] = {
-    "folder": "terradapt.data.prepare_folder:prepare",
-    "synthetic": "terradapt.data.synthetic:prepare",
-    "vaihingen": "terradapt.data.benchmarks:vaihingen",
-    "potsdam": "terradapt.data.benchmarks:potsdam",
-    "deepglobe": "terradapt.data.benchmarks:deepglobe",
-    "spacenet": "terradapt.data.benchmarks:spacenet",
-    "massachusetts": "terradapt.data.benchmarks:massachusetts",
-}
-"""Dataset name to its preparer, ``module:function``, imported when it is used."""
 
 
 def open_dataset(

@@ -12,11 +12,11 @@ import re
 from pathlib import Path
 
 from terradapt.classes import ROADS
-from terradapt.data.archives import Found, gather
 from terradapt.data.labels import VectorForm
-from terradapt.data.prepare import prepare_benchmark
-from terradapt.data.prepare_jobs import Record
-from terradapt.data.prepare_options import (
+from terradapt.errors import DataError
+from terradapt.prepare.archives import Found, gather
+from terradapt.prepare.jobs import Record
+from terradapt.prepare.options import (
     Benchmark,
     Prepared,
     PrepareOptions,
@@ -24,7 +24,7 @@ from terradapt.data.prepare_options import (
     quiet,
     with_paper_crops,
 )
-from terradapt.errors import DataError
+from terradapt.prepare.run import prepare_benchmark
 from terradapt.progress import Track, silent
 
 IMAGERY = ("PS-RGB", "RGB-PanSharpen", "PS-RGB_8bit", "PS-MS", "MUL-PanSharpen", "MS", "PAN")

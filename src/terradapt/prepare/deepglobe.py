@@ -6,12 +6,12 @@ import re
 from pathlib import Path
 
 from terradapt.classes import ROADS
-from terradapt.data.archives import Found, gather
 from terradapt.data.labels import ThresholdForm
-from terradapt.data.prepare import prepare_benchmark
-from terradapt.data.prepare_jobs import Record
-from terradapt.data.prepare_options import Benchmark, Prepared, PrepareOptions, Tell, quiet
 from terradapt.errors import DataError
+from terradapt.prepare.archives import Found, gather
+from terradapt.prepare.jobs import Record
+from terradapt.prepare.options import Benchmark, Prepared, PrepareOptions, Tell, quiet
+from terradapt.prepare.run import prepare_benchmark
 from terradapt.progress import Track, silent
 
 _NAME = re.compile(r"^(\d+)_(sat|mask)$")

@@ -13,10 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from terradapt.classes import Colour
-from terradapt.data.check import CheckReport, class_pixels
-from terradapt.data.check_text import counted, estimate_lines, shorten, summary_lines
 from terradapt.errors import MissingExtraError
 from terradapt.files import write_text
+from terradapt.preflight.check import CheckReport, class_pixels
+from terradapt.preflight.text import counted, estimate_lines, shorten, summary_lines
 
 TEMPLATE = "check.html.j2"
 _ROWS = 300  # of the table of images

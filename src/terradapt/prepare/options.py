@@ -11,7 +11,7 @@ from pydantic import Field
 from terradapt.classes import ClassMap
 from terradapt.data.dataset import Dataset
 from terradapt.data.labels import LabelForm
-from terradapt.data.prepare_jobs import Record
+from terradapt.prepare.jobs import Record
 
 PAPER_CROP = 1024  # px, of SAM2MS
 

@@ -8,9 +8,9 @@ import numpy as np
 
 from terradapt.config import DataConfig
 from terradapt.data.dataset import Item
-from terradapt.data.prepare_options import Benchmark
 from terradapt.data.splits import Splits, make_splits
 from terradapt.errors import DataError
+from terradapt.prepare.options import Benchmark
 
 GROUP = 100  # crops that are shuffled together (SAM2MS section IV-A)
 TEST_SHARE = 0.3

@@ -89,7 +89,7 @@ def likely(pixels: Pixels, ids: Pixels, colours: Colours, reach: int) -> NDArray
         reach: Largest shift, px.
 
     Returns:
-        (2 reach + 1, 2 reach + 1), laid out as :func:`terradapt.data.alignment.explained` does.
+        (2 reach + 1, 2 reach + 1), laid out as ``alignment.explained`` does.
     """
     scores = colours.likelihood(pixels)
     shape = [fft.next_fast_len(n, real=True) for n in scores.shape[1:]]

@@ -11,11 +11,18 @@ from typing import Any
 import numpy as np
 
 from terradapt.config import DataConfig
-from terradapt.data.alignment import PATCHES, WARN, Shift, Surfaces
 from terradapt.data.class_files import read_class_file
 from terradapt.data.dataset import INDEX_NAME, Dataset, load_index
 from terradapt.data.folder import Layout, Pair, build_dataset, find_layout
-from terradapt.data.inspection import (
+from terradapt.data.labels import VectorForm
+from terradapt.data.leaks import Leak, find_leaks
+from terradapt.data.new_splits import with_splits
+from terradapt.data.raster_classes import unknown_labels
+from terradapt.data.scan import CACHE_NAME, ClassIndex, class_index, scan_labels
+from terradapt.data.vector_labels import uncovered, vector_source
+from terradapt.errors import DataError, TerradaptError
+from terradapt.preflight.alignment import PATCHES, WARN, Shift, Surfaces
+from terradapt.preflight.inspection import (
     Facts,
     Level,
     Problem,
@@ -23,14 +30,7 @@ from terradapt.data.inspection import (
     inspect_files,
     label_surfaces,
 )
-from terradapt.data.labels import VectorForm
-from terradapt.data.leaks import Leak, find_leaks
-from terradapt.data.new_splits import with_splits
-from terradapt.data.raster_classes import unknown_labels
-from terradapt.data.scan import CACHE_NAME, ClassIndex, class_index, scan_labels
-from terradapt.data.thumbnails import Thumb, choose_items, thumbnail
-from terradapt.data.vector_labels import uncovered, vector_source
-from terradapt.errors import DataError, TerradaptError
+from terradapt.preflight.thumbnails import Thumb, choose_items, thumbnail
 from terradapt.progress import Track, silent
 
 _THREADS = 4

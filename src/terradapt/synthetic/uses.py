@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 import numpy as np
 
-from terradapt.data.synthetic.block import Block
-from terradapt.data.synthetic.style import RGB
-from terradapt.data.synthetic.things import Building
+from terradapt.synthetic.block import Block
+from terradapt.synthetic.style import RGB
+from terradapt.synthetic.things import Building
 
 CONTAINERS: tuple[RGB, ...] = (
     (0.20, 0.36, 0.56),

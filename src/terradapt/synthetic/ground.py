@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from terradapt.data.synthetic.canvas import (
+from terradapt.synthetic.canvas import (
     CLUTTER,
     IMPERVIOUS,
     Canvas,
@@ -14,8 +14,8 @@ from terradapt.data.synthetic.canvas import (
     Plane,
     hashed,
 )
-from terradapt.data.synthetic.style import BLOCK_KINDS
-from terradapt.data.synthetic.things import Patch
+from terradapt.synthetic.style import BLOCK_KINDS
+from terradapt.synthetic.things import Patch
 
 PAVED_KINDS = ("perimeter", "commercial")
 

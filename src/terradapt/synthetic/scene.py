@@ -7,13 +7,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from terradapt.data.synthetic.canvas import Canvas, survey
-from terradapt.data.synthetic.city import City, Road
-from terradapt.data.synthetic.ground import paint_ground, paint_patch
-from terradapt.data.synthetic.light import photograph
-from terradapt.data.synthetic.objects import paint_building, paint_car, paint_tree
-from terradapt.data.synthetic.streets import things_of_block
-from terradapt.data.synthetic.things import Things
+from terradapt.synthetic.canvas import Canvas, survey
+from terradapt.synthetic.city import City, Road
+from terradapt.synthetic.ground import paint_ground, paint_patch
+from terradapt.synthetic.light import photograph
+from terradapt.synthetic.objects import paint_building, paint_car, paint_tree
+from terradapt.synthetic.streets import things_of_block
+from terradapt.synthetic.things import Things
 
 RESOLUTION = 0.3  # m/px
 MARGIN = 64  # px drawn around a window, so that shadows and crowns enter it

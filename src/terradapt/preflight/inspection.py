@@ -10,11 +10,11 @@ from typing import Any, Literal
 
 import numpy as np
 
-from terradapt.data.alignment import Shift, Surfaces, image_surfaces
 from terradapt.data.dataset import Dataset, Item
 from terradapt.data.reading import LOADED_PIXELS, ItemReader, check_pair, open_label
 from terradapt.errors import TerradaptError
 from terradapt.grid import Window
+from terradapt.preflight.alignment import Shift, Surfaces, image_surfaces
 from terradapt.raster import SceneReader
 
 Level = Literal["error", "warning", "note"]

@@ -14,7 +14,7 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
-from terradapt.data.synthetic.style import BLOCK_KINDS, Floats, Style
+from terradapt.synthetic.style import BLOCK_KINDS, Floats, Style
 
 FAR = 60.0  # m, "no road near"
 CORNER = 5.0  # m, how far kerbs round at a junction

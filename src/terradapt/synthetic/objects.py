@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from terradapt.data.synthetic.canvas import BUILDING, CAR, CLUTTER, TREE, Canvas, Mask, Plane
-from terradapt.data.synthetic.things import Building, Car, Tree
+from terradapt.synthetic.canvas import BUILDING, CAR, CLUTTER, TREE, Canvas, Mask, Plane
+from terradapt.synthetic.things import Building, Car, Tree
 
 
 def paint_building(canvas: Canvas, house: Building) -> None:

@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from terradapt.data.alignment import Shift
-from terradapt.data.check import CheckReport, class_pixels
 from terradapt.data.dataset import Dataset
-from terradapt.data.inspection import Problem
 from terradapt.data.leaks import Leak
+from terradapt.preflight.alignment import Shift
+from terradapt.preflight.check import CheckReport, class_pixels
+from terradapt.preflight.inspection import Problem
 
 _MARKS = {"error": "ERROR", "warning": "warning", "note": "note"}
 _ALIKE = 8  # problems of one kind that are printed
@@ -23,7 +23,7 @@ def render_text(report: CheckReport, estimate: Mapping[str, Any] | None = None) 
 
     Args:
         report: What was found.
-        estimate: Memory and time of a recipe, from :func:`terradapt.data.estimate`.
+        estimate: Memory and time of a recipe, from :func:`terradapt.preflight.estimate`.
     """
     lines = [f"dataset  {report.root}", *summary_lines(report), *estimate_lines(estimate or {})]
     for problem, more in shorten(report.problems, _ALIKE):

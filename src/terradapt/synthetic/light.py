@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from terradapt.data.synthetic.canvas import TREE, Canvas, Plane
+from terradapt.synthetic.canvas import TREE, Canvas, Plane
 
 
 def photograph(canvas: Canvas, margin: int) -> NDArray[np.uint8]:

@@ -19,16 +19,16 @@ from typing import Any
 import numpy as np
 
 from terradapt.classes import ClassMap
-from terradapt.data.archives import check_room, size_text
 from terradapt.data.dataset import INDEX_NAME, Dataset, Item, load_index
 from terradapt.data.labels import IndexForm
-from terradapt.data.prepare_jobs import RECEIPTS, Job, Receipt, Record, finished, run
-from terradapt.data.prepare_options import Benchmark, Prepared, PrepareOptions, Tell, quiet
-from terradapt.data.prepare_splits import check_split, splits_of
 from terradapt.data.splits import SPLITS_NAME, Splits, read_splits, write_splits
 from terradapt.errors import DataError, OutputError
 from terradapt.files import read_json, write_json
 from terradapt.machine import cpu_cores
+from terradapt.prepare.archives import check_room, size_text
+from terradapt.prepare.jobs import RECEIPTS, Job, Receipt, Record, finished, run
+from terradapt.prepare.options import Benchmark, Prepared, PrepareOptions, Tell, quiet
+from terradapt.prepare.splits import check_split, splits_of
 from terradapt.progress import Track, silent
 from terradapt.raster import SceneReader
 
@@ -110,7 +110,7 @@ def disk_use(jobs: Sequence[Job]) -> int:
         bands = image.count * np.dtype(image.dtype).itemsize
         cover = 1.0
         if first.crop is not None:
-            from terradapt.data.prepare_jobs import windows
+            from terradapt.prepare.jobs import windows
 
             crops = windows(image.height, image.width, first.crop, first.overlap)
             cover = sum(w.height * w.width for w in crops) / pixels

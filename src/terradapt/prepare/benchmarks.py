@@ -10,13 +10,13 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from terradapt.config import first_error
-from terradapt.data import deepglobe as _deepglobe
-from terradapt.data import isprs as _isprs
-from terradapt.data import massachusetts as _massachusetts
-from terradapt.data import spacenet as _spacenet
 from terradapt.data.dataset import Dataset
-from terradapt.data.prepare_options import PrepareOptions, Tell, quiet
 from terradapt.errors import DataError
+from terradapt.prepare import deepglobe as _deepglobe
+from terradapt.prepare import isprs as _isprs
+from terradapt.prepare import massachusetts as _massachusetts
+from terradapt.prepare import spacenet as _spacenet
+from terradapt.prepare.options import PrepareOptions, Tell, quiet
 from terradapt.progress import Track, silent
 
 Options = Mapping[str, Any]

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from terradapt.data.synthetic.block import Block
-from terradapt.data.synthetic.city import ISLAND, RING, City
-from terradapt.data.synthetic.things import Things, Tree
-from terradapt.data.synthetic.uses import FILLERS
+from terradapt.synthetic.block import Block
+from terradapt.synthetic.city import ISLAND, RING, City
+from terradapt.synthetic.things import Things, Tree
+from terradapt.synthetic.uses import FILLERS
 
 
 def things_of_block(city: City, i: int, j: int) -> Things:

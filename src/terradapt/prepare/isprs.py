@@ -13,12 +13,12 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from terradapt.classes import ISPRS
-from terradapt.data.archives import Found, gather
 from terradapt.data.labels import ColourForm
-from terradapt.data.prepare import prepare_benchmark
-from terradapt.data.prepare_jobs import Record
-from terradapt.data.prepare_options import Benchmark, Prepared, PrepareOptions, Tell, quiet
 from terradapt.errors import DataError
+from terradapt.prepare.archives import Found, gather
+from terradapt.prepare.jobs import Record
+from terradapt.prepare.options import Benchmark, Prepared, PrepareOptions, Tell, quiet
+from terradapt.prepare.run import prepare_benchmark
 from terradapt.progress import Track, silent
 
 

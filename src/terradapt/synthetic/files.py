@@ -17,12 +17,12 @@ from terradapt.config import DataConfig
 from terradapt.data.dataset import Dataset, Item
 from terradapt.data.labels import IndexForm
 from terradapt.data.splits import SPLITS_NAME, Splits, make_splits, write_splits
-from terradapt.data.synthetic.city import Road
-from terradapt.data.synthetic.scene import RESOLUTION, make_scene
 from terradapt.errors import DataError
 from terradapt.files import write_json, write_text
 from terradapt.progress import Advance, Track, silent
 from terradapt.raster import Layer, SceneWriter, write_raster
+from terradapt.synthetic.city import Road
+from terradapt.synthetic.scene import RESOLUTION, make_scene
 
 CRS = "EPSG:32633"
 BLOCK = 512  # px, rows that a scene writer takes at once

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from terradapt.data.synthetic.city import City
-from terradapt.data.synthetic.style import FLAT_ROOFS, RGB, ROOFS
-from terradapt.data.synthetic.things import Building, Car, Patch, Things, Tree
+from terradapt.synthetic.city import City
+from terradapt.synthetic.style import FLAT_ROOFS, RGB, ROOFS
+from terradapt.synthetic.things import Building, Car, Patch, Things, Tree
 
 CAR_COLOURS: tuple[RGB, ...] = (
     (0.86, 0.87, 0.88),

@@ -5,7 +5,7 @@ ISPRS classes, street centrelines, cars, cast shadows, and trees over the roads.
 cities differ in layout, materials, sun, season and camera.
 """
 
-from terradapt.data.synthetic.files import (
+from terradapt.synthetic.files import (
     prepare,
     road_labels,
     transform_at,
@@ -13,7 +13,7 @@ from terradapt.data.synthetic.files import (
     write_dataset,
     write_large_scene,
 )
-from terradapt.data.synthetic.scene import Scene, make_scene
+from terradapt.synthetic.scene import Scene, make_scene
 
 __all__ = [
     "Scene",

@@ -5,7 +5,7 @@ That share is greatest where borders of regions lie on edges of the image. Its s
 shifts comes from Fourier correlation of class masks with the bands; surfaces of many patches are
 summed, and leaving out one patch after the other (jackknife) tells the standard error; so do the
 peaks of thirds of the patches. A second surface says how likely the label is by the colours of the
-image's classes (:mod:`terradapt.data.likelihood`); the surer of the two counts.
+image's classes (:mod:`terradapt.preflight.likelihood`); the surer of the two counts.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from scipy import fft
 
 from terradapt.classes import IGNORE
-from terradapt.data.likelihood import learn_colours, likely
 from terradapt.grid import Window
+from terradapt.preflight.likelihood import learn_colours, likely
 
 SIDE = 256  # px of a patch, at most
 REACH = 24  # px, largest shift looked for

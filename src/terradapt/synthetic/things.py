@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from terradapt.data.synthetic.style import RGB
+from terradapt.synthetic.style import RGB
 
 
 @dataclass(frozen=True, slots=True)

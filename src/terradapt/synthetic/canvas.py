@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from terradapt.data.synthetic.city import City, RoadField
+from terradapt.synthetic.city import City, RoadField
 
 Plane = NDArray[np.floating[Any]]
 Mask = NDArray[np.bool_]
