@@ -130,9 +130,10 @@ def _checked(
     if run is not None and report.dataset is not None and not report.of("error"):
         from terradapt.cli._require import require
         from terradapt.preflight.estimate import estimate_run
-        from terradapt.training.step import measure_step
 
         require("the estimate of a recipe", "train", "torch", "timm")
+        from terradapt.training.step import measure_step
+
         estimate = estimate_run(report.dataset, run, measure_step)
     return report, estimate
 

@@ -7,6 +7,11 @@ import sys
 import time
 from typing import Any
 
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from terradapt import models
 from terradapt.config import RunConfig
 
 _OPTIMISER_STATES = 3  # gradient and the two moments of AdamW, each as large as the weight
@@ -23,10 +28,6 @@ def measure_step(config: RunConfig, num_classes: int) -> dict[str, Any]:
         ``device``, ``step_seconds`` of a whole batch, ``memory_bytes`` of weights, gradients,
         optimiser and activations.
     """
-    import torch
-
-    from terradapt import models
-
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     encoder = config.model.encoder.model_copy(update={"weights": None})
     channels = len(config.data.bands)
@@ -48,10 +49,7 @@ def measure_step(config: RunConfig, num_classes: int) -> dict[str, Any]:
     }
 
 
-def _pass(model: Any, image: Any, mask: Any) -> float:
-    import torch
-    from torch.nn import functional
-
+def _pass(model: nn.Module, image: Tensor, mask: Tensor) -> float:
     start = time.perf_counter()
     logits = model(image).logits
     functional.cross_entropy(logits, mask).backward()
@@ -61,10 +59,8 @@ def _pass(model: Any, image: Any, mask: Any) -> float:
     return time.perf_counter() - start
 
 
-def _used(device: Any) -> int:
+def _used(device: torch.device) -> int:
     """Peak bytes so far: of the device, or of this process."""
-    import torch
-
     if device.type == "cuda":
         return int(torch.cuda.max_memory_allocated(device))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
