@@ -62,7 +62,7 @@ def contenders(
     opened: dict[str, Any] = {NHWC: TorchPredictor(model, meta.classes, meta.spec, size)}
     if compiled:
         opened["PyTorch compiled"] = TorchPredictor(
-            model, meta.classes, meta.spec, size, compiled=True
+            model, meta.classes, meta.spec, size, engine="compiled"
         )
     for name in engines.installed():
         opened[name] = engines.open_engine(folder / "model.onnx", name)

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -202,21 +203,26 @@ def test_threads_follow_the_environment_and_the_machine(monkeypatch: pytest.Monk
     assert threads.cpu_threads() == 1
 
 
-def test_cuda_graphs_need_a_gpu(tmp_path: Path) -> None:
+def test_compiled_engines_ask_for_their_mode(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    modes = []
+    monkeypatch.setattr(torch, "compile", lambda model, mode: modes.append(mode) or model)
     model, meta = small()
     checkpoint.save(tmp_path / "c.safetensors", model, meta)
-    with pytest.raises(ConfigError, match="NVIDIA GPU, not cpu"):
-        fastest.load(tmp_path / "c.safetensors", engine="cuda-graphs", device="cpu")
+    for engine in ("torch", "compiled", "reduce-overhead"):
+        assert fastest.load(tmp_path / "c.safetensors", engine=engine).engine == engine
+    assert modes == ["default", "reduce-overhead"]
 
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_cuda_graphs_give_the_scores_of_eager_torch(tmp_path: Path, precision: str) -> None:
+def test_reduced_overhead_gives_the_scores_of_eager_torch(tmp_path: Path, precision: str) -> None:
     model, meta = small()
     checkpoint.save(tmp_path / "c.safetensors", model, meta)
     eager, recorded = (
         fastest.load(tmp_path / "c.safetensors", engine=e, device="cuda:0", precision=precision)
-        for e in ("torch", "cuda-graphs")
+        for e in ("torch", "reduce-overhead")
     )
     for batch, side, seed in ((1, 64, 0), (1, 64, 1), (2, 64, 2), (1, 96, 3), (1, 64, 4)):
         images = pixels(batch, side, side, seed)

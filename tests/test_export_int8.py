@@ -2,9 +2,7 @@ from __future__ import annotations
 
 import json
 import logging
-import sys
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -21,7 +19,6 @@ from scene_files import noise, write_scene
 from terradapt import checkpoint
 from terradapt.errors import DataError
 from terradapt.export import int8, quantized, windows
-from terradapt.export.nncf import quantize_nncf
 from terradapt.predictors.onnx import normalize
 
 LAYERS = ("stem", "harsh", "head")
@@ -221,32 +218,6 @@ def test_one_scene_is_told(tmp_path: Path) -> None:
     assert "one scene only" in notes[0]
     alone = quantized.gather(tmp_path, meta, 320, 8).notes  # 96 px of 0.3 m at 0.09 m
     assert len(alone) == 2
-
-
-def test_nncf_is_asked_for_before_anything_runs(
-    terradapt: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(sys.modules, "nncf", None)
-    call = ("export", tmp_path / "none.safetensors", "--int8", "--calibrate", tmp_path)
-    outcome = terradapt(*call, "--method", "nncf")
-    assert outcome.is_user_error("NNCF")
-    assert "pip install nncf" in outcome.err
-
-
-def test_nncf_leaves_the_same_layers_in_float(
-    network: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    nncf = SimpleNamespace(
-        quantize=lambda model, data, **options: asked.update(options) or model,
-        Dataset=list,
-        IgnoredScope=lambda names: names,
-        QuantizationPreset=SimpleNamespace(MIXED="mixed"),
-    )
-    asked: dict[str, Any] = {}
-    monkeypatch.setitem(sys.modules, "nncf", nncf)
-    quantize_nncf(network, tmp_path / "q.onnx", SPEC, pixels(3, 32, 32), ("harsh",))
-    assert asked["ignored_scope"] == ["harsh"]
-    assert asked["subset_size"] == 3
 
 
 @pytest.mark.slow

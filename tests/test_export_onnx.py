@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,6 @@ from terradapt.errors import CheckpointError, ConfigError
 from terradapt.export import metadata, run
 from terradapt.export.onnx import export_onnx
 from terradapt.export.parity import compare
-from terradapt.export.rewrite import share_taps
 from terradapt.models import MODELS
 from terradapt.models.encoder import STUDENTS
 from terradapt.predictors.onnx import OnnxPredictor
@@ -95,43 +93,6 @@ def test_contract_of_every_student(encoder: str, tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_contract_of_the_teacher(tmp_path: Path) -> None:
     check_contract("sam2-arafnet", "sam2_hiera_large", tmp_path)
-
-
-@pytest.mark.parametrize(("height", "width"), [(1, 1), (1, 5), (4, 3), (8, 8)])
-def test_shared_taps_change_nothing_but_the_work(tmp_path: Path, height: int, width: int) -> None:
-    """A convolution behind a fourfold enlargement, with and without the rewriting."""
-    import onnxruntime as ort
-
-    up = torch.nn.Sequential(torch.nn.Upsample(scale_factor=4), torch.nn.Conv2d(5, 7, 3, padding=1))
-    x = torch.randn(2, 5, height, width)
-    path = tmp_path / "up.onnx"
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        torch.onnx.export(up, (x,), str(path), dynamo=False, opset_version=17)
-    proto = onnx.load(str(path))
-    before = [n.op_type for n in proto.graph.node]
-    assert share_taps(proto) == 1
-    assert [n.op_type for n in proto.graph.node].count("Conv") == 9
-    assert "Resize" in before
-    session = ort.InferenceSession(proto.SerializeToString(), providers=["CPUExecutionProvider"])
-    (found,) = session.run(None, {session.get_inputs()[0].name: x.numpy()})
-    np.testing.assert_allclose(found, up(x).detach().numpy(), atol=1e-5)
-
-
-@pytest.mark.parametrize("kind", ["stride", "dilation", "groups", "bilinear", "twofold"])
-def test_other_convolutions_are_left_alone(tmp_path: Path, kind: str) -> None:
-    factor = 2 if kind == "twofold" else 4
-    mode = "bilinear" if kind == "bilinear" else "nearest"
-    extra: dict[str, Any] = {
-        "stride": {"stride": 2}, "dilation": {"dilation": 2, "padding": 2}, "groups": {"groups": 2},
-    }.get(kind, {})  # fmt: skip
-    conv = torch.nn.Conv2d(4, 4, 3, **{"padding": 1, **extra})
-    model = torch.nn.Sequential(torch.nn.Upsample(scale_factor=factor, mode=mode), conv)
-    path = tmp_path / "m.onnx"
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        torch.onnx.export(model, (torch.zeros(1, 4, 4, 4),), str(path), dynamo=False)
-    assert share_taps(onnx.load(str(path))) == 0
 
 
 def test_the_export_leaves_the_model_as_it_was(tmp_path: Path) -> None:
@@ -290,7 +251,6 @@ def test_export_through_the_command_line(
         (["CKPT", "-o", "m.onnx", "--scene", "none.tif"], "none.tif"),
         (["CKPT", "-o", "m.onnx", "--int8", "--calibrate", "EMPTY"], "empty"),
         (["CKPT", "-o", "m.onnx", "--int8", "--calibrate", "nowhere"], "nowhere"),
-        (["CKPT", "-o", "m.onnx", "--int8", "--calibrate", "EMPTY", "--method", "x"], "'x'"),
     ],
 )
 def test_bad_input(

@@ -42,5 +42,5 @@ def test_streams_leave_the_models_mode(model, training):
 
 
 def test_a_compiled_model_and_an_accelerator_run_in_one_stream(model):
-    assert TorchPredictor(model, ISPRS, InputSpec(), 64, compiled=True).streams == 1
+    assert TorchPredictor(model, ISPRS, InputSpec(), 64, engine="compiled").streams == 1
     assert TorchPredictor(model, ISPRS, InputSpec(), 64, device="meta").streams == 1

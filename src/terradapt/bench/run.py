@@ -29,8 +29,8 @@ from terradapt.export.fastest import TORCH_ENGINES
 from terradapt.export.run import export_model
 from terradapt.models import build
 from terradapt.predictors import engines
-from terradapt.predictors.cuda_graphs import predictor_class
 from terradapt.predictors.threads import cpu_threads
+from terradapt.predictors.torch import TorchPredictor
 
 if TYPE_CHECKING:
     from terradapt.models.contract import SegmentationModel
@@ -257,14 +257,14 @@ def _open(engine: str, source: tuple[SegmentationModel, Meta, Path], options: Op
     if engine not in TORCH_ENGINES:
         return engines.open_engine(file, engine)
     device = options.device or "cpu"
-    return predictor_class(engine)(
+    return TorchPredictor(
         model.to(device).to(memory_format=torch.channels_last),
         meta.classes,
         meta.spec,
         meta.window,
         device=device,
         precision=TORCH_ENGINES[engine],  # type: ignore[arg-type]
-        compiled=engine == "compiled",
+        engine=engine,
     )
 
 

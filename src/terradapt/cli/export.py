@@ -36,9 +36,6 @@ def export(
         typer.Option(help="Folder of scenes or prepared dataset to calibrate on, with --int8."),
     ] = None,
     windows: Annotated[int, typer.Option(min=2, help="Windows to calibrate on.")] = 32,
-    method: Annotated[
-        str, typer.Option(help="How to quantize: onnxruntime, or nncf when installed.")
-    ] = "onnxruntime",
 ) -> None:
     """The result of `terradapt export` is one ONNX file with its metadata and a parity report.
 
@@ -59,7 +56,7 @@ def export(
         )
     if int8:
         assert calibrate is not None
-        values = _int8(checkpoint, output, calibrate, windows, method, window, trunk)
+        values = _int8(checkpoint, output, calibrate, windows, window, trunk)
     else:
         values = _float(checkpoint, output, window, scene, trunk).to_dict()
     _tell(output, values)
@@ -79,7 +76,6 @@ def _int8(
     output: Path,
     folder: Path,
     count: int,
-    method: str,
     window: int | None,
     trunk: Path | None,
 ) -> dict[str, Any]:
@@ -92,7 +88,6 @@ def _int8(
             output,
             folder,
             count=count,
-            method=method,
             window=window,
             trunk=trunk,
             advance=advance,

@@ -69,7 +69,7 @@ def predict(
         str,
         typer.Option(
             help="What runs the model: own, auto (the measured fastest), torch, compiled, "
-            "torch-bf16, onnxruntime, openvino, openvino-bf16."
+            "reduce-overhead, torch-bf16, onnxruntime, openvino, openvino-bf16."
         ),
     ] = "own",
     trunk: Annotated[

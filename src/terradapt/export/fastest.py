@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 TORCH_ENGINES = {
     "torch": "fp32",
     "compiled": "fp32",
-    "cuda-graphs": "fp32",
+    "reduce-overhead": "fp32",
     "torch-bf16": "bf16",
     "torch-fp16": "fp16",
 }
@@ -39,9 +39,9 @@ def load(
     Args:
         path: ``.safetensors`` or ``.onnx``.
         engine: ``own`` (torch for a checkpoint, ONNX Runtime for an exported model), ``auto``, or
-            a name: ``torch``, ``compiled``, ``cuda-graphs``, ``torch-bf16``, ``onnxruntime``,
-            ``openvino``, ``openvino-bf16``. For the latter three a checkpoint is exported on the
-            way.
+            a name: ``torch``, ``compiled``, ``reduce-overhead``, ``torch-bf16``,
+            ``onnxruntime``, ``openvino``, ``openvino-bf16``. For the latter three a checkpoint is
+            exported on the way.
         device: A torch device; an engine other than torch runs on the CPU.
         precision: Of torch: ``fp32``, ``bf16``, ``fp16``.
         trunk: Weights of a frozen trunk that the checkpoint only names.

@@ -45,7 +45,6 @@ def export_onnx(
     window: int,
     fixed: bool,
     metadata: Mapping[str, str] | None = None,
-    shared: bool = True,
 ) -> int:
     """Write a model as one ONNX file, beside its place and then renamed.
 
@@ -56,7 +55,6 @@ def export_onnx(
         window: Side that is traced, px; the only one when ``fixed``.
         fixed: Fix the sides; the batch is always dynamic.
         metadata: Texts to store in ``metadata_props``.
-        shared: Share the taps of convolutions behind an enlargement (:mod:`.rewrite`).
 
     Returns:
         The file's size in bytes.
@@ -72,8 +70,6 @@ def export_onnx(
             f"{model.size_multiple}",
             f"use --window {-(-window // model.size_multiple) * model.size_multiple}",
         )
-    from terradapt.export.rewrite import share_taps
-
     path = Path(path)
     traced = path.with_name(f".{path.name}.traced")
     try:
@@ -81,8 +77,6 @@ def export_onnx(
         with _as_exportable(model):
             _trace(model, traced, torch.zeros(2, channels, window, window), fixed)
         proto = import_onnx().load(str(traced), load_external_data=False)
-        if shared:
-            share_taps(proto)
         side = window if fixed else None
         _shape(proto.graph.input[0], channels, side)
         _shape(proto.graph.output[0], model.num_classes, side)

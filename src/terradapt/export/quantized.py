@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from terradapt import checkpoint
 from terradapt.checkpoint import Meta
-from terradapt.errors import ConfigError, DataError
+from terradapt.errors import DataError
 from terradapt.export.int8 import (
     PROBE_SIDE,
     PROBES,
@@ -25,7 +25,6 @@ from terradapt.export.int8 import (
     slim,
 )
 from terradapt.export.metadata import mlm_item, properties, write_item
-from terradapt.export.nncf import import_nncf, quantize_nncf
 from terradapt.export.onnx import import_onnx, write_proto
 from terradapt.export.parity import compare
 from terradapt.export.run import Result, export_model
@@ -35,7 +34,7 @@ from terradapt.predictors import engines
 from terradapt.predictors.onnx import OnnxPredictor
 from terradapt.predictors.torch import TorchPredictor
 
-METHODS = ("onnxruntime", "nncf")
+METHOD = "ONNX Runtime static QDQ, per channel, moving average of minimum and maximum"
 HELD_OUT = 48
 """Windows at most on which accuracy and agreement are measured."""
 FLOAT_BYTES_SAVED = 3  # of each float32 parameter that becomes an int8
@@ -56,7 +55,6 @@ def export_int8(
     folder: Path,
     *,
     count: int = 32,
-    method: str = "onnxruntime",
     window: int | None = None,
     trunk: str | Path | None = None,
     advance: Advance = lambda n: None,
@@ -70,7 +68,6 @@ def export_int8(
         folder: Scenes or a prepared dataset; a dataset calibrates on ``train`` and measures on
             ``val`` and ``test``.
         count: Windows to calibrate on.
-        method: ``onnxruntime``, or ``nncf`` when it is installed.
         window: Side of a window, px; the training crop's by default.
         trunk: Weights of a frozen trunk that the checkpoint only names.
         advance: Called with 1 for each model that is run.
@@ -79,23 +76,18 @@ def export_int8(
     Raises:
         CheckpointError: The checkpoint cannot be trusted, read or fitted.
         DataError: The folder has no scenes with valid pixels.
-        ConfigError: No such method, or it is not installed.
         MissingExtraError: ONNX Runtime's quantization is not installed.
     """
-    if method not in METHODS:
-        raise ConfigError(f"no method '{method}'", f"use one of: {', '.join(METHODS)}")
-    if method == "nncf":
-        import_nncf()
     model, meta = checkpoint.load(source, trunk=trunk)
     with TemporaryDirectory() as work:
-        plain = export_model(model, meta, Path(work) / "float.onnx", window=window, shared=False)
+        plain = export_model(model, meta, Path(work) / "float.onnx", window=window)
         sample = gather(folder, meta, plain.facts.window, count)
         for note in sample.notes:
             say(f"note: {note}")
         torch = TorchPredictor(model, meta.classes, meta.spec, plain.facts.window)
         shown = f"windows of {folder.name}"
         parity = compare(torch, OnnxPredictor(plain.path), sample.held_out.images[:4], shown)
-        chosen, layers = _quantized(method, plain, meta, sample, Path(work), advance)
+        chosen, layers = _quantized(plain, meta, sample, Path(work), advance)
         facts = replace(plain.facts, precision="int8")
         path.parent.mkdir(parents=True, exist_ok=True)
         proto = slim(import_onnx().load(str(chosen)))
@@ -105,14 +97,8 @@ def export_int8(
         report = measure(plain, result, sample)
     return {
         **result.to_dict(),
-        "int8": {"method": _NAMES[method], "float_layers": list(layers), **report},
+        "int8": {"method": METHOD, "float_layers": list(layers), **report},
     }
-
-
-_NAMES = {
-    "onnxruntime": "ONNX Runtime static QDQ, per channel, moving average of minimum and maximum",
-    "nncf": "NNCF post-training quantization, QDQ",
-}
 
 
 def gather(folder: Path, meta: Meta, side: int, count: int) -> Sample:
@@ -172,7 +158,7 @@ def measure(plain: Result, result: Result, sample: Sample) -> dict[str, Any]:
 
 
 def _quantized(
-    method: str, plain: Result, meta: Meta, sample: Sample, work: Path, advance: Advance
+    plain: Result, meta: Meta, sample: Sample, work: Path, advance: Advance
 ) -> tuple[Path, tuple[str, ...]]:
     quantizer = Quantizer(plain.path, work, meta.spec, sample.calibration.images)
     fixed = plain.facts.window == plain.facts.multiple
@@ -191,9 +177,6 @@ def _quantized(
         return float((raw_scores(file, meta, held).argmax(1) == reference).mean())
 
     file, layers, _ = choose(quantizer, change, agreement, budget, advance)
-    if method == "nncf":
-        images = sample.calibration.images
-        file = quantize_nncf(plain.path, work / "nncf.onnx", meta.spec, images, layers)
     return file, layers
 
 

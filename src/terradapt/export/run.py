@@ -85,12 +85,8 @@ def export_model(
     path: Path,
     *,
     window: int | None = None,
-    shared: bool = True,
 ) -> Result:
-    """Export a model with what its checkpoint says.
-
-    See :func:`export_checkpoint`, and :func:`terradapt.export.onnx.export_onnx` for ``shared``.
-    """
+    """Export a model with what its checkpoint says; see :func:`export_checkpoint`."""
     facts = describe(model, meta, window)
     export_onnx(
         model,
@@ -99,7 +95,6 @@ def export_model(
         window=facts.window,
         fixed=facts.window == facts.multiple,
         metadata=properties(meta, facts),
-        shared=shared,
     )
     return Result(path, facts, meta)
 

@@ -54,6 +54,6 @@ def load(
         )
     if find_spec("torch") is None:
         raise MissingExtraError(f"{path.name} (a torch checkpoint)", "train")
-    from terradapt.predictors.torch import load_torch
+    from terradapt.predictors.checkpoints import load_torch
 
     return load_torch(path, engine=engine, device=device, precision=precision, trunk=trunk)

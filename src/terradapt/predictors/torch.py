@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from contextlib import AbstractContextManager, nullcontext
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -12,13 +11,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from terradapt import checkpoint
 from terradapt.classes import ClassMap
 from terradapt.config import InputSpec
 from terradapt.models.contract import SegmentationModel
 
 Precision = Literal["fp32", "bf16", "fp16"]
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+COMPILED = {"compiled": "default", "reduce-overhead": "reduce-overhead"}
+"""Engine to the mode of ``torch.compile``; the second replays CUDA graphs on an NVIDIA GPU."""
 
 
 def normalize(x: Tensor, spec: InputSpec) -> Tensor:
@@ -39,7 +39,7 @@ class TorchPredictor:
         window: Preferred side of a window, px.
         device: Where the model is.
         precision: Arithmetic of the forward pass; scores are always float32.
-        compiled: Run the model through ``torch.compile``.
+        engine: One of :data:`COMPILED`; any other name runs the model eagerly.
         scales: Lowest and highest magnification of the training's crops.
 
     Attributes:
@@ -56,7 +56,7 @@ class TorchPredictor:
         *,
         device: str | torch.device = "cpu",
         precision: Precision = "fp32",
-        compiled: bool = False,
+        engine: str = "torch",
         scales: tuple[float, float] = (1.0, 1.0),
     ) -> None:
         self.scales = scales
@@ -67,12 +67,15 @@ class TorchPredictor:
         self.device = torch.device(device)
         self.precision = precision
         own = "torch" if precision == "fp32" else f"torch-{precision}"
-        self.engine = "compiled" if compiled else own
+        compiled = engine in COMPILED
+        self.engine = engine if compiled else own
         alone = compiled or self.device.type != "cpu"
         self.streams = 1 if alone else torch.get_num_threads()
         self.model = model
         self._modes = _Evaluation(model)
-        self._run: nn.Module | Any = torch.compile(model) if compiled else model
+        self._run: nn.Module | Any = (
+            torch.compile(model, mode=COMPILED[engine]) if compiled else model
+        )
 
     def predict(self, images: NDArray[np.uint8]) -> Tensor:
         """Return softmax scores (B, K, H, W) float32 on the device for pixels (B, C, H, W).
@@ -127,29 +130,3 @@ class _Evaluation:
             self.inside -= 1
             if self.inside == 0:
                 self.model.train(self.training)
-
-
-def load_torch(
-    path: Path,
-    *,
-    engine: str = "auto",
-    device: str | None = None,
-    precision: str = "fp32",
-    trunk: str | Path | None = None,
-) -> TorchPredictor:
-    """Open a checkpoint; see :func:`terradapt.predictors.load`."""
-    from terradapt.predictors.cuda_graphs import predictor_class
-
-    where = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    model, meta = checkpoint.load(path, trunk=trunk, device=where)
-    model = model.to(memory_format=torch.channels_last)
-    return predictor_class(engine)(
-        model,
-        meta.classes,
-        meta.spec,
-        meta.window,
-        device=where,
-        precision=precision,  # type: ignore[arg-type]
-        compiled=engine == "compiled",
-        scales=meta.config.augment.scale,
-    )
