@@ -19,7 +19,7 @@ from scene_files import noise, write_scene
 from terradapt import checkpoint
 from terradapt.errors import DataError
 from terradapt.export import int8, quantized, windows
-from terradapt.predictors.onnx import normalize
+from terradapt.predictors.exported import normalize
 
 LAYERS = ("stem", "harsh", "head")
 

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from terradapt.config import InputSpec
 from terradapt.errors import MissingExtraError
 from terradapt.export.onnx import INPUT, import_onnx
-from terradapt.predictors.onnx import normalize
+from terradapt.predictors.exported import normalize
 
 LAYERS = ("Conv", "ConvTranspose", "MatMul", "Gemm")
 TARGET = 0.99

@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from terradapt.checkpoint import Meta
+from terradapt.meta import Meta
 
 FIGURES = {"miou": "mIoU", "mf1": "mF1", "oa": "OA"}
 
