@@ -17,7 +17,7 @@ from conftest import Call
 from data_files import write_features
 from scene_files import noise, write_scene
 from terradapt.predictors import engines
-from terradapt.raster import write_raster
+from terradapt.raster import SceneWriter, write_raster
 
 CHECKPOINT = Path(__file__).parent / "files" / "checkpoint_0.1.0.safetensors"
 """Trained at 0.3 m; line width 12 m, split seed 7, test fraction 0.4; random crops 0.4 to 1.6."""
@@ -127,3 +127,45 @@ def test_every_form_of_a_model_sees_a_scene_alike(
     assert windows == dict.fromkeys(calls, 64)
     for name in ("onnx", "auto", "openvino"):
         assert np.mean(maps[name] == maps["checkpoint"]) > 0.999, name
+
+
+@pytest.mark.parametrize(
+    ("before", "then"), [("torch", "onnxruntime"), ("torch", "torch-bf16"), ("torch", "bf16")]
+)
+def test_a_run_is_not_resumed_by_another_engine(
+    terradapt: Call,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    before: str,
+    then: str,
+) -> None:
+    scene = write_scene(tmp_path / "s.tif", noise(600, 70))
+    call = ("predict", CHECKPOINT, scene, "-o", tmp_path / "map.tif")
+
+    def options(name: str) -> list[str]:
+        return ["--precision", name] if name == "bf16" else ["--engine", name]
+
+    stop_after_one_row(monkeypatch)
+    assert terradapt(*call, *options(before)).status == 130
+    monkeypatch.undo()
+    other = terradapt(*call, *options(then), "--resume")
+    assert other.is_user_error("map.tif.part", "engine")
+    same = terradapt(*call, *options(before), "--resume")
+    assert same.status == 0, same.err
+    done = (tmp_path / "map.tif").stat().st_mtime_ns
+    assert terradapt(*call, *options(before), "--resume").status == 0
+    assert (tmp_path / "map.tif").stat().st_mtime_ns == done
+    assert terradapt(*call, *options(then), "--resume").status == 0
+    assert (tmp_path / "map.tif").stat().st_mtime_ns != done
+
+
+def stop_after_one_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the writer be interrupted once the first row of blocks is on the disk."""
+    write = SceneWriter.write_row
+
+    def once(self: SceneWriter, *arguments: Any) -> None:
+        if self.rows_done == 1:
+            raise KeyboardInterrupt
+        write(self, *arguments)
+
+    monkeypatch.setattr(SceneWriter, "write_row", once)
