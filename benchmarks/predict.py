@@ -28,6 +28,8 @@ from typing import Any
 
 import numpy as np
 
+from terradapt.scene import Predictor
+
 SIDE = 10_000  # px
 TALL = 40_000
 
@@ -109,7 +111,7 @@ def run_ours(args: argparse.Namespace, predictor: Any) -> int:
     return len(grid)
 
 
-class Cheap:
+class Cheap(Predictor):
     """A predictor that costs next to nothing: what is left is the scene's own memory."""
 
     multiple = 1
@@ -120,17 +122,11 @@ class Cheap:
 
         self.classes, self.spec, self.window = ISPRS, InputSpec(), window
 
-    def predict(self, images: np.ndarray) -> np.ndarray:
+    def predict(self, images: np.ndarray, /) -> np.ndarray:
         scores = np.empty((len(images), len(self.classes), *images.shape[2:]), np.float32)
         for k in range(len(self.classes)):
             np.multiply(images[:, k % 3], np.float32(1 / 255), out=scores[:, k])
         return scores
-
-    def asarray(self, array: np.ndarray) -> np.ndarray:
-        return array
-
-    def numpy(self, array: np.ndarray) -> np.ndarray:
-        return array
 
 
 def peak_mib() -> float:

@@ -47,7 +47,7 @@ METHODS = ("bare", "bare abreast", "ours", "ours, overlap 0", "geoai", "terrator
 class Constant(Cheap):
     """Gives class 1 the score 1 everywhere."""
 
-    def predict(self, images: np.ndarray) -> np.ndarray:
+    def predict(self, images: np.ndarray, /) -> np.ndarray:
         scores = np.zeros((len(images), len(self.classes), *images.shape[2:]), np.float32)
         scores[:, 1] = 1
         return scores

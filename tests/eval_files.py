@@ -15,6 +15,7 @@ from rasterio.transform import Affine
 
 from terradapt.classes import ClassMap
 from terradapt.config import InputSpec
+from terradapt.scene import Predictor
 
 STEP = 40  # grey levels between classes in the images
 
@@ -72,7 +73,7 @@ def write_dataset(
     return labels[:-1]
 
 
-class GreyPredictor:
+class GreyPredictor(Predictor):
     """Reads the class off the grey level; ``wrong`` maps some classes to others."""
 
     def __init__(
@@ -85,18 +86,11 @@ class GreyPredictor:
         self.classes = classes
         self.spec = InputSpec(resolution=resolution)
         self.window, self.multiple = window, 8
-        self.device = "cpu"
         self.table = np.arange(256) // STEP
         for true, said in (wrong or {}).items():
             self.table[self.table == true] = said
 
-    def predict(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+    def predict(self, images: NDArray[np.uint8], /) -> NDArray[np.float32]:
         ids = self.table[images[:, 0]]
         hot = ids[:, None] == np.arange(len(self.classes))[None, :, None, None]
         return np.where(hot, 0.9, 0.1 / max(1, len(self.classes) - 1)).astype(np.float32)
-
-    def asarray(self, array: NDArray[np.float32]) -> NDArray[np.float32]:
-        return array
-
-    def numpy(self, array: NDArray[Any]) -> NDArray[Any]:
-        return array

@@ -7,10 +7,10 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from terradapt.checkpoint import Meta
 from terradapt.classes import ROADS, ClassMap
 from terradapt.config import EncoderConfig, InputSpec, ModelConfig, RunConfig
 from terradapt.export.parity import patches
+from terradapt.meta import Meta
 from terradapt.models import MODELS, build
 from terradapt.models.contract import SegmentationModel
 from terradapt.predictors.torch import normalize

@@ -12,24 +12,23 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from terradapt.classes import ClassMap
-from terradapt.config import InputSpec
-from terradapt.predictors.onnx_file import FORMAT, KEY
+from terradapt.config import InputSpec, RunConfig
+from terradapt.meta import KEY, Exported
 
 CLASSES = ClassMap(("red", "green", "blue"))
 SPEC = InputSpec(mean=(0.5, 0.4, 0.3), std=(0.2, 0.25, 0.3))
 WEIGHTS = 4 * np.eye(3, dtype=np.float32)[:, :, None, None]
 
 
+META = Exported(
+    config=RunConfig(), classes=CLASSES, spec=SPEC, window=64, multiple=32, parameters=WEIGHTS.size
+)
+
+
 def values(**changes: Any) -> dict[str, Any]:
     """Return terradapt's metadata of the model."""
-    return {
-        "format": FORMAT,
-        "classes": CLASSES.to_dict(),
-        "spec": SPEC.model_dump(mode="json"),
-        "window": 64,
-        "multiple": 32,
-        "precision": "fp32",
-    } | changes
+    told: dict[str, Any] = json.loads(META.to_json())
+    return told | changes
 
 
 def tiny_proto(

@@ -13,6 +13,7 @@ from rasterio.transform import Affine
 
 from terradapt.classes import ClassMap
 from terradapt.config import InputSpec
+from terradapt.scene import Predictor
 
 UTM = "EPSG:32633"
 PLACE = Affine(0.3, 0.0, 500_000.0, 0.0, -0.3, 5_400_000.0)
@@ -57,7 +58,7 @@ def noise(height: int, width: int, bands: int = 3, seed: int = 0) -> np.ndarray:
     return draw.integers(1, 256, (bands, height, width), dtype=np.uint8)
 
 
-class PlainPredictor:
+class PlainPredictor(Predictor):
     """A NumPy predictor: scores from a function of float pixels (B, C, H, W) in 0..1."""
 
     multiple = 1
@@ -68,7 +69,7 @@ class PlainPredictor:
         self.window = window
         self.seen: list[tuple[int, ...]] = []
 
-    def predict(self, images: np.ndarray) -> np.ndarray:
+    def predict(self, images: np.ndarray, /) -> np.ndarray:
         self.seen.append(images.shape)
         return self.score(images.astype(np.float32) / 255)
 
@@ -80,12 +81,6 @@ class PlainPredictor:
         planes = [first * (i + 1) + place * (i % 2) for i in range(len(self.classes))]
         scores = np.concatenate([p % 1.0 for p in planes], 1).astype(np.float32)
         return scores / scores.sum(1, keepdims=True).clip(1e-6)
-
-    def asarray(self, array: np.ndarray) -> np.ndarray:
-        return array
-
-    def numpy(self, array: np.ndarray) -> np.ndarray:
-        return np.asarray(array)
 
 
 class ConstantPredictor(PlainPredictor):

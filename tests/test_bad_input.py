@@ -15,9 +15,9 @@ from affine import Affine
 from safetensors.torch import save_file
 
 from terradapt import checkpoint, models
-from terradapt.checkpoint import Meta
 from terradapt.classes import ClassMap
 from terradapt.config import EncoderConfig, InputSpec, ModelConfig, RunConfig
+from terradapt.meta import Meta
 from terradapt.raster import SceneReader, read_label, write_raster
 from test_training import SMALL, write_folder
 

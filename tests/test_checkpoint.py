@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 from terradapt import checkpoint, models
-from terradapt.checkpoint import Meta
 from terradapt.classes import ClassMap
 from terradapt.config import EncoderConfig, InputSpec, ModelConfig, RunConfig
 from terradapt.errors import CheckpointError, OutputError
+from terradapt.meta import Meta
 
 CLASSES = ClassMap(("ground", "roof", "tree"))
 STUDENT = ModelConfig(name="kd-arafnet", encoder=EncoderConfig(name="mobilenetv3_small_050"))

@@ -9,7 +9,6 @@ import torch
 from torch.nn import functional as F
 
 from terradapt import checkpoint, models, training
-from terradapt.checkpoint import Meta
 from terradapt.classes import ClassMap
 from terradapt.config import (
     DistillConfig,
@@ -23,6 +22,7 @@ from terradapt.config import (
 from terradapt.data import open_dataset
 from terradapt.errors import CheckpointError, ConfigError, OutputError
 from terradapt.losses.distill import dist, kl
+from terradapt.meta import Meta
 from terradapt.training.distillation import Distilled, LogitCache, fingerprint
 from terradapt.training.objectives import Supervised
 from terradapt.training.trainer import Trainer

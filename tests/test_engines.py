@@ -19,9 +19,10 @@ from terradapt.errors import ConfigError, MissingExtraError
 from terradapt.export import fastest
 from terradapt.predictors import engines
 from terradapt.predictors.tta import DIHEDRAL, FLIPS, TtaPredictor, apply, undo
+from terradapt.scene import Predictor
 
 
-class Slow:
+class Slow(Predictor):
     """A predictor that takes a while."""
 
     classes, spec, window, multiple = CLASSES, SPEC, 32, 32
@@ -29,15 +30,9 @@ class Slow:
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
 
-    def predict(self, images: np.ndarray) -> np.ndarray:
+    def predict(self, images: np.ndarray, /) -> np.ndarray:
         time.sleep(self.seconds)
         return np.full((len(images), 3, *images.shape[2:]), 1 / 3, np.float32)
-
-    def asarray(self, array: np.ndarray) -> np.ndarray:
-        return array
-
-    def numpy(self, array: np.ndarray) -> np.ndarray:
-        return array
 
 
 def test_the_fastest_is_taken_and_said() -> None:
@@ -58,9 +53,9 @@ def test_the_rate_counts_windows_not_batches() -> None:
 
 def test_the_rate_is_that_of_all_streams_at_once() -> None:
     many = Slow(0.05)
-    many.streams = 3  # type: ignore[attr-defined]
+    many.streams = 3
     told: list[int] = []
-    many.share = told.append  # type: ignore[attr-defined]
+    many.share = told.append  # type: ignore[method-assign]
     alone, together = engines.rate(Slow(0.05), seconds=0.2), engines.rate(many, seconds=0.2)
     assert 2 < together / alone < 4
     assert told == [3, 3, 3, 1]
@@ -68,12 +63,12 @@ def test_the_rate_is_that_of_all_streams_at_once() -> None:
 
 def test_views_may_be_predicted_in_streams(tmp_path: Path) -> None:
     inner = engines.open_engine(write_tiny(tmp_path / "m.onnx"), "onnxruntime")
-    inner.streams = 3  # type: ignore[attr-defined]
+    inner.streams = 3
     predictor = TtaPredictor(inner)
     images = [noise(64, 64, seed=i)[None] for i in range(9)]
-    with ThreadPoolExecutor(3, initializer=lambda: inner.share(3)) as pool:  # type: ignore[attr-defined]
+    with ThreadPoolExecutor(3, initializer=lambda: inner.share(3)) as pool:
         found = list(pool.map(predictor.predict, images))
-    inner.share(1)  # type: ignore[attr-defined]
+    inner.share(1)
     for image, scores in zip(images, found, strict=True):
         np.testing.assert_allclose(scores, predictor.predict(image), atol=1e-6)
 
@@ -167,7 +162,7 @@ class Gradient(Slow):
     def __init__(self) -> None:
         super().__init__(0)
 
-    def predict(self, images: np.ndarray) -> np.ndarray:
+    def predict(self, images: np.ndarray, /) -> np.ndarray:
         total = images.astype(np.float64).cumsum(3).cumsum(2)
         total /= total.max()
         return total.astype(np.float32)

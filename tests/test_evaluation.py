@@ -11,13 +11,14 @@ from hypothesis import strategies as st
 
 from eval_files import GreyPredictor, blobs, write_dataset, write_raster
 from terradapt.classes import ISPRS, ROADS, ClassMap
+from terradapt.config import RunConfig
 from terradapt.data import Dataset, open_dataset, read_mask
 from terradapt.errors import DataError
 from terradapt.evaluation import Protocol, evaluate, score_images
-from terradapt.evaluation.describe import Origin
 from terradapt.evaluation.joining import join_classes
 from terradapt.evaluation.places import choose_places, image_places
 from terradapt.evaluation.scoring import erode_labels
+from terradapt.meta import Meta
 from terradapt.metrics import Confusion
 
 LAND = ClassMap(("ground", "building", "tree"), ((90, 90, 90), (200, 0, 0), (0, 160, 0)))
@@ -254,8 +255,9 @@ def test_the_run_s_curves_and_origin_reach_the_report(land: Dataset, tmp_path: P
     lines = [{"event": "step", "step": 10, "loss": 0.5, "lr": 0.001}, {"event": "val", "step": 10}]
     text = "\n".join(json.dumps(line) for line in lines) + '\n{"half'
     (tmp_path / "log.jsonl").write_text(text)
-    origin = Origin(str(tmp_path / "checkpoint.safetensors"), trained_on="other")
-    report = evaluate(GreyPredictor(LAND), land, origin=origin)
+    predictor = GreyPredictor(LAND)
+    predictor.meta = Meta(RunConfig(), LAND, predictor.spec, 32, data="other")
+    report = evaluate(predictor, land, checkpoint=tmp_path / "checkpoint.safetensors")
     assert report.events == lines
     assert any("trained on other" in note for note in report.notes)
     assert report.checkpoint.endswith("checkpoint.safetensors")

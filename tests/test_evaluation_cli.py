@@ -11,10 +11,10 @@ import torch
 from conftest import Call
 from eval_files import write_dataset, write_raster
 from terradapt import checkpoint, models
-from terradapt.checkpoint import Meta
 from terradapt.classes import ROADS, ClassMap
 from terradapt.config import EncoderConfig, InputSpec, ModelConfig, RunConfig
 from terradapt.evaluation import report_run
+from terradapt.meta import Meta
 
 MODEL = ModelConfig(name="kd-arafnet", encoder=EncoderConfig(name="mobilenetv3_small_050"))
 SUFFIXES = (".json", ".md", ".html")

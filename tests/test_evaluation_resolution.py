@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,11 @@ import pytest
 
 from eval_files import GreyPredictor, write_dataset
 from terradapt.classes import ClassMap
+from terradapt.config import RunConfig
 from terradapt.data import Dataset, open_dataset
 from terradapt.errors import ConfigError, DataError
 from terradapt.evaluation import Protocol, evaluate
-from terradapt.evaluation.describe import Origin
+from terradapt.meta import Meta
 from terradapt.prepare.folder import prepare
 
 CLASSES = ClassMap(("a", "b", "c"))
@@ -80,9 +82,10 @@ def test_a_checkpoint_that_does_not_say_its_resolution_is_told(tmp_path: Path) -
 def test_other_data_without_any_resolution_is_told(tmp_path: Path) -> None:
     dataset = bare(tmp_path)
     predictor = GreyPredictor(CLASSES)
-    own, other = (Origin("", trained_on=name) for name in (dataset.name, "elsewhere"))
-    assert evaluate(predictor, dataset, origin=own, pictures=0).notes == []
-    notes = " ".join(evaluate(predictor, dataset, origin=other, pictures=0).notes)
+    predictor.meta = Meta(RunConfig(), CLASSES, predictor.spec, 32, data=dataset.name)
+    assert evaluate(predictor, dataset, pictures=0).notes == []
+    predictor.meta = replace(predictor.meta, data="elsewhere")
+    notes = " ".join(evaluate(predictor, dataset, pictures=0).notes)
     assert "neither checkpoint nor images say their metres per pixel" in notes
 
 

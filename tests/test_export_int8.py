@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from scene_files import noise, write_scene
 from terradapt import checkpoint
 from terradapt.errors import DataError
 from terradapt.export import int8, quantized, windows
-from terradapt.predictors.onnx import normalize
+from terradapt.predictors.exported import normalize
 
 LAYERS = ("stem", "harsh", "head")
 
@@ -101,6 +102,17 @@ def test_as_few_layers_as_needed_stay_in_float(
     assert "b" not in found  # its 500 parameters are beyond the budget
     assert share == agreement(path) == 1.0
     assert bool(found) == bool(kept)
+
+
+def test_the_root_logger_keeps_its_level(quantizer: int8.Quantizer) -> None:
+    root = logging.getLogger()
+    before = root.level
+    try:
+        root.setLevel(logging.INFO)
+        quantizer.quantize(quantizer.folder / "all.onnx", LAYERS)
+        assert root.level == logging.INFO
+    finally:
+        root.setLevel(before)
 
 
 def test_weights_are_integers_with_a_scale_per_channel(quantizer: int8.Quantizer) -> None:

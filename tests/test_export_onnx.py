@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,8 @@ from export_files import LAND, pixels, small
 from terradapt import checkpoint
 from terradapt.errors import CheckpointError, ConfigError
 from terradapt.export import metadata, run
-from terradapt.export.onnx import export_onnx
 from terradapt.export.parity import compare
+from terradapt.meta import Meta
 from terradapt.models import MODELS
 from terradapt.models.encoder import STUDENTS
 from terradapt.predictors.onnx import OnnxPredictor
@@ -54,7 +55,7 @@ def check_contract(name: str, encoder: str, folder: Path) -> None:
     assert theirs.multiple == (128 if encoder in FIXED else model.size_multiple)
     aux = [n for n, _ in model.named_parameters() if n.startswith(tuple(model.training_only))]
     counted = sum(p.numel() for n, p in model.named_parameters() if n not in aux)
-    assert result.facts.parameters == counted
+    assert result.meta.parameters == counted
 
 
 def check_form(path: Path, *, fixed: bool) -> None:
@@ -106,16 +107,18 @@ def test_the_export_leaves_the_model_as_it_was(tmp_path: Path) -> None:
     assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
 
 
-def test_a_window_that_does_not_fit_is_refused(tmp_path: Path) -> None:
-    model, _ = small()
-    with pytest.raises(ConfigError, match="100 px"):
-        export_onnx(model, tmp_path / "m.onnx", channels=3, window=100, fixed=False)
+@pytest.mark.parametrize(("window", "best"), [(100, 128), (-32, 32), (2**20, 16384)])
+def test_a_window_that_does_not_fit_is_refused(tmp_path: Path, window: int, best: int) -> None:
+    model, meta = small()
+    with pytest.raises(ConfigError, match=f"{window} px") as caught:
+        run.export_model(model, meta, tmp_path / "m.onnx", window=window)
+    assert str(best) in caught.value.fix
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_training_crop_that_is_no_multiple_is_rounded_up() -> None:
     model, meta = small()
-    facts = run.describe(model, checkpoint.Meta(meta.config, meta.classes, meta.spec, 100))
+    facts = run.exported_meta(model, Meta(meta.config, meta.classes, meta.spec, 100))
     assert (facts.window, facts.multiple) == (128, 32)
 
 
@@ -152,7 +155,7 @@ def test_a_consumer_as_deepness_is_gets_the_checkpoints_classes(
 def test_imagery_without_a_resolution_has_no_resolution_key() -> None:
     _, meta = small()
     bare = meta.spec.model_copy(update={"resolution": None})
-    keys = metadata.deepness(checkpoint.Meta(meta.config, meta.classes, bare, 128), 128)
+    keys = metadata.deepness(Meta(meta.config, meta.classes, bare, 128))
     assert "resolution" not in keys
 
 
@@ -181,7 +184,7 @@ def test_the_stac_item_has_what_mlm_requires(exported: tuple[Any, Any, Path]) ->
 
 
 def test_the_items_scaling_is_the_predictors(exported: tuple[Any, Any, Path]) -> None:
-    from terradapt.predictors.onnx import normalize
+    from terradapt.predictors.exported import normalize
 
     _, meta, path = exported
     item = json.loads(path.with_suffix(".stac.json").read_text())
@@ -194,10 +197,10 @@ def test_the_items_scaling_is_the_predictors(exported: tuple[Any, Any, Path]) ->
 
 def test_the_files_own_metadata_holds_the_checkpoints(exported: tuple[Any, Any, Path]) -> None:
     _, meta, path = exported
-    info = OnnxPredictor(path).info
-    assert info.classes == meta.classes
-    assert info.spec == meta.spec
-    assert info.values["config"] == json.loads(meta.to_json())["config"]
+    found = OnnxPredictor(path).meta
+    assert (found.window, found.multiple, found.precision) == (128, 32, "fp32")
+    own = {f.name: getattr(found, f.name) for f in fields(meta)}
+    assert Meta(**own) == meta
 
 
 def test_no_path_of_this_machine_is_exported() -> None:
@@ -205,9 +208,10 @@ def test_no_path_of_this_machine_is_exported() -> None:
     encoder = meta.config.model.encoder.model_copy(update={"weights": "/home/me/w.safetensors"})
     model = meta.config.model.model_copy(update={"encoder": encoder})
     config = meta.config.model_copy(update={"model": model})
-    facts = metadata.Exported(128, 32, "fp32", 1)
-    told = checkpoint.Meta(config, meta.classes, meta.spec, 128)
-    assert "/home/me" not in json.dumps(metadata.properties(told, facts))
+    config = config.with_values({"objective.distill.teacher": "/home/me/teacher.safetensors"})
+    model, _ = small()
+    told = run.exported_meta(model, Meta(config, meta.classes, meta.spec, 128))
+    assert "/home/me" not in json.dumps(metadata.properties(told))
 
 
 def test_a_model_that_disagrees_is_not_kept(

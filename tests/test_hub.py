@@ -22,10 +22,10 @@ from safetensors.torch import load_file
 
 import terradapt as package
 from terradapt import checkpoint, hub, models
-from terradapt.checkpoint import Meta
 from terradapt.classes import ClassMap
 from terradapt.config import EncoderConfig, InputSpec, ModelConfig, RunConfig
 from terradapt.errors import CheckpointError, ConfigError, MissingExtraError, OutputError
+from terradapt.meta import Meta
 from terradapt.models.encoder import build_encoder
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"

@@ -15,10 +15,11 @@ from onnx import TensorProto, helper, numpy_helper
 from onnx_files import CLASSES, SPEC, WEIGHTS, tiny_proto, values, with_external_data, write_tiny
 from scene_files import noise, write_scene
 from terradapt.errors import CheckpointError, SceneError
+from terradapt.meta import KEY
 from terradapt.predictors import load
 from terradapt.predictors import onnx as onnx_predictor
 from terradapt.predictors.onnx import OnnxPredictor
-from terradapt.predictors.onnx_file import KEY, scan
+from terradapt.predictors.onnx_file import scan
 
 
 def reference(images: np.ndarray) -> np.ndarray:

@@ -22,6 +22,7 @@ from terradapt import checkpoint, models
 from terradapt.classes import ClassMap
 from terradapt.config import EncoderConfig, InputSpec, ModelConfig, RunConfig
 from terradapt.grid import Window
+from terradapt.meta import Meta
 from terradapt.raster import SceneReader
 
 MODEL = ModelConfig(name="kd-arafnet", encoder=EncoderConfig(name="mobilenetv3_small_050"))
@@ -30,7 +31,7 @@ CLASSES = ClassMap(("ground", "roof", "tree"))
 
 def save(path, spec):
     torch.manual_seed(0)
-    meta = checkpoint.Meta(RunConfig(model=MODEL), CLASSES, spec, 64)
+    meta = Meta(RunConfig(model=MODEL), CLASSES, spec, 64)
     checkpoint.save(path, models.build(MODEL, 3), meta)
     return path
 

@@ -23,7 +23,7 @@ from terradapt.raster import SceneReader
 from terradapt.scene import PredictOptions, predict_blocks, predict_scene
 from terradapt.scene.blend import Plan, read_chunks
 from terradapt.scene.pipeline import abreast, ahead
-from terradapt.scene.predictor import streams_for
+from terradapt.scene.predictor import Wrapped, streams_for
 from terradapt.scene.resample import Resampled, fitted, resize_matrix
 from terradapt.scene.stream import Wanted, argmax, predict_region, region_pieces
 
@@ -252,19 +252,16 @@ def test_a_window_that_never_fits_is_an_error():
     assert not [t for t in threading.enumerate() if t.name in ("read", "model")]
 
 
-class ElsewherePredictor:
+class ElsewherePredictor(Wrapped):
     """Wraps a predictor; its scores are torch tensors that NumPy must not touch."""
 
-    device = "elsewhere:0"
-
     def __init__(self, inner):
-        self.inner = inner
-        self.classes, self.spec = inner.classes, inner.spec
-        self.window, self.multiple = inner.window, inner.multiple
+        super().__init__(inner)
+        self.device = "elsewhere:0"
         self.moved = 0
 
     def predict(self, images):
-        return self.asarray(self.inner.predict(images))
+        return self.asarray(self.predictor.predict(images))
 
     def asarray(self, array):
         return pytest.importorskip("torch").from_numpy(array)

@@ -1,129 +1,31 @@
-"""Checkpoints that explain themselves: one ``.safetensors`` file, never a pickle.
+"""Checkpoints: one ``.safetensors`` file of weights with their :class:`Meta`, never a pickle.
 
-The metadata holds config, class map, input, resolution, metrics and commit, so that eval, predict
-and export take only the path. A frozen trunk is stored as its name, source and SHA-256.
+A frozen trunk is stored as its name, source and SHA-256.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
-import subprocess
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
-from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from terradapt.classes import ClassMap
-from terradapt.config import InputSpec, RunConfig, first_error
-from terradapt.errors import CheckpointError, ConfigError, TerradaptError
+from terradapt.errors import (
+    CheckpointError,
+    MissingExtraError,
+)
 from terradapt.files import replacing
+from terradapt.meta import KEY, Meta, Trunk
 from terradapt.models import build
 from terradapt.models.contract import SegmentationModel
-from terradapt.version import __version__
 
-FORMAT = "terradapt-1"
 STATE_PREFIX = "state."  # optimiser moments and averages, beside the weights in last.safetensors
 PICKLE_STARTS = (b"PK\x03\x04", b"\x80")
-
-
-@dataclass(frozen=True)
-class Trunk:
-    """The frozen trunk of a tuned encoder.
-
-    Attributes:
-        name: Architecture, as timm names it.
-        source: File name or hub tag that the weights came from; None when they are random.
-        sha256: Hash of the trunk's tensors (:func:`hash_tensors`).
-        bundled: The tensors are inside the checkpoint.
-    """
-
-    name: str
-    source: str | None
-    sha256: str
-    bundled: bool
-
-
-@dataclass(frozen=True)
-class Meta:
-    """What a checkpoint says of itself.
-
-    Attributes:
-        config: The run's config.
-        classes: Names and colours.
-        spec: Bands, stretch, normalisation, training resolution in m/px.
-        window: Side of the training crops, px.
-        metrics: Validation metrics at this step, fractions.
-        step: Optimiser steps done.
-        trunk: The frozen trunk, when there is one.
-        commit: Commit of the code that trained it, or "".
-        data: Name of the dataset.
-        progress: State of an unfinished run (only in ``last.safetensors``).
-    """
-
-    config: RunConfig
-    classes: ClassMap
-    spec: InputSpec
-    window: int
-    metrics: dict[str, Any] = field(default_factory=dict)
-    step: int = 0
-    trunk: Trunk | None = None
-    commit: str = ""
-    version: str = __version__
-    data: str = ""
-    progress: dict[str, Any] = field(default_factory=dict)
-
-    def to_json(self) -> str:
-        """Return the metadata text."""
-        return json.dumps(
-            {
-                "format": FORMAT,
-                "config": self.config.model_dump(mode="json"),
-                "classes": self.classes.to_dict(),
-                "spec": self.spec.model_dump(mode="json"),
-                "window": self.window,
-                "metrics": self.metrics,
-                "step": self.step,
-                "trunk": self.trunk and vars(self.trunk),
-                "commit": self.commit,
-                "version": self.version,
-                "data": self.data,
-                "progress": self.progress,
-            },
-            sort_keys=True,
-        )
-
-    @classmethod
-    def from_json(cls, text: str, source: str) -> Meta:
-        """Read the metadata text.
-
-        Raises:
-            CheckpointError: Not written by terradapt, or damaged.
-        """
-        try:
-            values = json.loads(text)
-            if values.pop("format") != FORMAT:
-                raise KeyError("format")
-            trunk = values.pop("trunk")
-            return cls(
-                config=RunConfig.model_validate(values.pop("config")),
-                classes=ClassMap.from_dict(values.pop("classes")),
-                spec=InputSpec.model_validate(values.pop("spec")),
-                trunk=Trunk(**trunk) if trunk else None,
-                **values,
-            )
-        except (ValueError, KeyError, TypeError, AttributeError, TerradaptError) as error:
-            reason = first_error(error)[1] if isinstance(error, ValidationError) else error
-            raise CheckpointError(
-                f"{source}: its metadata is not a terradapt checkpoint's ({reason})",
-                "use a checkpoint.safetensors that terradapt wrote",
-            ) from error
 
 
 def save(
@@ -195,7 +97,9 @@ def load(
     )
     try:
         model = build(config, len(meta.classes))
-    except (ConfigError, TypeError, ValueError, RuntimeError) as error:
+    except (CheckpointError, MissingExtraError):  # of the trunk's weights
+        raise
+    except Exception as error:  # a config of any origin; the encoders' libraries raise at will
         raise CheckpointError(
             f"{path}: its model cannot be built ({error})", "use the terradapt that wrote it"
         ) from error
@@ -222,7 +126,7 @@ def read_meta(path: str | Path) -> Meta:
             metadata = file.metadata() or {}
     except (SafetensorError, OSError) as error:
         raise _damaged(path, error) from error
-    return Meta.from_json(metadata.get("terradapt", "null"), str(path))
+    return Meta.from_json(metadata.get(KEY, "null"), str(path))
 
 
 def read_state(path: str | Path) -> dict[str, Tensor]:
@@ -249,24 +153,10 @@ def hash_tensors(tensors: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
-def code_commit() -> str:
-    """Return the commit of the running code, "" when it is not a checkout."""
-    here = Path(__file__).resolve().parent
-    command = ["git", "-C", str(here), "rev-parse", "--short=12", "HEAD"]
-    try:
-        tracked = ["git", "-C", str(here), "ls-files", "--error-unmatch", __file__]
-        subprocess.run(tracked, check=True, capture_output=True, timeout=10)
-        return subprocess.run(
-            command, check=True, capture_output=True, text=True, timeout=10
-        ).stdout.strip()
-    except (OSError, subprocess.SubprocessError):
-        return ""
-
-
 def _write(path: Path, tensors: Mapping[str, Tensor], meta: Meta) -> None:
     plain = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
     with replacing(path, SafetensorError) as part:
-        save_file(plain, part, metadata={"terradapt": meta.to_json()})
+        save_file(plain, part, metadata={KEY: meta.to_json()})
 
 
 def _read(path: Path) -> dict[str, Tensor]:

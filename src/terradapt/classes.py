@@ -60,7 +60,8 @@ class ClassMap:
         evaluated: Ids over which the means of the metrics run; all when empty.
 
     Raises:
-        DataError: Fewer than 2 or more than 255 classes, doubled names, or a colour short.
+        DataError: Fewer than 2 or more than 255 classes, doubled names, a colour short or outside
+            0..255, or an evaluated id that is no class's.
     """
 
     names: tuple[str, ...]
@@ -83,6 +84,13 @@ class ClassMap:
             raise DataError(
                 f"{len(self.colours)} colours for {len(self.names)} classes",
                 "give one colour for each class, or none",
+            )
+        if not all(0 <= value <= 255 for colour in self.colours for value in colour):
+            raise DataError("a colour is outside 0..255", "give red, green and blue as 0 to 255")
+        if not set(self.evaluated) <= set(range(len(self.names))):
+            raise DataError(
+                f"evaluated ids {self.evaluated} of {len(self.names)} classes",
+                f"use ids from 0 to {len(self.names) - 1}",
             )
         if not self.evaluated:
             object.__setattr__(self, "evaluated", tuple(range(len(self.names))))

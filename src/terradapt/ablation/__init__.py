@@ -154,7 +154,7 @@ def _facts(
     overrides: Sequence[str],
     recipe: str | None,
 ) -> dict[str, Any]:
-    from terradapt.checkpoint import code_commit
+    from terradapt.meta import code_commit
 
     config = next(iter(configs.values()))
     encoders = dict.fromkeys(c.model.encoder.name for c in configs.values())

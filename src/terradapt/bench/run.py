@@ -19,7 +19,6 @@ from terradapt.bench.meters import (
     resident,
     timed,
 )
-from terradapt.checkpoint import Meta
 from terradapt.classes import ISPRS
 from terradapt.complexity import measure
 from terradapt.config import EncoderConfig, InputSpec, ModelConfig, RunConfig
@@ -27,6 +26,7 @@ from terradapt.errors import ConfigError
 from terradapt.export.fastest import TORCH_ENGINES
 from terradapt.export.run import export_model
 from terradapt.machine import cpu_threads, hardware
+from terradapt.meta import Meta
 from terradapt.models import build
 from terradapt.predictors import engines
 from terradapt.predictors.torch import TorchPredictor

@@ -114,7 +114,7 @@ def predict(
         trunk=trunk and trunk.absolute(), tta=tta,
     )  # fmt: skip
     predictor = load(say=lambda line: typer.echo(line, err=True))
-    load = partial(load, engine=getattr(predictor, "engine", engine))
+    load = partial(load, engine=predictor.engine)
     name = f"{checkpoint.name} {digest(checkpoint)[:12]}{' tta' if tta else ''}"
     with _pool(cluster, load, name, workers, _gpus(predictor, device)) as pool:
         _run(jobs, predictor, options, name, pool and pool.blocks)
@@ -154,9 +154,7 @@ def _pool(cluster: str, load: Any, name: str, workers: int | None, gpus: int) ->
 
 def _gpus(predictor: Predictor, device: str | None) -> int:
     """Return the GPUs that may share the work: all, unless one was named."""
-    from terradapt.scene.predictor import device_of
-
-    if not device_of(predictor).startswith("cuda"):
+    if not predictor.device.startswith("cuda"):
         return 0
     if device and ":" in device:
         return 1

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from contextlib import suppress
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 
 from terradapt import hub
 from terradapt.data import Dataset, open_dataset
 from terradapt.errors import DataError
-from terradapt.evaluation.describe import Origin, read_origin
 from terradapt.evaluation.options import Protocol
 from terradapt.evaluation.run import PICTURES, evaluate
 from terradapt.files import check_output
+from terradapt.meta import code_commit
 from terradapt.predictors import load
 from terradapt.progress import Advance
 from terradapt.report import Report, write_report
@@ -29,14 +28,14 @@ class Task:
         predictor: The model.
         dataset: Labelled images.
         split: Name of the split.
-        origin: Where the checkpoint comes from.
+        checkpoint: The model's file.
         pixels: Pixels to be predicted.
     """
 
     predictor: Predictor
     dataset: Dataset
     split: str
-    origin: Origin
+    checkpoint: Path
 
     @property
     def pixels(self) -> int:
@@ -58,10 +57,10 @@ class Task:
             self.dataset,
             self.split,
             protocol,
-            origin=self.origin,
+            checkpoint=self.checkpoint,
             pictures=pictures,
             title=title,
-            commit=_commit(),
+            commit=code_commit(),
             facts={"command": command} if command else {},
             progress=progress,
         )
@@ -92,11 +91,10 @@ def open_task(
     """
     checkpoint = hub.local(checkpoint)
     predictor = load(checkpoint, device=device, precision=precision, trunk=trunk)
-    origin = read_origin(checkpoint)
-    dataset = open_dataset(data, origin.data)
+    dataset = open_dataset(data, predictor.meta.config.data if predictor.meta else None)
     split = split or _first_split(dataset)
     dataset.split(split)
-    return Task(predictor, dataset, split, origin)
+    return Task(predictor, dataset, split, checkpoint)
 
 
 def report_run(
@@ -135,11 +133,3 @@ def _first_split(dataset: Dataset) -> str:
             dataset.split(name)
             return name
     return "all"
-
-
-def _commit() -> str:
-    if find_spec("torch") is None:
-        return ""
-    from terradapt.checkpoint import code_commit
-
-    return code_commit()

@@ -13,7 +13,7 @@ from terradapt.classes import ClassMap
 from terradapt.data import Dataset, Item
 from terradapt.data.reading import ItemReader
 from terradapt.errors import ConfigError, DataError
-from terradapt.evaluation.describe import Origin, references
+from terradapt.evaluation.describe import references
 from terradapt.evaluation.joining import JoinedClasses, join_classes
 from terradapt.evaluation.networks import LEGEND, NetworkScorer, draw_plate
 from terradapt.evaluation.options import Protocol
@@ -24,6 +24,7 @@ from terradapt.evaluation.scoring import Scorer
 from terradapt.files import read_json_lines
 from terradapt.grid import Window
 from terradapt.machine import hardware
+from terradapt.meta import Meta
 from terradapt.progress import Advance
 from terradapt.report import Picture, Plate, Report
 from terradapt.scene import Predictor
@@ -39,7 +40,7 @@ def evaluate(
     split: str = "test",
     protocol: Protocol | None = None,
     *,
-    origin: Origin | None = None,
+    checkpoint: str | Path = "",
     pictures: int = PICTURES,
     title: str = "",
     commit: str = "",
@@ -53,7 +54,7 @@ def evaluate(
         dataset: Labelled images, on which the model may or may not have been trained.
         split: Name of the split, or ``all``.
         protocol: What is counted; every labelled pixel as it is when missing.
-        origin: Where the checkpoint comes from; the run's log beside it gives the curves.
+        checkpoint: The model's file; the run's log beside it gives the curves.
         pictures: Places shown side by side.
         title: Heading of the report.
         commit: Commit of the running code.
@@ -69,7 +70,7 @@ def evaluate(
         SceneError: An image cannot be read or does not fit the model.
         ConfigError: A resolution is asked for, and no image says its own.
     """
-    protocol, origin = protocol or Protocol(), origin or Origin("")
+    protocol = protocol or Protocol()
     full, dataset = dataset, _counted(dataset, split, protocol)
     items = dataset.split(split)
     joined = join_classes(dataset.classes, predictor.classes, protocol.match)
@@ -92,7 +93,7 @@ def evaluate(
             count = len(joined.classes)
             places += image_places(item.id, label, ids, count, PICTURE_SIDE, keep)
     seconds = time.monotonic() - started
-    notes = [*joined.notes, *_notes(dataset, items, predictor, origin, protocol, scorer)]
+    notes = [*joined.notes, *_notes(dataset, items, predictor, protocol, scorer)]
     notes += networks.notes() if networks else []
     metrics = scorer.metrics()
     per_class = metrics.pop("per_class")
@@ -101,16 +102,16 @@ def evaluate(
         metrics={**metrics, **found, "per_class": per_class},
         classes=joined.classes,
         protocol=_told_protocol(split, dataset, dataset is not full, protocol, networks),
-        data=_data(dataset, split, items, origin),
-        checkpoint=origin.path,
+        data=_data(dataset, split, items, predictor.meta),
+        checkpoint=str(checkpoint),
         commit=commit,
         title=title or f"Evaluation on {dataset.name}",
-        model=dict(origin.model) | ({"objective": dict(origin.objective)} if origin.model else {}),
+        model=_model(predictor.meta),
         confusion=scorer.confusion.matrix,
         images=sorted(scorer.rows, key=lambda row: (row["miou"], row["id"])),
-        facts=_facts(predictor, items, seconds, origin) | dict(facts or {}),
+        facts=_facts(predictor, items, seconds) | dict(facts or {}),
         notes=notes,
-        events=read_json_lines(Path(origin.path).with_name("log.jsonl")) if origin.path else (),
+        events=read_json_lines(Path(checkpoint).with_name("log.jsonl")) if checkpoint else (),
         pictures=_pictures(dataset, predictor, joined.classes, choose_places(places, pictures)),
         networks=_plates(dataset, predictor, networks, pictures),
         network_legend=LEGEND,
@@ -178,7 +179,14 @@ def _check_items(dataset: Dataset, items: Sequence[Item], predictor: Predictor) 
             reader.mask(Window(0, 0, 1, 1))
 
 
-def _data(dataset: Dataset, split: str, items: Sequence[Item], origin: Origin) -> dict[str, Any]:
+def _model(meta: Meta | None) -> dict[str, Any]:
+    if meta is None:
+        return {}
+    objective = meta.config.objective.model_dump(mode="json")
+    return {**meta.config.model.model_dump(mode="json"), "objective": objective}
+
+
+def _data(dataset: Dataset, split: str, items: Sequence[Item], meta: Meta | None) -> dict[str, Any]:
     known = [i.resolution for i in items if i.resolution]
     values: dict[str, Any] = {
         "name": dataset.name,
@@ -186,27 +194,23 @@ def _data(dataset: Dataset, split: str, items: Sequence[Item], origin: Origin) -
         "images": len(items),
         "root": str(dataset.root),
         "resolution_m": float(np.median(known)) if known else None,
-        "trained_on": origin.trained_on or None,
+        "trained_on": (meta and meta.data) or None,
     }
     return {k: v for k, v in values.items() if v is not None}
 
 
-def _facts(
-    predictor: Predictor, items: Sequence[Item], seconds: float, origin: Origin
-) -> dict[str, str]:
+def _facts(predictor: Predictor, items: Sequence[Item], seconds: float) -> dict[str, str]:
     pixels = sum(i.height * i.width for i in items)
-    device = str(getattr(predictor, "device", "cpu"))
     facts = {
         "time": f"{seconds:.1f} s for {pixels / 1e6:.1f} Mpx",
-        "device": device,
+        "device": predictor.device,
         "hardware": hardware(),
         "window": f"{predictor.window} px",
     }
-    model: Any = getattr(predictor, "model", None)
-    if hasattr(model, "parameters"):
-        facts["parameters"] = f"{sum(p.numel() for p in model.parameters()) / 1e6:.3f} M"
-    if origin.commit:
-        facts["commit_of_training"] = origin.commit
+    if predictor.parameters is not None:
+        facts["parameters"] = f"{predictor.parameters / 1e6:.3f} M"
+    if predictor.meta is not None and predictor.meta.commit:
+        facts["commit_of_training"] = predictor.meta.commit
     return facts
 
 
@@ -214,7 +218,6 @@ def _notes(
     dataset: Dataset,
     items: Sequence[Item],
     predictor: Predictor,
-    origin: Origin,
     protocol: Protocol,
     scorer: Scorer,
 ) -> list[str]:
@@ -225,9 +228,10 @@ def _notes(
             f"Neither labelled nor predicted here, and so left out of the means: "
             f"{', '.join(absent)}."
         )
-    cross = bool(origin.trained_on) and origin.trained_on != dataset.name
+    trained_on = predictor.meta.data if predictor.meta else ""
+    cross = trained_on not in ("", dataset.name)
     if cross:
-        notes.append(f"Cross-data: trained on {origin.trained_on}, evaluated on {dataset.name}.")
+        notes.append(f"Cross-data: trained on {trained_on}, evaluated on {dataset.name}.")
     if protocol.geoseg_compat:
         notes.append(
             "geoseg_compat: padding is counted as class 0. These figures are too high; "

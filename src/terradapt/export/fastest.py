@@ -97,7 +97,7 @@ def _candidates(
     """Return torch, and without a GPU what the exported model can be run with."""
     own = torch()
     found: dict[str, Callable[[], Predictor]] = {"torch": lambda: own}
-    if device is not None or str(getattr(own, "device", "cpu")) != "cpu":
+    if device is not None or own.device != "cpu":
         return found
     for name in engines.installed():
         found[name] = _maker(path, name, trunk)

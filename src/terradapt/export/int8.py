@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from terradapt.config import InputSpec
 from terradapt.errors import MissingExtraError
 from terradapt.export.onnx import INPUT, import_onnx
-from terradapt.predictors.onnx import normalize
+from terradapt.predictors.exported import normalize
 from terradapt.progress import Advance
 
 LAYERS = ("Conv", "ConvTranspose", "MatMul", "Gemm")
@@ -76,21 +76,26 @@ class Quantizer:
     def quantize(self, path: Path, layers: Sequence[str]) -> Path:
         """Write the model with some layers in INT8; ranges are measured at the first call."""
         quantization = _quantization()
-        logging.getLogger().setLevel(logging.ERROR)  # it warns about each unused option
-        quantization.quantize_static(
-            str(self.source),
-            str(path),
-            _Reader(self.images, self.spec),
-            quant_format=quantization.QuantFormat.QDQ,
-            per_channel=True,
-            reduce_range=not has_vnni(),
-            activation_type=quantization.QuantType.QUInt8,
-            weight_type=quantization.QuantType.QInt8,
-            op_types_to_quantize=list(LAYERS),
-            nodes_to_quantize=list(layers),
-            calibration_cache_path=str(self.folder / "ranges.json"),
-            extra_options={"CalibMovingAverage": True},
-        )
+        root = logging.getLogger()
+        level = root.level
+        root.setLevel(logging.ERROR)  # it warns about each unused option
+        try:
+            quantization.quantize_static(
+                str(self.source),
+                str(path),
+                _Reader(self.images, self.spec),
+                quant_format=quantization.QuantFormat.QDQ,
+                per_channel=True,
+                reduce_range=not has_vnni(),
+                activation_type=quantization.QuantType.QUInt8,
+                weight_type=quantization.QuantType.QInt8,
+                op_types_to_quantize=list(LAYERS),
+                nodes_to_quantize=list(layers),
+                calibration_cache_path=str(self.folder / "ranges.json"),
+                extra_options={"CalibMovingAverage": True},
+            )
+        finally:
+            root.setLevel(level)
         return path
 
 

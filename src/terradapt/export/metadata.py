@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from terradapt.checkpoint import Meta
 from terradapt.files import digest, write_json
-from terradapt.predictors.onnx_file import FORMAT, KEY
-from terradapt.version import __version__
+from terradapt.meta import KEY, Exported, Meta
 
 OVERLAP = 25
 """Per cent of a tile that Deepness reads twice."""
@@ -24,29 +21,12 @@ EXTENSIONS = (
 )
 
 
-@dataclass(frozen=True)
-class Exported:
-    """Facts of one exported file.
-
-    Attributes:
-        window: Side of a window, px.
-        multiple: Sides must be multiples of this, px; the window when the size is fixed.
-        precision: ``fp32`` or ``int8``.
-        parameters: All parameters of the model.
-    """
-
-    window: int
-    multiple: int
-    precision: str
-    parameters: int
-
-
-def properties(meta: Meta, exported: Exported) -> dict[str, str]:
+def properties(meta: Exported) -> dict[str, str]:
     """Return all texts for the file's ``metadata_props``."""
-    return {**deepness(meta, exported.window), KEY: own(meta, exported)}
+    return {**deepness(meta), KEY: meta.to_json()}
 
 
-def deepness(meta: Meta, window: int) -> dict[str, str]:
+def deepness(meta: Meta) -> dict[str, str]:
     """Return the keys that QGIS Deepness reads; every value is JSON text.
 
     Resolution is in centimetres per pixel, the overlap in per cent; mean and std apply after the
@@ -56,7 +36,7 @@ def deepness(meta: Meta, window: int) -> dict[str, str]:
     values: dict[str, Any] = {
         "model_type": "Segmentor",
         "class_names": {str(i): name for i, name in enumerate(meta.classes.names)},
-        "tiles_size": window,
+        "tiles_size": meta.window,
         "tiles_overlap": OVERLAP,
         "standardization_mean": list(meta.spec.mean),
         "standardization_std": list(meta.spec.std),
@@ -68,25 +48,7 @@ def deepness(meta: Meta, window: int) -> dict[str, str]:
     return {key: json.dumps(value) for key, value in values.items()}
 
 
-def own(meta: Meta, exported: Exported) -> str:
-    """Return the JSON text from which ``terradapt predict`` needs nothing else."""
-    values = json.loads(meta.to_json())
-    for absent in ("progress", "format"):
-        values.pop(absent, None)
-    encoder = values["config"]["model"]["encoder"]
-    encoder["weights"] = encoder["weights"] and Path(encoder["weights"]).name
-    facts = {
-        "format": FORMAT,
-        "window": exported.window,
-        "multiple": exported.multiple,
-        "precision": exported.precision,
-        "parameters": exported.parameters,
-        "exported_by": __version__,
-    }
-    return json.dumps(values | facts, sort_keys=True)
-
-
-def mlm_item(path: Path, meta: Meta, exported: Exported) -> dict[str, Any]:
+def mlm_item(path: Path, meta: Exported) -> dict[str, Any]:
     """Return a STAC item with the Machine Learning Model extension for an exported file.
 
     The item has no geometry: where a model holds is more than where its pixels came from.
@@ -101,7 +63,7 @@ def mlm_item(path: Path, meta: Meta, exported: Exported) -> dict[str, Any]:
         "properties": {
             "datetime": now,
             "description": meta.config.description or f"{meta.config.model.name} by terradapt",
-            **_model_properties(path, meta, exported),
+            **_model_properties(path, meta),
         },
         "links": [],
         "assets": {"model": _asset(path, meta)},
@@ -113,7 +75,7 @@ def write_item(path: Path, item: Mapping[str, Any]) -> Path:
     return write_json(path.with_suffix(".stac.json"), item, indent=2)
 
 
-def _model_properties(path: Path, meta: Meta, exported: Exported) -> dict[str, Any]:
+def _model_properties(path: Path, meta: Exported) -> dict[str, Any]:
     model = meta.config.model
     return {
         "mlm:name": path.stem,
@@ -122,21 +84,21 @@ def _model_properties(path: Path, meta: Meta, exported: Exported) -> dict[str, A
         "mlm:framework": "ONNX",
         "mlm:framework_version": "opset 17",
         "mlm:memory_size": path.stat().st_size,
-        "mlm:total_parameters": exported.parameters,
+        "mlm:total_parameters": meta.parameters,
         "mlm:pretrained": model.encoder.weights is not None,
         "mlm:accelerator_constrained": False,
         "mlm:batch_size_suggestion": 1,
-        "mlm:hyperparameters": {"window": exported.window, "precision": exported.precision},
-        "mlm:input": [_input(meta, exported)],
-        "mlm:output": [_output(meta, exported)],
+        "mlm:hyperparameters": {"window": meta.window, "precision": meta.precision},
+        "mlm:input": [_input(meta)],
+        "mlm:output": [_output(meta)],
     }
 
 
-def _input(meta: Meta, exported: Exported) -> dict[str, Any]:
+def _input(meta: Exported) -> dict[str, Any]:
     """Describe the input; mean and deviation are in units of the 8-bit pixels."""
     spec = meta.spec
     names = spec.band_names or tuple(f"band {i}" for i in spec.bands)
-    side = exported.window if exported.multiple == exported.window else -1
+    side = meta.window if meta.fixed else -1
     return {
         "name": "image",
         "bands": list(names),
@@ -154,8 +116,8 @@ def _input(meta: Meta, exported: Exported) -> dict[str, Any]:
     }
 
 
-def _output(meta: Meta, exported: Exported) -> dict[str, Any]:
-    side = exported.window if exported.multiple == exported.window else -1
+def _output(meta: Exported) -> dict[str, Any]:
+    side = meta.window if meta.fixed else -1
     return {
         "name": "scores",
         "tasks": ["semantic-segmentation"],

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from terradapt.errors import ConfigError, MissingExtraError, OutputError
+from terradapt.errors import MissingExtraError, OutputError
 from terradapt.files import write_together
 from terradapt.models.contract import SegmentationModel
 from terradapt.models.encoder import is_sam2
@@ -53,7 +53,7 @@ def export_onnx(
         model: A model of the registry, on any device; it is not changed.
         path: File to write.
         channels: C, the model's bands.
-        window: Side that is traced, px; the only one when ``fixed``.
+        window: Side that is traced, px, a multiple of the model's; the only one when ``fixed``.
         fixed: Fix the sides; the batch is always dynamic.
         metadata: Texts to store in ``metadata_props``.
 
@@ -61,16 +61,9 @@ def export_onnx(
         The file's size in bytes.
 
     Raises:
-        ConfigError: The window is no multiple of the model's.
         OutputError: The file cannot be written.
         MissingExtraError: The onnx package is not installed.
     """
-    if window % model.size_multiple:
-        raise ConfigError(
-            f"a window of {window} px does not fit a model that takes multiples of "
-            f"{model.size_multiple}",
-            f"use --window {-(-window // model.size_multiple) * model.size_multiple}",
-        )
     path = Path(path)
     traced = path.with_name(f".{path.name}.traced")
     try:

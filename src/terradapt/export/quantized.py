@@ -12,7 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from terradapt import checkpoint
-from terradapt.checkpoint import Meta
 from terradapt.errors import DataError
 from terradapt.export.int8 import (
     PROBE_SIDE,
@@ -28,6 +27,7 @@ from terradapt.export.onnx import import_onnx, write_proto
 from terradapt.export.parity import compare
 from terradapt.export.run import Result, export_model
 from terradapt.export.windows import Windows, collect
+from terradapt.meta import Meta
 from terradapt.metrics import Confusion
 from terradapt.predictors import engines
 from terradapt.predictors.onnx import OnnxPredictor
@@ -81,19 +81,19 @@ def export_int8(
     model, meta = checkpoint.load(source, trunk=trunk)
     with TemporaryDirectory() as work:
         plain = export_model(model, meta, Path(work) / "float.onnx", window=window)
-        sample = gather(folder, meta, plain.facts.window, count)
+        sample = gather(folder, meta, plain.meta.window, count)
         for note in sample.notes:
             say(f"note: {note}")
-        torch = TorchPredictor(model, meta.classes, meta.spec, plain.facts.window)
+        torch = TorchPredictor(model, meta.classes, meta.spec, plain.meta.window)
         shown = f"windows of {folder.name}"
         parity = compare(torch, OnnxPredictor(plain.path), sample.held_out.images[:4], shown)
-        chosen, layers = _quantized(plain, meta, sample, Path(work), advance)
-        facts = replace(plain.facts, precision="int8")
+        chosen, layers = _quantized(plain, sample, Path(work), advance)
+        told = replace(plain.meta, precision="int8")
         path.parent.mkdir(parents=True, exist_ok=True)
         proto = slim(import_onnx().load(str(chosen)))
-        write_proto(proto, path, properties(meta, facts))
-        result = Result(path, facts, meta, parity)
-        write_item(path, mlm_item(path, meta, facts))
+        write_proto(proto, path, properties(told))
+        result = Result(path, told, parity)
+        write_item(path, mlm_item(path, told))
         report = measure(plain, result, sample)
     return {
         **result.to_dict(),
@@ -158,23 +158,23 @@ def measure(plain: Result, result: Result, sample: Sample) -> dict[str, Any]:
 
 
 def _quantized(
-    plain: Result, meta: Meta, sample: Sample, work: Path, advance: Advance
+    plain: Result, sample: Sample, work: Path, advance: Advance
 ) -> tuple[Path, tuple[str, ...]]:
-    quantizer = Quantizer(plain.path, work, meta.spec, sample.calibration.images)
-    fixed = plain.facts.window == plain.facts.multiple
-    side = plain.facts.window if fixed else PROBE_SIDE
+    quantizer = Quantizer(plain.path, work, plain.meta.spec, sample.calibration.images)
+    fixed = plain.meta.fixed
+    side = plain.meta.window if fixed else PROBE_SIDE
     probes = spread(sample.calibration.images, 1 if fixed else PROBES)[:, :, :side, :side]
 
     def run(file: Path) -> NDArray[np.float32]:
-        return raw_scores(file, meta, probes)
+        return raw_scores(file, plain.meta, probes)
 
     change = sensitivity(quantizer, run, advance)
     budget = _budget(plain.path, quantizer.folder / "all.onnx")
     held = spread(sample.calibration.images, 4 * PROBES)
-    reference = raw_scores(plain.path, meta, held).argmax(1)
+    reference = raw_scores(plain.path, plain.meta, held).argmax(1)
 
     def agreement(file: Path) -> float:
-        return float((raw_scores(file, meta, held).argmax(1) == reference).mean())
+        return float((raw_scores(file, plain.meta, held).argmax(1) == reference).mean())
 
     file, layers, _ = choose(quantizer, change, agreement, budget, advance)
     return file, layers
@@ -198,7 +198,8 @@ def raw_scores(file: Path, meta: Meta, images: NDArray[np.uint8]) -> NDArray[np.
     """Return a working file's scores (N, K, S, S), one window at a time."""
     import onnxruntime
 
-    from terradapt.predictors.onnx import normalize, session_options
+    from terradapt.predictors.exported import normalize
+    from terradapt.predictors.onnx import session_options
 
     session = onnxruntime.InferenceSession(
         file.read_bytes(), session_options(), providers=["CPUExecutionProvider"]

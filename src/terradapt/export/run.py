@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from terradapt import checkpoint
-from terradapt.checkpoint import Meta
-from terradapt.errors import CheckpointError, DataError
-from terradapt.export.metadata import Exported, mlm_item, properties, write_item
+from terradapt.errors import CheckpointError, ConfigError, DataError
+from terradapt.export.metadata import mlm_item, properties, write_item
 from terradapt.export.onnx import OPSET, export_onnx, fixed_size
 from terradapt.export.parity import EQUAL_CLASSES, Parity, compare, patches
 from terradapt.export.windows import scene_windows
+from terradapt.meta import MAX_WINDOW, Exported, Meta
 from terradapt.models.contract import SegmentationModel
 from terradapt.predictors.onnx import OnnxPredictor
 from terradapt.predictors.torch import TorchPredictor
@@ -29,14 +29,12 @@ class Result:
 
     Attributes:
         path: The ONNX file.
-        facts: What was exported.
-        meta: The checkpoint's metadata.
+        meta: What it says of itself.
         parity: Agreement with the checkpoint; None when it was not asked for.
     """
 
     path: Path
-    facts: Exported
-    meta: Meta
+    meta: Exported
     parity: Parity | None = None
 
     def to_dict(self) -> dict[str, Any]:
@@ -48,10 +46,10 @@ class Result:
             "model": self.meta.config.model.name,
             "encoder": self.meta.config.model.encoder.name,
             "classes": list(self.meta.classes.names),
-            "parameters": self.facts.parameters,
-            "precision": self.facts.precision,
-            "window": self.facts.window,
-            "fixed_size": self.facts.window == self.facts.multiple,
+            "parameters": self.meta.parameters,
+            "precision": self.meta.precision,
+            "window": self.meta.window,
+            "fixed_size": self.meta.fixed,
             "parity": self.parity and self.parity.to_dict(),
         }
 
@@ -87,32 +85,48 @@ def export_model(
     window: int | None = None,
 ) -> Result:
     """Export a model with what its checkpoint says; see :func:`export_checkpoint`."""
-    facts = describe(model, meta, window)
+    told = exported_meta(model, meta, window)
     export_onnx(
         model,
         path,
-        channels=len(meta.spec.bands),
-        window=facts.window,
-        fixed=facts.window == facts.multiple,
-        metadata=properties(meta, facts),
+        channels=len(told.spec.bands),
+        window=told.window,
+        fixed=told.fixed,
+        metadata=properties(told),
     )
-    return Result(path, facts, meta)
+    return Result(path, told)
 
 
-def describe(model: SegmentationModel, meta: Meta, window: int | None = None) -> Exported:
-    """Return the facts of a model that is to be exported in float32."""
-    side = window or -(-meta.window // model.size_multiple) * model.size_multiple
+def exported_meta(model: SegmentationModel, meta: Meta, window: int | None = None) -> Exported:
+    """Return what a model says of itself once it is exported in float32.
+
+    Args:
+        model: The model.
+        meta: Its checkpoint's words.
+        window: Side of a window, px; the training crop's by default.
+
+    Raises:
+        ConfigError: A window that the model cannot take.
+    """
+    multiple = model.size_multiple
+    side = window or -(-meta.window // multiple) * multiple
+    if side % multiple or not 1 <= side <= MAX_WINDOW:
+        best = min(max(1, -(-side // multiple)) * multiple, MAX_WINDOW // multiple * multiple)
+        raise ConfigError(
+            f"a window of {side} px does not fit a model that takes multiples of {multiple}",
+            f"use --window {best}",
+        )
     fixed = fixed_size(meta.config.model.encoder.name)
-    return Exported(
-        window=side,
-        multiple=side if fixed else model.size_multiple,
-        precision="fp32",
-        parameters=sum(
+    own = {
+        "window": side,
+        "multiple": side if fixed else multiple,
+        "parameters": sum(
             p.numel()
             for name, p in model.named_parameters()
             if name.split(".")[0] not in model.training_only
         ),
-    )
+    }
+    return Exported(**vars(meta.portable()) | own)
 
 
 def export_with_proof(
@@ -142,8 +156,8 @@ def export_with_proof(
     model, meta = checkpoint.load(source, trunk=trunk)
     result = export_model(model, meta, path, window=window)
     if images is None:
-        images = patches(len(meta.spec.bands), result.facts.window, PARITY_WINDOWS)
-    torch = TorchPredictor(model, meta.classes, meta.spec, result.facts.window)
+        images = patches(len(meta.spec.bands), result.meta.window, PARITY_WINDOWS)
+    torch = TorchPredictor(model, meta.classes, meta.spec, result.meta.window)
     parity = compare(torch, OnnxPredictor(path), images, shown)
     if parity.equal_classes < EQUAL_CLASSES:
         path.unlink()
@@ -152,8 +166,8 @@ def export_with_proof(
             f"{1 - parity.equal_classes:.2%} of the pixels",
             "its weights amplify rounding: train longer, or predict with the checkpoint",
         )
-    write_item(path, mlm_item(path, meta, result.facts))
-    return Result(path, result.facts, meta, parity)
+    write_item(path, mlm_item(path, result.meta))
+    return replace(result, parity=parity)
 
 
 def parity_windows(

@@ -94,7 +94,7 @@ def save(
     source, folder = Path(checkpoint), Path(folder)
     model, meta = checkpoints.load(source, trunk=trunk)
     inside = bundle or (meta.trunk is not None and meta.trunk.bundled)
-    written = checkpoints.save(folder / CHECKPOINT, model, _published(meta), bundle=inside)
+    written = checkpoints.save(folder / CHECKPOINT, model, meta.portable(), bundle=inside)
     write_text(folder / CARD, model_card(written, repo, licence, source.with_name("report.json")))
     return folder
 
@@ -144,23 +144,6 @@ def push(
             failed,
         )
     return str(made)
-
-
-def _published(meta: Any) -> Any:
-    """Keep the names of local files, not where they lie on this machine."""
-    from dataclasses import replace
-
-    values = meta.config.model_dump(mode="json")
-    encoder, objective = values["model"]["encoder"], values["objective"]
-    for home, key in (
-        (encoder, "weights"),
-        (objective["distill"], "teacher"),
-        (objective["lossnet"] or {}, "weights"),
-    ):
-        if home.get(key) and not is_address(home[key]):
-            home[key] = Path(home[key]).name
-    objective["distill"]["cache"] = None
-    return replace(meta, config=type(meta.config).model_validate(values), progress={})
 
 
 def _parts(address: str) -> tuple[str, str | None]:

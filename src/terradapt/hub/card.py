@@ -8,9 +8,9 @@ from typing import Any
 
 import yaml
 
-from terradapt.checkpoint import Meta
 from terradapt.errors import DataError
 from terradapt.files import read_json
+from terradapt.meta import Meta
 
 FIGURES = {"miou": "mIoU", "mf1": "mF1", "oa": "OA"}
 

@@ -29,5 +29,5 @@ def load_torch(
         device=where,
         precision=precision,  # type: ignore[arg-type]
         engine=engine,
-        scales=meta.config.augment.scale,
+        meta=meta,
     )

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from terradapt.errors import ConfigError, MissingExtraError
-from terradapt.scene.predictor import most_streams, told
+from terradapt.scene.predictor import most_streams
 
 if TYPE_CHECKING:
     from terradapt.scene import Predictor
@@ -138,19 +138,18 @@ def rate(
     shape = (batch, len(predictor.spec.bands), side, side)
     images = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
     streams = most_streams(predictor, side, batch)
-    share = told(predictor, "share", lambda count: None)
 
     def call(_: int) -> None:
         predictor.numpy(predictor.predict(images))
 
     times: list[float] = []
-    with ThreadPoolExecutor(streams, "rate", lambda: share(streams)) as pool:
+    with ThreadPoolExecutor(streams, "rate", lambda: predictor.share(streams)) as pool:
         list(pool.map(call, range(streams)))
         while len(times) < 2 or sum(times) < seconds:
             start = time.perf_counter()
             list(pool.map(call, range(streams)))
             times.append(time.perf_counter() - start)
-    share(1)
+    predictor.share(1)
     return streams * batch / float(np.median(times))
 
 

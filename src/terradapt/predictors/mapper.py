@@ -13,11 +13,12 @@ from numpy.typing import NDArray
 from terradapt.grid import Window
 from terradapt.scene import PredictOptions, Predictor, predict_scene
 from terradapt.scene.predict import open_job, stream_blocks
+from terradapt.scene.predictor import Wrapped
 
 Scene = str | Path | Sequence[Path]
 
 
-class Mapper:
+class Mapper(Wrapped):
     """An opened model: maps scenes, and is a :class:`Predictor` of pixels itself.
 
     Args:
@@ -26,12 +27,11 @@ class Mapper:
     """
 
     def __init__(self, predictor: Predictor, name: str = "") -> None:
-        self.predictor, self.name = predictor, name
-        self.classes, self.spec = predictor.classes, predictor.spec
-        self.window, self.multiple = predictor.window, predictor.multiple
+        super().__init__(predictor)
+        self.name = name
 
     @overload
-    def predict(self, scene: NDArray[np.uint8]) -> Any: ...
+    def predict(self, scene: NDArray[np.uint8], /) -> Any: ...
     @overload
     def predict(self, scene: Scene, out: None = None, **options: Any) -> NDArray[np.uint8]: ...
     @overload
@@ -66,11 +66,3 @@ class Mapper:
             job = open_job(self.predictor, scene, chosen, self.name, stack)
             blocks = stream_blocks(job, Window(0, 0, job.source.height, job.source.width))
             return np.concatenate([block.classes for block in blocks])
-
-    def asarray(self, array: NDArray[np.float32]) -> Any:
-        """Put an array where the model's scores live."""
-        return self.predictor.asarray(array)
-
-    def numpy(self, array: Any) -> NDArray[Any]:
-        """Bring an array back."""
-        return self.predictor.numpy(array)

@@ -6,22 +6,14 @@ data from another file. Nothing is executed and no path in the file is ever open
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-import numpy as np
+from terradapt.errors import CheckpointError
+from terradapt.meta import KEY, Exported
 
-from terradapt.classes import ClassMap
-from terradapt.config import InputSpec
-from terradapt.errors import CheckpointError, TerradaptError
-
-FORMAT = "terradapt-onnx-1"
-KEY = "terradapt"
 DOMAINS = frozenset({"", "ai.onnx", "com.microsoft"})
-MAX_WINDOW = 16384  # px
 MAX_DEPTH = 32
 
 # onnx.proto3: message -> {field number: message of the field}
@@ -41,27 +33,6 @@ EXTERNAL_DATA, DATA_LOCATION = 13, 14  # of a Tensor
 REWRITE = "export it again: terradapt export CHECKPOINT -o model.onnx"
 
 
-@dataclass(frozen=True)
-class OnnxInfo:
-    """What an exported model says of itself.
-
-    Attributes:
-        classes: K names and colours.
-        spec: Bands, stretch and normalisation.
-        window: Preferred side of a window, px.
-        multiple: Sides must be multiples of this, px.
-        precision: ``fp32`` or ``int8``.
-        values: All of terradapt's metadata, the run's config among it.
-    """
-
-    classes: ClassMap
-    spec: InputSpec
-    window: int
-    multiple: int
-    precision: str
-    values: dict[str, Any]
-
-
 @dataclass
 class Found:
     """What a walk through the bytes met."""
@@ -72,7 +43,7 @@ class Found:
     external: bool = False
 
 
-def read_onnx(path: Path) -> tuple[bytes, OnnxInfo]:
+def read_onnx(path: Path) -> tuple[bytes, Exported]:
     """Read an exported model's bytes and what it says of itself.
 
     Raises:
@@ -93,7 +64,11 @@ def read_onnx(path: Path) -> tuple[bytes, OnnxInfo]:
     foreign = sorted(found.domains - DOMAINS)
     if foreign:
         raise CheckpointError(f"{path}: needs foreign operators ({', '.join(foreign)})", REWRITE)
-    return data, parse_info(found.metadata, path)
+    if KEY not in found.metadata:
+        raise CheckpointError(
+            f"{path}: was not exported by terradapt (it has no '{KEY}' metadata)", REWRITE
+        )
+    return data, Exported.from_json(found.metadata[KEY], str(path))
 
 
 def scan(data: bytes, path: Path) -> Found:
@@ -110,46 +85,6 @@ def scan(data: bytes, path: Path) -> Found:
     if found.graphs == 0:
         raise CheckpointError(f"{path}: is no ONNX file (it holds no graph)", REWRITE)
     return found
-
-
-def parse_info(metadata: dict[str, str], path: Path) -> OnnxInfo:
-    """Read terradapt's metadata out of a model's properties.
-
-    Raises:
-        CheckpointError: Missing, damaged, or with values that no model can have.
-    """
-    if KEY not in metadata:
-        raise CheckpointError(
-            f"{path}: was not exported by terradapt (it has no '{KEY}' metadata)", REWRITE
-        )
-    try:
-        values = json.loads(metadata[KEY])
-        if values["format"] != FORMAT:
-            raise ValueError(f"format {values['format']!r}")
-        info = OnnxInfo(
-            ClassMap.from_dict(values["classes"]),
-            InputSpec.model_validate(values["spec"]),
-            int(values["window"]),
-            int(values["multiple"]),
-            str(values["precision"]),
-            values,
-        )
-        _check(info)
-    except (ValueError, KeyError, TypeError, AttributeError, TerradaptError) as error:
-        reason = str(error).splitlines()[0]
-        raise CheckpointError(f"{path}: its metadata is damaged ({reason})", REWRITE) from error
-    return info
-
-
-def _check(info: OnnxInfo) -> None:
-    bands = len(info.spec.bands)
-    mean, std = np.asarray(info.spec.mean), np.asarray(info.spec.std)
-    if mean.shape != (bands,) or std.shape != (bands,):
-        raise ValueError(f"{len(mean)} means and {len(std)} deviations for {bands} bands")
-    if not (np.isfinite(mean).all() and np.isfinite(std).all() and (std > 0).all()):
-        raise ValueError("mean or std is not usable")
-    if not 1 <= info.multiple <= info.window <= MAX_WINDOW or info.window % info.multiple:
-        raise ValueError(f"window {info.window} px in multiples of {info.multiple}")
 
 
 def _walk(message: memoryview, kind: str, found: Found, depth: int) -> None:

@@ -10,21 +10,15 @@ from numpy.typing import NDArray
 
 from terradapt.errors import CheckpointError, MissingExtraError
 from terradapt.machine import cpu_threads
-from terradapt.predictors.onnx import (
-    check_borders,
-    check_images,
-    check_scores,
-    normalize,
-    run_failure,
-)
-from terradapt.predictors.onnx_file import REWRITE, read_onnx
+from terradapt.predictors.exported import ExportedPredictor, normalize, run_failure
+from terradapt.predictors.onnx_file import REWRITE
 
 PRECISIONS = {"fp32": "f32", "bf16": "bf16"}
 KINDS = {"f32": "tensor(float)"}
 MAX_COMPILED = 8  # shapes kept compiled
 
 
-class OpenVinoPredictor:
+class OpenVinoPredictor(ExportedPredictor):
     """An exported model on the CPU through OpenVINO; each batch shape is compiled once.
 
     Args:
@@ -34,18 +28,17 @@ class OpenVinoPredictor:
 
     Raises:
         MissingExtraError: OpenVINO is not installed.
-        CheckpointError: As :class:`terradapt.predictors.onnx.OnnxPredictor`.
+        CheckpointError: See :class:`ExportedPredictor`.
     """
 
     def __init__(
         self, path: str | Path, *, threads: int | None = None, precision: str = "fp32"
     ) -> None:
         openvino = _import_openvino()
-        self.path = Path(path)
-        data, self.info = read_onnx(self.path)
-        self.classes, self.spec = self.info.classes, self.info.spec
-        self.window, self.multiple = self.info.window, self.info.multiple
-        self.engine = "openvino" if precision == "fp32" else f"openvino-{precision}"
+        super().__init__(path)
+        self.engine = "openvino"
+        if precision != "fp32":
+            self.engine, self.precision = f"openvino-{precision}", precision
         self._core = openvino.Core()
         self._options = {
             "PERFORMANCE_HINT": "LATENCY",
@@ -53,42 +46,32 @@ class OpenVinoPredictor:
             "INFERENCE_PRECISION_HINT": PRECISIONS[precision],
         }
         try:
-            self._model = self._core.read_model(data)
+            self._model = self._core.read_model(self._data)
         except Exception as error:  # OpenVINO raises bare RuntimeErrors of many kinds
             reason = str(error).strip().splitlines()[-1]
             raise CheckpointError(
                 f"{self.path}: OpenVINO cannot load it ({reason})", REWRITE
             ) from error
-        _, self.size = check_borders(
-            [_border(i) for i in self._model.inputs],
-            [_border(o) for o in self._model.outputs],
-            self.info,
-            self.path,
+        self._data = b""
+        self._check_borders(
+            [_border(i) for i in self._model.inputs], [_border(o) for o in self._model.outputs]
         )
         self._compiled: dict[tuple[int, ...], Any] = {}
 
-    def predict(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+    def predict(self, images: NDArray[np.uint8], /) -> NDArray[np.float32]:
         """Return softmax scores (B, K, H, W) float32 for pixels (B, C, H, W).
 
         Raises:
             SceneError: The images' bands or sides do not fit the model.
             MemoryError: The batch does not fit into memory.
         """
-        check_images(images, self.info, self.size, self.path)
+        self._check_images(images)
         x = normalize(images, self.spec)
         try:
             scores = self._request(x.shape).infer({0: x})[0]
         except Exception as error:  # as above
             raise run_failure(error, self.path) from error
-        return check_scores(np.asarray(scores, np.float32), images, self.info, self.path)
-
-    def asarray(self, array: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return the array: scores live in main memory."""
-        return array
-
-    def numpy(self, array: NDArray[Any]) -> NDArray[Any]:
-        """Return the array."""
-        return array
+        return self._checked(np.asarray(scores, np.float32), images)
 
     def _request(self, shape: tuple[int, ...]) -> Any:
         if shape not in self._compiled:

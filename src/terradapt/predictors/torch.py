@@ -13,7 +13,9 @@ from torch import Tensor, nn
 
 from terradapt.classes import ClassMap
 from terradapt.config import InputSpec
+from terradapt.meta import Meta
 from terradapt.models.contract import SegmentationModel
+from terradapt.scene.predictor import Predictor, on_host
 
 Precision = Literal["fp32", "bf16", "fp16"]
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -29,7 +31,7 @@ def normalize(x: Tensor, spec: InputSpec) -> Tensor:
     return (x.float() - mean * 255).div_(std * 255)
 
 
-class TorchPredictor:
+class TorchPredictor(Predictor):
     """A torch model as a Predictor: uint8 pixels in, softmax scores out, on the model's device.
 
     Args:
@@ -40,7 +42,7 @@ class TorchPredictor:
         device: Where the model is.
         precision: Arithmetic of the forward pass; scores are always float32.
         engine: One of :data:`COMPILED`; any other name runs the model eagerly.
-        scales: Lowest and highest magnification of the training's crops.
+        meta: What the model's checkpoint says of itself, when it comes from one.
 
     Attributes:
         streams: Calls of :meth:`predict` that pay at once. On a CPU a core each is faster than
@@ -57,27 +59,30 @@ class TorchPredictor:
         device: str | torch.device = "cpu",
         precision: Precision = "fp32",
         engine: str = "torch",
-        scales: tuple[float, float] = (1.0, 1.0),
+        meta: Meta | None = None,
     ) -> None:
-        self.scales = scales
+        self.meta = meta
+        if meta is not None:
+            self.scales = meta.scales
         self.classes = classes
         self.spec = spec
         self.window = window
         self.multiple = model.size_multiple
-        self.device = torch.device(device)
+        self.device = str(device)
         self.precision = precision
         own = "torch" if precision == "fp32" else f"torch-{precision}"
         compiled = engine in COMPILED
         self.engine = engine if compiled else own
-        alone = compiled or self.device.type != "cpu"
+        alone = compiled or not on_host(self)
         self.streams = 1 if alone else torch.get_num_threads()
         self.model = model
+        self.parameters = sum(p.numel() for p in model.parameters())
         self._modes = _Evaluation(model)
         self._run: nn.Module | Any = (
             torch.compile(model, mode=COMPILED[engine]) if compiled else model
         )
 
-    def predict(self, images: NDArray[np.uint8]) -> Tensor:
+    def predict(self, images: NDArray[np.uint8], /) -> Tensor:
         """Return softmax scores (B, K, H, W) float32 on the device for pixels (B, C, H, W).
 
         Raises:
@@ -108,7 +113,7 @@ class TorchPredictor:
     def _autocast(self) -> AbstractContextManager[Any]:
         if self.precision == "fp32":
             return nullcontext()
-        return torch.autocast(self.device.type, DTYPES[self.precision])
+        return torch.autocast(torch.device(self.device).type, DTYPES[self.precision])
 
 
 class _Evaluation:

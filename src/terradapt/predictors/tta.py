@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from terradapt.scene import Predictor
+from terradapt.scene.predictor import Predictor, Wrapped
 
 View = tuple[int, bool]  # quarter turns, then mirrored columns
 FLIPS: tuple[View, ...] = ((0, False), (0, True), (2, False), (2, True))
 DIHEDRAL: tuple[View, ...] = tuple((turns, flip) for flip in (False, True) for turns in range(4))
 
 
-class TtaPredictor:
+class TtaPredictor(Wrapped):
     """Another predictor's mean score over views of each window (test-time augmentation).
 
     Turning the window turns the scores: with all eight views the prediction of a turned scene is
@@ -28,13 +28,10 @@ class TtaPredictor:
 
     def __init__(self, predictor: Predictor, views: Sequence[View] = DIHEDRAL) -> None:
         assert views, "no views"
-        self.predictor = predictor
+        super().__init__(predictor)
         self.views = tuple(views)
-        self.engine = getattr(predictor, "engine", "own")
-        self.classes, self.spec = predictor.classes, predictor.spec
-        self.window, self.multiple = predictor.window, predictor.multiple
 
-    def predict(self, images: NDArray[np.uint8]) -> Any:
+    def predict(self, images: NDArray[np.uint8], /) -> Any:
         """Return mean scores (B, K, H, W) on the wrapped predictor's device."""
         total: NDArray[np.float32] | None = None
         for view in self.views:
@@ -43,14 +40,6 @@ class TtaPredictor:
             total = scores.astype(np.float32) if total is None else total + scores
         assert total is not None
         return self.predictor.asarray(total / np.float32(len(self.views)))
-
-    def asarray(self, array: NDArray[np.float32]) -> Any:
-        """Put an array where the wrapped predictor's scores live."""
-        return self.predictor.asarray(array)
-
-    def numpy(self, array: Any) -> NDArray[Any]:
-        """Bring an array back."""
-        return self.predictor.numpy(array)
 
 
 def apply(array: NDArray[Any], view: View) -> NDArray[Any]:

@@ -60,7 +60,7 @@ class Journal:
         if head is None:
             return 0
         if head["signature"] != self._head["signature"]:
-            raise self._foreign("scene, model or options")
+            raise self._foreign("scene, model, engine or options")
         kept, mended = len(lines[0]), False
         for line in lines[1:]:
             entry = parsed(line)

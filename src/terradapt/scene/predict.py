@@ -139,8 +139,9 @@ def open_job(
     files = [Path(str(p)) for p in getattr(source, "paths", [source.path])]
     settings = {k: str(v) for k, v in vars(options).items() if k != "resume"}
     shape = [source.height, source.width, str(source.crs), list(source.transform), source.dtype]
+    engine = [predictor.engine, predictor.precision]
     signature = signature_of(
-        [[p.name for p in files], shape, model, settings, batch, predictor.classes.names]
+        [[p.name for p in files], shape, model, engine, settings, batch, predictor.classes.names]
     )
     stamps = tuple(stamp(p) for p in files)
     return Job(source, suited, grid, batch, wanted, signature, stamps, scene, options)

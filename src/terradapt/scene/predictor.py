@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from abc import ABC, abstractmethod
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,31 +11,44 @@ from numpy.typing import NDArray
 from terradapt.classes import ClassMap
 from terradapt.config import InputSpec
 from terradapt.grid import Grid
+from terradapt.meta import Meta
 
 
-class Predictor(Protocol):
+class Predictor(ABC):
     """What a scene is predicted with: torch, ONNX Runtime, OpenVINO, an ensemble, a test double.
 
-    An array may live anywhere as long as it can be sliced, multiplied, added in place and asked
-    for ``argmax(0)`` and ``max(0)``; NumPy's and torch's can.
+    An array of scores may live anywhere as long as it can be sliced, multiplied, added in place and
+    asked for ``argmax(0)`` and ``max(0)``; NumPy's and torch's can. The defaults are those of one
+    that computes with NumPy.
 
     Attributes:
         classes: Names and colours of the K classes.
         spec: The bands and stretch that the model was trained on.
         window: Preferred side of a window, px.
         multiple: Sides of a window must be multiples of this.
-
-    A predictor may have two more: ``streams``, how many calls of :meth:`predict` pay at once, each
-    in a thread of its own; and ``share(count)``, which tells it in each of those threads that it
-    is one of ``count``, and afterwards, with 1, that it is alone again.
+        scales: Lowest and highest magnification of the training's crops.
+        device: Where scores live, as torch names it; "cpu..." is this machine's main memory.
+        engine: What runs the model, a name that :func:`terradapt.export.fastest.load` takes.
+        precision: Of the arithmetic: ``fp32``, ``bf16``, ``fp16`` or ``int8``.
+        streams: How many calls of :meth:`predict` pay at once, each in a thread of its own.
+        parameters: Of the model, None where nobody counts them.
+        meta: What the model's file says of itself, None without a file.
     """
 
     classes: ClassMap
     spec: InputSpec
     window: int
     multiple: int
+    scales: tuple[float, float] = (1.0, 1.0)
+    device: str = "cpu"
+    engine: str = "own"
+    precision: str = "fp32"
+    streams: int = 1
+    parameters: int | None = None
+    meta: Meta | None = None
 
-    def predict(self, images: NDArray[np.uint8]) -> Any:
+    @abstractmethod
+    def predict(self, images: NDArray[np.uint8], /) -> Any:
         """Return scores (B, K, H, W), softmaxed, for pixels (B, C, H, W).
 
         The caller may change the scores in place.
@@ -44,28 +58,49 @@ class Predictor(Protocol):
         """
 
     def asarray(self, array: NDArray[np.float32]) -> Any:
-        """Bring blending weights to where the scores are."""
+        """Bring an array, such as blending weights, to where the scores are."""
+        return array
 
     def numpy(self, array: Any) -> NDArray[Any]:
         """Bring a result back."""
+        return np.asarray(array)
+
+    def share(self, count: int) -> None:  # noqa: B027  one stream has nothing to share
+        """Take the calling thread as one of ``count`` streams; with 1 it is alone again."""
 
 
-def told(predictor: Predictor, name: str, default: Any) -> Any:
-    """Return an optional attribute of a predictor, or of the one that it wraps."""
-    inner: Any = predictor
-    while not hasattr(inner, name) and hasattr(inner, "predictor"):
-        inner = inner.predictor
-    return getattr(inner, name, default)
+class Wrapped(Predictor):
+    """A predictor around another one, which speaks for it until a subclass says otherwise.
 
+    Args:
+        predictor: The inner one.
+    """
 
-def device_of(predictor: Predictor) -> str:
-    """Return the device that a predictor says it runs on."""
-    return str(told(predictor, "device", "cpu"))
+    def __init__(self, predictor: Predictor) -> None:
+        self.predictor = predictor
+        for name in Predictor.__annotations__:
+            setattr(self, name, getattr(predictor, name))
+
+    def predict(self, images: NDArray[np.uint8], /) -> Any:
+        """Return the inner one's scores."""
+        return self.predictor.predict(images)
+
+    def asarray(self, array: NDArray[np.float32]) -> Any:
+        """Put an array where the inner one's scores live."""
+        return self.predictor.asarray(array)
+
+    def numpy(self, array: Any) -> NDArray[Any]:
+        """Bring an array back."""
+        return self.predictor.numpy(array)
+
+    def share(self, count: int) -> None:
+        """Let the inner one share the cores."""
+        self.predictor.share(count)
 
 
 def on_host(predictor: Predictor) -> bool:
     """Tell whether scores lie in this machine's main memory, where NumPy sees them for free."""
-    return device_of(predictor).startswith("cpu")
+    return predictor.device.startswith("cpu")
 
 
 _HOST_PIXELS = 1 << 20  # in flight, all streams together
@@ -90,4 +125,4 @@ def streams_for(predictor: Predictor, grid: Grid, batch: int) -> int:
 def most_streams(predictor: Predictor, window: int, batch: int) -> int:
     """Return how many batches of windows of a side (px) a large scene is predicted with at once."""
     fit = _HOST_PIXELS // (batch * window**2)
-    return max(1, min(int(told(predictor, "streams", 1)), _MOST_STREAMS, fit))
+    return max(1, min(predictor.streams, _MOST_STREAMS, fit))

@@ -9,14 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from terradapt.scene.options import PredictOptions
-from terradapt.scene.predictor import Predictor, on_host, told
+from terradapt.scene.predictor import Predictor, Wrapped, on_host
 
 TOLERANCE = 0.05
 """Magnifications this share beyond those of the training are taken as seen."""
 _LIMITS = (1 / 16, 16.0)
 
 
-class Resampled:
+class Resampled(Wrapped):
     """A predictor that shrinks or stretches each window to the wrapped one's window, and back.
 
     Both ways are matrices whose rows sum to 1, so the partition of unity holds as before.
@@ -28,31 +28,20 @@ class Resampled:
     """
 
     def __init__(self, predictor: Predictor, outer: int, inner: int) -> None:
-        self.predictor, self.inner = predictor, inner
-        self.classes, self.spec = predictor.classes, predictor.spec
-        self.window, self.multiple = outer, 1
+        super().__init__(predictor)
+        self.inner, self.window, self.multiple = inner, outer, 1
 
-    def predict(self, images: NDArray[np.uint8]) -> Any:
+    def predict(self, images: NDArray[np.uint8], /) -> Any:
         """Return scores at the size of the images."""
         size = images.shape[-1]
         inner = self._inner(size)
         shrink, grow = resize_matrix(size, inner), resize_matrix(inner, size)
         x = shrink @ images.astype(np.float32) @ shrink.T
         small = np.clip(np.rint(x), 0, 255).astype(np.uint8)
-        scores = self.predictor.predict(small)
-        if on_host(self.predictor):
-            scores = self.predictor.numpy(scores)
-            return grow @ scores @ grow.T
-        put = self.predictor.asarray
+        scores, put = self.predictor.predict(small), self.asarray
+        if on_host(self):
+            return put(grow @ self.numpy(scores) @ grow.T)
         return put(grow) @ scores @ put(np.ascontiguousarray(grow.T))
-
-    def asarray(self, array: NDArray[np.float32]) -> Any:
-        """Put an array where the scores live."""
-        return array if on_host(self.predictor) else self.predictor.asarray(array)
-
-    def numpy(self, array: Any) -> NDArray[Any]:
-        """Bring an array back."""
-        return np.asarray(array) if on_host(self.predictor) else self.predictor.numpy(array)
 
     def _inner(self, size: int) -> int:
         """The model's size of a window that was cut down to a small scene."""
@@ -83,7 +72,7 @@ def fitted(predictor: Predictor, options: PredictOptions, have: float | None) ->
     """Wrap a predictor for a scene whose resolution is not the model's.
 
     ``auto`` leaves a scene as it is while its magnification lies within those of the training's
-    random resized crops (a predictor's ``scales``, default 1 to 1): there the model reads the
+    random resized crops (a predictor's ``scales``): there the model reads the
     pixels themselves better than resampled ones.
 
     Args:
@@ -95,7 +84,7 @@ def fitted(predictor: Predictor, options: PredictOptions, have: float | None) ->
         The predictor itself where nothing is to be done.
     """
     wish = options.resolution
-    low, high = told(predictor, "scales", (1.0, 1.0)) if wish == "auto" else (1.0, 1.0)
+    low, high = predictor.scales if wish == "auto" else (1.0, 1.0)
     want = predictor.spec.resolution if wish == "auto" else None if wish == "native" else wish
     if want is None or have is None or not isinstance(want, (int, float)):
         return predictor

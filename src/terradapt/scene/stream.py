@@ -16,7 +16,7 @@ from terradapt.raster import SceneReader
 from terradapt.scene.blend import Blender, Chunk, Piece, Plan, Source, read_chunks
 from terradapt.scene.options import PredictOptions
 from terradapt.scene.pipeline import abreast, ahead
-from terradapt.scene.predictor import Predictor, on_host, streams_for, told
+from terradapt.scene.predictor import Predictor, on_host, streams_for
 from terradapt.scene.resample import fitted
 
 _AHEAD = 2
@@ -94,9 +94,8 @@ def region_pieces(
     plan = Plan(grid, region, batch)
     blender, run = Blender(plan, predictor, subset), Runner(predictor, batch)
     streams = streams_for(predictor, grid, batch)
-    share = told(predictor, "share", lambda count: None)
     chunks = ahead(read_chunks(source, plan, block_height), _AHEAD, "read")
-    scored = abreast(run, chunks, streams, "stream", lambda: share(streams))
+    scored = abreast(run, chunks, streams, "stream", lambda: predictor.share(streams))
     try:
         for chunk, scores in scored:
             yield from blender.feed(chunk, scores)
@@ -105,7 +104,7 @@ def region_pieces(
     finally:
         scored.close()
         chunks.close()
-        share(1)
+        predictor.share(1)
 
 
 @dataclass(frozen=True)

@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from terradapt import checkpoint, hub
-from terradapt.checkpoint import Meta
 from terradapt.config import DistillConfig, RunConfig
 from terradapt.data import Dataset, input_spec
 from terradapt.errors import CheckpointError, ConfigError, OutputError
 from terradapt.files import digest, replacing
 from terradapt.losses.distill import dist, kl
+from terradapt.meta import Meta
 from terradapt.models.contract import SegmentationModel
 from terradapt.predictors.torch import DTYPES, normalize
 from terradapt.training.objectives import Batch, Logs, Supervised

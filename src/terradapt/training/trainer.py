@@ -25,11 +25,11 @@ from torch.utils.data import DataLoader
 
 from terradapt import checkpoint
 from terradapt import data as datasets
-from terradapt.checkpoint import Meta
 from terradapt.config import InputSpec, RunConfig
 from terradapt.data.reading import ItemReader
 from terradapt.data.sampling import CropDataset
 from terradapt.errors import CheckpointError, ConfigError, DataError
+from terradapt.meta import Meta, code_commit
 from terradapt.metrics.confusion import Confusion
 from terradapt.models import build, resolve
 from terradapt.models.encoder import encoder_normalization
@@ -265,7 +265,7 @@ class Trainer:
             classes=self.dataset.classes,
             spec=self.spec,
             window=self.config.data.crop,
-            commit=checkpoint.code_commit(),
+            commit=code_commit(),
             data=self.dataset.name,
         )
 
