@@ -6,11 +6,15 @@ import rasterio
 
 import terradapt
 from export_files import small
+from onnx_files import META
 from scene_files import PlainPredictor, noise, write_scene
 from terradapt import checkpoint
 from terradapt.errors import ConfigError
 from terradapt.predictors.mapper import Mapper
+from terradapt.predictors.tta import TtaPredictor
 from terradapt.raster import write_raster
+from terradapt.scene import Predictor
+from terradapt.scene.resample import Resampled
 
 
 @pytest.fixture
@@ -50,6 +54,22 @@ def test_it_is_a_predictor_of_pixels(scene, tmp_path):
     windows = noise(32, 32)[None]
     np.testing.assert_array_equal(again.predict(windows), plain.predict(windows))
     np.testing.assert_array_equal(again.predict(scene), Mapper(plain).predict(scene))
+
+
+def test_a_predictor_around_another_has_its_whole_face():
+    inner = PlainPredictor()
+    inner.scales, inner.device, inner.engine = (0.5, 2.0), "cpu:1", "onnxruntime"
+    inner.precision, inner.streams, inner.parameters, inner.meta = "int8", 3, 12, META
+    shares = []
+    inner.share = shares.append
+    wrapped = [Mapper(inner), TtaPredictor(inner), Resampled(inner, 48, 32)]
+    for outer in [*wrapped, TtaPredictor(Mapper(inner))]:
+        own = {"window", "multiple"} if isinstance(outer, Resampled) else set()
+        for name in set(Predictor.__annotations__) - own:
+            assert getattr(outer, name) == getattr(inner, name), name
+        outer.share(2)
+    assert (wrapped[2].window, wrapped[2].multiple) == (48, 1)
+    assert shares == [2] * 4
 
 
 def test_a_checkpoint_maps_a_scene(scene, tmp_path):
