@@ -38,7 +38,7 @@ from terradapt.complexity import measure
 from terradapt.export.run import export_model
 from terradapt.machine import cpu_threads, hardware
 from terradapt.predictors import engines
-from terradapt.predictors.torch import TorchPredictor, normalize
+from terradapt.predictors.torch import TorchPredictor, normalize_tensor
 
 PEER, LIMIT = "PyTorch eager", "2048^3 product"
 CLOCKS: dict[str, Callable[[], float]] = {"wall": time.perf_counter, "cpu": time.process_time}
@@ -72,7 +72,7 @@ def contenders(
     def eager() -> Any:
         """PyTorch as it comes: its default layout, as the papers ran it."""
         with torch.inference_mode():
-            x = normalize(torch.from_numpy(images), meta.spec)
+            x = normalize_tensor(torch.from_numpy(images), meta.spec)
             return plain(x).logits.softmax(1).numpy()
 
     calls[PEER] = eager

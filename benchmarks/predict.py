@@ -73,7 +73,7 @@ def run_bare(args: argparse.Namespace, predictor: Any, abreast: bool) -> int:
     """Run the network alone on as many windows, in the same batches."""
     import torch
 
-    from terradapt.predictors.torch import normalize
+    from terradapt.predictors.torch import normalize_tensor
     from terradapt.scene import PredictOptions
     from terradapt.scene.predictor import streams_for
 
@@ -87,7 +87,7 @@ def run_bare(args: argparse.Namespace, predictor: Any, abreast: bool) -> int:
     @torch.inference_mode()
     def run(first: int) -> None:
         part = pixels[: min(batch, len(grid.cols.starts) - first)]
-        x = normalize(torch.from_numpy(part), predictor.spec)
+        x = normalize_tensor(torch.from_numpy(part), predictor.spec)
         predictor.model(x.contiguous(memory_format=torch.channels_last))
 
     work = [*range(0, len(grid.cols.starts), batch)] * len(grid.rows.starts)

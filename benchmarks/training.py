@@ -23,7 +23,7 @@ import torch
 from terradapt.config import RunConfig, load_config
 from terradapt.data import open_dataset
 from terradapt.machine import hardware
-from terradapt.predictors.torch import normalize
+from terradapt.predictors.torch import normalize_tensor
 from terradapt.synthetic import write_dataset
 from terradapt.training.trainer import Trainer
 
@@ -65,7 +65,9 @@ def train_round(config: RunConfig, data: Path, run: Path) -> list[float]:
 def bare_round(config: RunConfig, data: Path, run: Path) -> list[float]:
     trainer = Trainer(config, open_dataset(data), run)
     batch = next(iter(trainer._loader()))
-    image = normalize(batch["image"], trainer.spec).contiguous(memory_format=torch.channels_last)
+    image = normalize_tensor(batch["image"], trainer.spec).contiguous(
+        memory_format=torch.channels_last
+    )
     batch = {**batch, "image": image}
     times = []
     trainer.model.train()

@@ -13,7 +13,7 @@ from terradapt.export.parity import patches
 from terradapt.meta import Meta
 from terradapt.models import MODELS, build
 from terradapt.models.contract import SegmentationModel
-from terradapt.predictors.torch import normalize
+from terradapt.predictors.torch import normalize_tensor
 
 K_MAX = 4  # a head has at most this many channels
 LAND = ClassMap(("water", "land", "road", "building"))
@@ -28,7 +28,7 @@ def lively(model: SegmentationModel, seed: int = 0) -> SegmentationModel:
     """Give a randomly initialised model batch statistics and logits that vary over the pixels."""
     norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
     momenta = [m.momentum for m in norms]
-    x = normalize(torch.from_numpy(pixels(8, 128, 128, seed)), InputSpec())
+    x = normalize_tensor(torch.from_numpy(pixels(8, 128, 128, seed)), InputSpec())
     for norm in norms:
         norm.momentum = 1.0
     with torch.no_grad():

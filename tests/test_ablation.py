@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from terradapt import models
-from terradapt.ablation import Result, ablate, load_study, study_names
+from terradapt.ablation import AblationResult, ablate, load_study, study_names
 from terradapt.ablation import cell_config as config_of
-from terradapt.ablation.result import lookup, to_csv, to_markdown
+from terradapt.ablation.result import ablation_csv, ablation_markdown, lookup
 from terradapt.complexity import build_on_meta
 from terradapt.config import load_config
 from terradapt.errors import ConfigError, OutputError
@@ -100,9 +100,9 @@ def test_the_users_overrides_hold_for_all_variants_and_the_variants_go_last() ->
     assert config.model.options["resaspp"] is False
 
 
-def filled(seeds: tuple[int, ...] = (0, 1, 2)) -> Result:
+def filled(seeds: tuple[int, ...] = (0, 1, 2)) -> AblationResult:
     study = load_study("arafnet-6")
-    result = Result(study, study.variants[:2], seeds)
+    result = AblationResult(study, study.variants[:2], seeds)
     for seed in seeds:
         for i, variant in enumerate(result.variants):
             per_class = {
@@ -116,7 +116,7 @@ def filled(seeds: tuple[int, ...] = (0, 1, 2)) -> Result:
 
 def test_the_table_holds_mean_and_spread_beside_the_printed_values() -> None:
     result = filled()
-    text = to_markdown(result)
+    text = ablation_markdown(result)
     values = [50.0, 51.0, 54.0]
     mean, spread = statistics.fmean(values), statistics.stdev(values)
     cells = [c.strip() for c in text.split("\n| SAM2-ARAFNet |")[1].splitlines()[0].split("|")]
@@ -132,14 +132,14 @@ def test_the_table_holds_mean_and_spread_beside_the_printed_values() -> None:
         "sd": pytest.approx(spread),
         "by_seed": pytest.approx({0: 50.0, 1: 51.0, 2: 54.0}),
     }
-    lines = list(csv.DictReader(to_csv(result).splitlines()))
+    lines = list(csv.DictReader(ablation_csv(result).splitlines()))
     own = next(r for r in lines if r["metric"] == "per_class.mud | clay.f1")
     assert (own["printed"], own["ours_mean"], own["runs"]) == ("", "25.0000", "3")
 
 
 def test_a_table_without_figures_says_so() -> None:
     study = load_study("sam2ms-6")
-    text = to_markdown(Result(study, study.variants, (0,)))
+    text = ablation_markdown(AblationResult(study, study.variants, (0,)))
     assert "0 of 3 runs have figures" in text
     assert "80.31" in text
 

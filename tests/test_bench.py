@@ -9,20 +9,20 @@ from typing import Any
 import pytest
 
 from terradapt.bench import meters, present
-from terradapt.bench.run import BACKBONES, TEACHER, Options, Row, usable, with_reduction
+from terradapt.bench.run import BACKBONES, TEACHER, BenchRow, Options, usable, with_reduction
 from terradapt.errors import ConfigError
 
 
-def row(backbone: str, **changes: Any) -> Row:
+def row(backbone: str, **changes: Any) -> BenchRow:
     values: dict[str, Any] = {
         "backbone": backbone, "engine": "torch", "parameters": 6.678, "reduction": None,
         "gmacs": 56.36, "size_mib": 25.6, "rate": 30.0, "best_rate": 31.0, "best_batch": 4,
         "latency_ms": 40.0, "memory_mib": None, "joules": None, "of_limit": 1.2, "gflops": 100.0,
     }  # fmt: skip
-    return Row(**(values | changes))
+    return BenchRow(**(values | changes))
 
 
-def result(*rows: Row) -> dict[str, Any]:
+def result(*rows: BenchRow) -> dict[str, Any]:
     return {
         "hardware": "2 cores", "threads": 2,
         "options": {"batch": 8, "size": 512}, "rows": [vars(r) for r in rows],
@@ -43,7 +43,7 @@ def test_ratios_stand_beside_the_papers() -> None:
 
 
 def test_what_the_machine_does_not_tell_is_said() -> None:
-    text = present.to_markdown(result(row("efficientnet_b0")))
+    text = present.bench_markdown(result(row("efficientnet_b0")))
     assert text.count("not measured") == 2
     assert "| efficientnet_b0 | torch | 6.68 | - | 56.36 |" in text
 
@@ -79,8 +79,8 @@ def test_slow_calls_need_no_warming() -> None:
 
 def test_rates_of_several_runs_are_told() -> None:
     two = result(row("resnet18", gflops=90.4), row("resnet50", gflops=120.0))
-    assert "ran at 90 to 120 GFLOP/s" in present.to_markdown(two)
-    assert "ran at 100 GFLOP/s" in present.to_markdown(result(row("resnet18")))
+    assert "ran at 90 to 120 GFLOP/s" in present.bench_markdown(two)
+    assert "ran at 100 GFLOP/s" in present.bench_markdown(result(row("resnet18")))
 
 
 def test_memory_that_a_call_takes_is_seen() -> None:

@@ -50,7 +50,7 @@ def test_state_travels_beside_the_weights(saved: Path, tmp_path: Path) -> None:
     model, meta = checkpoint.load(saved)
     path = tmp_path / "last.safetensors"
     checkpoint.save(path, model, meta, state={"optimizer.x": torch.arange(3.0)})
-    assert torch.equal(checkpoint.read_state(path)["optimizer.x"], torch.arange(3.0))
+    assert torch.equal(checkpoint.read_training_state(path)["optimizer.x"], torch.arange(3.0))
     assert checkpoint.load(path)[0].state_dict().keys() == model.state_dict().keys()
 
 

@@ -10,7 +10,7 @@ import torch
 from typer.testing import CliRunner
 
 from terradapt.cli import build_app
-from terradapt.complexity import Row, catalogue, measure, plain, row, with_table
+from terradapt.complexity import ComplexityRow, catalogue, measure, plain, row, with_table
 from terradapt.config import EncoderConfig, ModelConfig
 from terradapt.errors import ConfigError
 from terradapt.models import MODELS, build
@@ -21,11 +21,11 @@ PAGE = Path(__file__).parents[1] / "docs" / "models.md"
 
 
 @pytest.fixture(scope="module")
-def rows() -> list[Row]:
+def rows() -> list[ComplexityRow]:
     return catalogue()
 
 
-def test_every_model_and_every_student_has_a_row(rows: list[Row]) -> None:
+def test_every_model_and_every_student_has_a_row(rows: list[ComplexityRow]) -> None:
     assert {r.name for r in rows} == set(MODELS)
     assert {r.encoder for r in rows if r.name == "kd-arafnet"} == set(STUDENTS)
     assert all(r.trainable <= r.parameters + 200_000 and r.gmacs > 0 for r in rows)
@@ -34,13 +34,13 @@ def test_every_model_and_every_student_has_a_row(rows: list[Row]) -> None:
     assert teacher.trainable == 1_714_416 + 9_132_566 + 148_486  # adapters, decoder, auxiliary head
 
 
-def test_the_page_s_table_is_fresh(rows: list[Row]) -> None:
+def test_the_page_s_table_is_fresh(rows: list[ComplexityRow]) -> None:
     page = PAGE.read_text("utf-8")
     assert with_table(page, rows) == page, "run: python -m terradapt.complexity"
     assert all(f"`{name}`" in page for name in MODELS)
 
 
-def test_verb_prints_columns(rows: list[Row]) -> None:
+def test_verb_prints_columns(rows: list[ComplexityRow]) -> None:
     lines = plain(rows).splitlines()
     assert len(lines) == 1 + len(rows)
     assert lines[0].split()[:2] == ["model", "encoder"]

@@ -23,7 +23,7 @@ from terradapt.models.encoder import (
     encoder_normalization,
     from_config,
     is_sam2,
-    resolve,
+    resolve_encoder,
 )
 
 SMALL = "mobilenetv3_small_100"
@@ -220,9 +220,9 @@ def test_metadata_of_the_file_completes_the_config(tmp_path: Path, whole: nn.Mod
     said = {"pad_type": "same", "mean": "0.5,0.4,0.3", "std": "0.2,0.3,0.4"}
     save_file(whole.state_dict(), path, said)
     config = EncoderConfig(name=SMALL, weights=path)
-    assert resolve(config).args == {"pad_type": "same"}
+    assert resolve_encoder(config).args == {"pad_type": "same"}
     own = config.model_copy(update={"args": {"pad_type": ""}})
-    assert resolve(own).args == {"pad_type": ""}
+    assert resolve_encoder(own).args == {"pad_type": ""}
     assert encoder_normalization(config) == ((0.5, 0.4, 0.3), (0.2, 0.3, 0.4))
     mean, _ = encoder_normalization(config, 4)
     assert mean == (0.5, 0.4, 0.3, pytest.approx(0.4))

@@ -201,7 +201,7 @@ def dataset(folder: Path, scenes: int) -> Path:
 def test_a_dataset_calibrates_on_train_and_measures_elsewhere(tmp_path: Path) -> None:
     _, meta = small()
     folder = dataset(tmp_path / "set", 8)
-    sample = quantized.gather(folder, meta, 32, 12)
+    sample = quantized.gather_sample(folder, meta, 32, 12)
     assert sample.calibration.split == "train"
     assert set(sample.held_out.split.split("+")) <= {"val", "test"}
     assert sample.held_out.masks is not None
@@ -213,10 +213,10 @@ def test_a_dataset_calibrates_on_train_and_measures_elsewhere(tmp_path: Path) ->
 def test_one_scene_is_told(tmp_path: Path) -> None:
     _, meta = small()
     write_scene(tmp_path / "a.tif", noise(96, 96))
-    notes = quantized.gather(tmp_path, meta, 32, 8).notes
+    notes = quantized.gather_sample(tmp_path, meta, 32, 8).notes
     assert len(notes) == 1
     assert "one scene only" in notes[0]
-    alone = quantized.gather(tmp_path, meta, 320, 8).notes  # 96 px of 0.3 m at 0.09 m
+    alone = quantized.gather_sample(tmp_path, meta, 320, 8).notes  # 96 px of 0.3 m at 0.09 m
     assert len(alone) == 2
 
 

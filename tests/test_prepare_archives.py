@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from benchmark_files import pack_tar, pack_zip
 from terradapt.errors import DataError, OutputError
-from terradapt.prepare.archives import DEEPEST, gather, size_text
+from terradapt.files import size_text
+from terradapt.prepare.archives import DEEPEST, gather
 
 
 def anything(name: str) -> bool:

@@ -6,7 +6,7 @@ from torch import nn
 
 from export_files import small
 from terradapt.errors import ConfigError
-from terradapt.training.pruning import ATTENTIONS, LAYERS, energy, narrow, strengths
+from terradapt.training.pruning import ATTENTIONS, LAYERS, channel_energy, narrow, strengths
 
 IMAGE = (1, 3, 64, 64)
 
@@ -46,7 +46,7 @@ def test_the_energy_of_a_rectified_channel() -> None:
     z = torch.randn(1_000_000, generator=torch.Generator().manual_seed(0))
     for scale, shift in ((1.0, 0.0), (0.5, -1.0), (-2.0, 0.7), (0.0, 3.0)):
         measured = (scale * z + shift).relu().square().mean()
-        expected = energy(torch.tensor(scale), torch.tensor(shift))
+        expected = channel_energy(torch.tensor(scale), torch.tensor(shift))
         torch.testing.assert_close(expected, measured, rtol=0.02, atol=1e-6)
 
 

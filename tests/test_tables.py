@@ -10,10 +10,10 @@ import pytest
 
 from conftest import Call
 from terradapt.errors import ConfigError
-from terradapt.report.printed import DATA, PrintedTable, Row, load_tables
+from terradapt.report.printed import DATA, PrintedRow, PrintedTable, load_tables
 from terradapt.tables import (
     STUDENTS,
-    Variant,
+    PaperVariant,
     fill,
     find_reports,
     to_csv,
@@ -26,19 +26,19 @@ HALF = 0.005 + 1e-9  # a printed number's rounding
 CLASSES = ("impervious", "building", "low vegetation", "tree", "car")
 
 
-def _rows(*ids: str) -> list[tuple[PrintedTable, Row]]:
+def _rows(*ids: str) -> list[tuple[PrintedTable, PrintedRow]]:
     return [(t, row) for t in TABLES.values() if not ids or t.id in ids for row in t.rows]
 
 
-def _f1_rows() -> list[tuple[PrintedTable, Row]]:
+def _f1_rows() -> list[tuple[PrintedTable, PrintedRow]]:
     return [(t, r) for t, r in _rows() if "per_class.car.f1" in r.values]
 
 
-def _name(pair: tuple[PrintedTable, Row]) -> str:
+def _name(pair: tuple[PrintedTable, PrintedRow]) -> str:
     return f"{pair[0].id}: {' '.join(pair[1].names)}"
 
 
-def no_count(variant: Variant, what: str) -> float | None:
+def no_count(variant: PaperVariant, what: str) -> float | None:
     return None
 
 
@@ -56,7 +56,9 @@ def test_every_table_of_both_papers_is_there() -> None:
 
 
 @pytest.mark.parametrize("pair", _f1_rows(), ids=_name)
-def test_class_iou_follows_from_f1_except_in_known_slips(pair: tuple[PrintedTable, Row]) -> None:
+def test_class_iou_follows_from_f1_except_in_known_slips(
+    pair: tuple[PrintedTable, PrintedRow],
+) -> None:
     _, row = pair
     for name in CLASSES:
         f1 = row.values[f"per_class.{name}.f1"]
@@ -69,7 +71,7 @@ def test_class_iou_follows_from_f1_except_in_known_slips(pair: tuple[PrintedTabl
 
 @pytest.mark.parametrize("pair", _f1_rows(), ids=_name)
 def test_means_follow_from_the_classes_except_in_known_slips(
-    pair: tuple[PrintedTable, Row],
+    pair: tuple[PrintedTable, PrintedRow],
 ) -> None:
     _, row = pair
     for metric, part in (("mf1", "f1"), ("miou", "iou")):
@@ -80,7 +82,7 @@ def test_means_follow_from_the_classes_except_in_known_slips(
 
 
 @pytest.mark.parametrize("pair", _rows("sam2ms-1", "sam2ms-2", "sam2ms-3"), ids=_name)
-def test_road_f1_follows_from_precision_and_recall(pair: tuple[PrintedTable, Row]) -> None:
+def test_road_f1_follows_from_precision_and_recall(pair: tuple[PrintedTable, PrintedRow]) -> None:
     _, row = pair
     p, r, f1 = (row.values[f"per_class.road.{k}"] for k in ("precision", "recall", "f1"))
     assert p is not None and r is not None and f1 is not None

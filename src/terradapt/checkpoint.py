@@ -129,7 +129,7 @@ def read_meta(path: str | Path) -> Meta:
     return Meta.from_json(metadata.get(KEY, "null"), str(path))
 
 
-def read_state(path: str | Path) -> dict[str, Tensor]:
+def read_training_state(path: str | Path) -> dict[str, Tensor]:
     """Read the further tensors of ``last.safetensors`` (optimiser, averages)."""
     tensors = _read(Path(path))
     length = len(STATE_PREFIX)

@@ -44,7 +44,7 @@ class Complexity:
 
 
 @dataclass(frozen=True)
-class Row:
+class ComplexityRow:
     """A line of ``terradapt models``: a model on an encoder, and what it is counted at."""
 
     name: str
@@ -155,7 +155,7 @@ def row(
     batch: int = 8,
     size: int = 512,
     options: dict[str, Any] | None = None,
-) -> Row:
+) -> ComplexityRow:
     """Build and count one model on one encoder.
 
     Raises:
@@ -163,7 +163,7 @@ def row(
     """
     config = ModelConfig(name=name, encoder=EncoderConfig(name=encoder), options=options or {})
     counted = measure(build_on_meta(config, classes), batch, size)
-    return Row(
+    return ComplexityRow(
         name,
         encoder,
         counted.parameters,
@@ -177,7 +177,7 @@ def row(
     )
 
 
-def catalogue() -> list[Row]:
+def catalogue() -> list[ComplexityRow]:
     """Return ARAFNet's Table 4 (batch 8, 512 px, 6 classes), the road models, the baseline."""
     arafnets = [("sam2-arafnet", SAM2_TRUNKS[-1])] + [("kd-arafnet", s) for s in STUDENTS]
     roads: dict[str, Any] = {"classes": 2, "batch": 1, "size": 1024}
@@ -193,13 +193,13 @@ def catalogue() -> list[Row]:
 HEAD = ("model", "encoder", "options", "parameters M", "trainable M", "thop M", "GMACs", "at")
 
 
-def markdown(rows: list[Row]) -> str:
+def markdown(rows: list[ComplexityRow]) -> str:
     """Return rows as a Markdown table, parameters in millions."""
     table = [list(HEAD), ["---"] * 3 + ["---:"] * 4 + ["---"], *(_cells(r) for r in rows)]
     return "".join(f"| {' | '.join(cells)} |\n" for cells in table)
 
 
-def plain(rows: list[Row]) -> str:
+def plain(rows: list[ComplexityRow]) -> str:
     """Return rows as aligned columns for a terminal, parameters in millions."""
     table = [list(HEAD), *(_cells(r) for r in rows)]
     widths = [max(len(cells[i]) for cells in table) for i in range(len(HEAD))]
@@ -207,7 +207,7 @@ def plain(rows: list[Row]) -> str:
     return "".join("  ".join(c.ljust(w) for c, w in line).rstrip() + "\n" for line in pairs)
 
 
-def _cells(r: Row) -> list[str]:
+def _cells(r: ComplexityRow) -> list[str]:
     options = " ".join(f"{k}={v}" for k, v in r.options.items())
     counts = [f"{n / 1e6:.3f}" for n in (r.parameters, r.trainable, r.thop_parameters)]
     at = f"{r.batch} x {r.size} x {r.size}, {r.classes} classes"
@@ -217,7 +217,7 @@ def _cells(r: Row) -> list[str]:
 TABLE_MARKS = ("<!-- table: python -m terradapt.complexity -->\n", "<!-- end of table -->\n")
 
 
-def with_table(page: str, rows: list[Row]) -> str:
+def with_table(page: str, rows: list[ComplexityRow]) -> str:
     """Return a page of the docs with its table of models renewed."""
     before, _, rest = page.partition(TABLE_MARKS[0])
     _, _, after = rest.partition(TABLE_MARKS[1])

@@ -30,13 +30,13 @@ NOT_ARCHITECTURE = {
 """Arguments of timm.create_model that load files or change the contract: never from a config."""
 
 
-class Part(BaseModel):
+class ConfigPart(BaseModel):
     """One part of a config: unknown keys are errors, values are frozen."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
 
 
-class InputSpec(Part):
+class InputSpec(ConfigPart):
     """How raw pixels become a model's input; stored in every checkpoint.
 
     A model sees uint8 bands (B, C, H, W). The scene reader applies ``stretch`` to imagery that is
@@ -55,7 +55,7 @@ class InputSpec(Part):
     resolution: float | None = None  # metres per pixel at training
 
 
-class EncoderConfig(Part):
+class EncoderConfig(ConfigPart):
     """The encoder: a timm or smp backbone, or SAM2's Hiera with adapters."""
 
     name: str = "efficientnet_b0"
@@ -83,7 +83,7 @@ class EncoderConfig(Part):
         return args
 
 
-class ModelConfig(Part):
+class ModelConfig(ConfigPart):
     """A model of the registry with its options."""
 
     name: str = "kd-arafnet"
@@ -92,7 +92,7 @@ class ModelConfig(Part):
     options: dict[str, Any] = {}  # checked by the model's own Options
 
 
-class DataConfig(Part):
+class DataConfig(ConfigPart):
     """What is read from the images, and how they are split."""
 
     crop: int = Field(512, ge=32)  # px
@@ -108,7 +108,7 @@ class DataConfig(Part):
     workers: int = Field(2, ge=0)
 
 
-class AugmentConfig(Part):
+class AugmentConfig(ConfigPart):
     """Augmentations of protocols.md section 3; probabilities 0..1, strengths as factors."""
 
     hflip: float = 0.5
@@ -122,7 +122,7 @@ class AugmentConfig(Part):
     sharpness: float = 0.1  # probability of light sharpening
 
 
-class LossNetConfig(Part):
+class LossNetConfig(ConfigPart):
     """Frozen ImageNet features of prediction and mask (SAM2MS)."""
 
     name: Literal["resnet50", "vgg16"] = "resnet50"
@@ -131,7 +131,7 @@ class LossNetConfig(Part):
     weight: float | None = None  # None: 1 for paper, 0.1 for release
 
 
-class DistillConfig(Part):
+class DistillConfig(ConfigPart):
     """DIST (ARAFNet Eqs 6-8), or Hinton's KL."""
 
     teacher: str | None = None  # path of a checkpoint
@@ -147,7 +147,7 @@ class DistillConfig(Part):
     cache_gb: float = Field(20.0, gt=0)  # of the whole folder, all runs together
 
 
-class ObjectiveConfig(Part):
+class ObjectiveConfig(ConfigPart):
     """What is minimised."""
 
     name: Literal["supervised", "structure", "distill"] = "supervised"
@@ -160,7 +160,7 @@ class ObjectiveConfig(Part):
     distill: DistillConfig = DistillConfig()
 
 
-class OptimConfig(Part):
+class OptimConfig(ConfigPart):
     """AdamW with two parameter groups and a cosine schedule."""
 
     lr: float = Field(6e-4, gt=0)  # decoder
@@ -171,7 +171,7 @@ class OptimConfig(Part):
     clip: float | None = None  # gradient norm
 
 
-class TrainConfig(Part):
+class TrainConfig(ConfigPart):
     """Length, batch, precision, cadence."""
 
     batch: int = Field(8, ge=1)
@@ -190,7 +190,7 @@ class TrainConfig(Part):
     bundle: bool = False  # store a frozen trunk inside the checkpoint instead of naming it
 
 
-class RunConfig(Part):
+class RunConfig(ConfigPart):
     """Everything that a run needs beside its data."""
 
     name: str = "run"

@@ -377,3 +377,13 @@ def digest(path: str | Path) -> str:
     """Return a file's SHA-256 as hex digits."""
     with Path(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def size_text(size: float) -> str:
+    """Return bytes as text with a unit, for example ``1.4 GB``."""
+    value = float(size)
+    for unit in ("B", "kB", "MB", "GB"):
+        if value < 1000:
+            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
+        value /= 1000
+    return f"{value:.1f} TB"

@@ -9,13 +9,13 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from terradapt.ablation.result import Result
+from terradapt.ablation.result import AblationResult
 from terradapt.ablation.studies import Study, Variant, load_study, study_names
 from terradapt.config import RunConfig, load_config
 from terradapt.errors import ConfigError, OutputError, TerradaptError
 from terradapt.progress import Track
 
-__all__ = ["Result", "Study", "Variant", "ablate", "load_study", "study_names"]
+__all__ = ["AblationResult", "Study", "Variant", "ablate", "load_study", "study_names"]
 
 Say = Callable[[str], None]
 
@@ -33,7 +33,7 @@ def ablate(
     resume: bool = False,
     bar: Track | None = None,
     say: Say | None = None,
-) -> Result:
+) -> AblationResult:
     """Train every variant of an ablation table with every seed, and write the table.
 
     Args:
@@ -65,7 +65,7 @@ def ablate(
         for variant in variants
     }
     out = Path(out)
-    result = Result(study, variants, tuple(dict.fromkeys(seeds)))
+    result = AblationResult(study, variants, tuple(dict.fromkeys(seeds)))
     result.facts = _facts(study, configs, data, overrides, recipe)
     _open(out, resume)
     result.write(out)
@@ -167,7 +167,7 @@ def _facts(
     }
 
 
-def _tell_failures(result: Result, out: Path) -> None:
+def _tell_failures(result: AblationResult, out: Path) -> None:
     if result.failed:
         (variant, seed), why = next(iter(result.failed.items()))
         raise ConfigError(

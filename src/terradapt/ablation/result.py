@@ -21,7 +21,7 @@ ABSENT = "–"
 
 
 @dataclass
-class Result:
+class AblationResult:
     """The figures of a study so far.
 
     Attributes:
@@ -64,8 +64,8 @@ class Result:
         return write_together(
             {
                 folder / "ablation.json": json.dumps(self.to_dict(), indent=1) + "\n",
-                folder / "ablation.md": to_markdown(self),
-                folder / "ablation.csv": to_csv(self),
+                folder / "ablation.md": ablation_markdown(self),
+                folder / "ablation.csv": ablation_csv(self),
             }
         )
 
@@ -132,7 +132,7 @@ def summary(values: Sequence[float]) -> dict[str, float | None]:
     return {"mean": statistics.fmean(values), "sd": spread}
 
 
-def to_markdown(result: Result) -> str:
+def ablation_markdown(result: AblationResult) -> str:
     """Return the table for people."""
     table = result.study.table
     done, wanted = len(result.metrics), len(result.variants) * len(result.seeds)
@@ -148,11 +148,11 @@ def to_markdown(result: Result) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _leads(result: Result, metric: str) -> bool:
+def _leads(result: AblationResult, metric: str) -> bool:
     return "mf1" not in result.columns() or not metric.startswith("per_class.")
 
 
-def _facts(result: Result) -> str:
+def _facts(result: AblationResult) -> str:
     table, seeds = result.study.table, ", ".join(map(str, result.seeds))
     lines = [
         f"- printed: {table.citation}; on {table.data}",
@@ -163,7 +163,7 @@ def _facts(result: Result) -> str:
     return "\n".join(lines)
 
 
-def _figures(result: Result, headline: Mapping[str, str]) -> str:
+def _figures(result: AblationResult, headline: Mapping[str, str]) -> str:
     header = ["", *(f"{h}, {who}" for h in headline.values() for who in ("printed", "ours"))]
     rows = []
     for variant in result.variants:
@@ -175,7 +175,7 @@ def _figures(result: Result, headline: Mapping[str, str]) -> str:
     return markdown_table(header, rows)
 
 
-def _changes(result: Result, headline: Mapping[str, str]) -> str:
+def _changes(result: AblationResult, headline: Mapping[str, str]) -> str:
     header = ["", *(f"{h}, {who}" for h in headline.values() for who in ("printed", "ours"))]
     rows = []
     for variant in result.variants:
@@ -191,7 +191,7 @@ def _changes(result: Result, headline: Mapping[str, str]) -> str:
     return markdown_table(header, rows)
 
 
-def _per_class(result: Result) -> str:
+def _per_class(result: AblationResult) -> str:
     names = [m.split(".")[1] for m in result.columns() if m.endswith(".f1")]
     rows = []
     for variant in result.variants:
@@ -220,7 +220,7 @@ def _spread(values: Sequence[float], sign: str = "") -> str:
     return mean if len(values) == 1 else f"{mean} ± {statistics.stdev(values):.2f}"
 
 
-def to_csv(result: Result) -> str:
+def ablation_csv(result: AblationResult) -> str:
     """Return the table as CSV, one line per variant and metric."""
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from terradapt.errors import ConfigError
 from terradapt.models.arafnet import ABLATIONS
-from terradapt.report.printed import PrintedTable, Row, load_tables
+from terradapt.report.printed import PrintedRow, PrintedTable, load_tables
 
 TRUNKS = {
     "SAM2-Tiny": "sam2_hiera_tiny",
@@ -36,7 +36,7 @@ class Variant:
         overrides: What makes it, applied to the recipe after the user's own.
     """
 
-    row: Row
+    row: PrintedRow
     overrides: tuple[str, ...]
 
     @property
@@ -103,7 +103,7 @@ def load_study(name: str) -> Study:
     return Study(table, "sam2ms-deepglobe", variants, variants[-1])
 
 
-def _overrides(table: PrintedTable, row: Row) -> tuple[str, ...]:
+def _overrides(table: PrintedTable, row: PrintedRow) -> tuple[str, ...]:
     if table.id == "arafnet-6":
         switches = {k.casefold(): v for k, v in ABLATIONS.items()}
         options = switches.get(row.names[0].casefold(), {})

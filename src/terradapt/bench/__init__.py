@@ -1,5 +1,5 @@
 """Efficiency on this machine: the columns of ARAFNet's Table 4 for ten backbones, each engine."""
 
-from terradapt.bench.run import BACKBONES, Options, Row, bench
+from terradapt.bench.run import BACKBONES, BenchRow, Options, bench
 
-__all__ = ["BACKBONES", "Options", "Row", "bench"]
+__all__ = ["BACKBONES", "BenchRow", "Options", "bench"]

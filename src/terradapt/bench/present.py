@@ -7,11 +7,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from terradapt.bench.run import BACKBONES, TEACHER, Row
+from terradapt.bench.run import BACKBONES, TEACHER, BenchRow
 from terradapt.errors import ConfigError, MissingExtraError
 from terradapt.files import read_json, replacing, write_together
-from terradapt.report.printed import Row as PrintedRow
-from terradapt.report.printed import load_tables
+from terradapt.report.printed import PrintedRow, load_tables
 
 PAPER_RATIO = 15.3
 COLUMNS = (
@@ -46,7 +45,9 @@ TITLES = (
 )
 
 
-def write(folder: Path, result: Mapping[str, Any], accuracy: Mapping[str, float]) -> list[Path]:
+def write_bench(
+    folder: Path, result: Mapping[str, Any], accuracy: Mapping[str, float]
+) -> list[Path]:
     """Write ``bench.json``, ``bench.md`` and, with matplotlib, ``bench.png``; return them.
 
     Args:
@@ -57,13 +58,13 @@ def write(folder: Path, result: Mapping[str, Any], accuracy: Mapping[str, float]
     texts = write_together(
         {
             folder / "bench.json": json.dumps(dict(result), indent=2) + "\n",
-            folder / "bench.md": to_markdown(result),
+            folder / "bench.md": bench_markdown(result),
         }
     )
-    return [*texts, draw(folder / "bench.png", result, accuracy)]
+    return [*texts, draw_chart(folder / "bench.png", result, accuracy)]
 
 
-def read(folder: Path) -> tuple[list[Row], dict[str, Any]]:
+def read(folder: Path) -> tuple[list[BenchRow], dict[str, Any]]:
     """Return rows and options of an earlier ``bench.json``; none where there is no such file.
 
     Raises:
@@ -74,14 +75,14 @@ def read(folder: Path) -> tuple[list[Row], dict[str, Any]]:
         return [], {}
     try:
         values = read_json(path, ConfigError, "give another folder")
-        return [Row(**row) for row in values["rows"]], values["options"]
+        return [BenchRow(**row) for row in values["rows"]], values["options"]
     except (KeyError, TypeError) as error:
         raise ConfigError(
             f"{path}: no results of terradapt bench ({error})", "give another folder"
         ) from error
 
 
-def to_markdown(result: Mapping[str, Any]) -> str:
+def bench_markdown(result: Mapping[str, Any]) -> str:
     """Return the rows as a table, the ratios beside the paper's, and what the columns mean."""
     options = result["options"]
     shape = f"{options['batch']} x 3 x {options['size']} x {options['size']}"
@@ -141,7 +142,7 @@ def printed_rows() -> dict[str, PrintedRow]:
     return {encoder: rows[name] for encoder, name in BACKBONES.items()}
 
 
-def draw(path: Path, result: Mapping[str, Any], accuracy: Mapping[str, float]) -> Path:
+def draw_chart(path: Path, result: Mapping[str, Any], accuracy: Mapping[str, float]) -> Path:
     """Draw accuracy against speed, each engine in its colour.
 
     Raises:

@@ -76,7 +76,7 @@ class Options:
 
 
 @dataclass(frozen=True)
-class Row:
+class BenchRow:
     """One backbone on one engine; None stands for what the machine does not tell.
 
     Attributes:
@@ -115,7 +115,7 @@ class Row:
 def bench(
     options: Options,
     advance: Advance = lambda n: None,
-    held: Sequence[Row] = (),
+    held: Sequence[BenchRow] = (),
 ) -> dict[str, Any]:
     """Measure all backbones on all engines that are installed here.
 
@@ -148,7 +148,7 @@ def bench(
     }
 
 
-def in_order(rows: Sequence[Row]) -> list[Row]:
+def in_order(rows: Sequence[BenchRow]) -> list[BenchRow]:
     """Return rows in the order of Table 4, other backbones behind; engines stay in theirs."""
     names = [*BACKBONES, *(row.backbone for row in rows)]
     return sorted(rows, key=lambda row: names.index(row.backbone))
@@ -170,7 +170,7 @@ def usable(options: Options) -> tuple[str, ...]:
     return tuple(n for n in options.engines if n in TORCH_ENGINES or n in here)
 
 
-def measure_backbone(backbone: str, options: Options, limit: float) -> Iterator[Row]:
+def measure_backbone(backbone: str, options: Options, limit: float) -> Iterator[BenchRow]:
     """Yield a row for each engine."""
     model, meta = random_model(backbone, options.size)
     complexity = measure(model, options.batch, options.size)
@@ -205,7 +205,7 @@ def random_model(backbone: str, size: int) -> tuple[SegmentationModel, Meta]:
     return model, Meta(config=config, classes=ISPRS, spec=InputSpec(), window=size)
 
 
-def with_reduction(rows: Sequence[Row]) -> list[Row]:
+def with_reduction(rows: Sequence[BenchRow]) -> list[BenchRow]:
     """Fill in how many fewer parameters than the teacher's each row has."""
     teacher = next((r.parameters for r in rows if r.backbone == TEACHER), None)
     return [
@@ -222,7 +222,7 @@ def _row(
     options: Options,
     limit: float,
     facts: dict[str, Any],
-) -> Row:
+) -> BenchRow:
     peaks = reset_peak()
     before = resident()
     predictor = _open(engine, source, options)
@@ -239,7 +239,7 @@ def _row(
     best = max(per_second, key=lambda b: per_second[b])
     joules = rates[options.batch].joules
     work = 2 * facts["gmacs"] * 1e9 / limit
-    return Row(
+    return BenchRow(
         engine=engine,
         reduction=None,
         rate=per_second[options.batch],

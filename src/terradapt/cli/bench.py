@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from terradapt.bench import Options, Row
+    from terradapt.bench import BenchRow, Options
 
 
 def register(app: typer.Typer) -> None:
@@ -44,9 +44,9 @@ def bench(
     """
     from dataclasses import asdict, replace
 
-    from terradapt.bench import Options, Row
+    from terradapt.bench import BenchRow, Options
     from terradapt.bench import bench as measure
-    from terradapt.bench.present import to_markdown, write
+    from terradapt.bench.present import bench_markdown, write_bench
     from terradapt.cli._progress import progress
     from terradapt.cli._require import require
 
@@ -69,13 +69,13 @@ def bench(
         for name in options.backbones:
             result = measure(replace(options, backbones=(name,)), advance, held)
             result["options"] = asdict(options)
-            held = [Row(**row) for row in result["rows"]]
-            written = write(output, result, known)
-    typer.echo(to_markdown(result), nl=False)
+            held = [BenchRow(**row) for row in result["rows"]]
+            written = write_bench(output, result, known)
+    typer.echo(bench_markdown(result), nl=False)
     typer.echo("\n" + "\n".join(map(str, written)))
 
 
-def _held(folder: Path, options: Options) -> list[Row]:
+def _held(folder: Path, options: Options) -> list[BenchRow]:
     from terradapt.bench.present import read
     from terradapt.errors import ConfigError
 

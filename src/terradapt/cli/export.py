@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from terradapt.export.run import Result
+    from terradapt.export.run import ExportResult
 
 
 def register(app: typer.Typer) -> None:
@@ -64,7 +64,7 @@ def export(
 
 def _float(
     checkpoint: Path, output: Path, window: int | None, scene: Path | None, trunk: Path | None
-) -> Result:
+) -> ExportResult:
     from terradapt.export.run import export_with_proof, parity_windows
 
     shown = parity_windows(checkpoint, scene, window) if scene else {}

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from terradapt.scene import PredictOptions, Predictor
 
 
-class Scores(StrEnum):
+class ScoreType(StrEnum):
     """How class probabilities are stored."""
 
     float16 = "float16"
@@ -38,8 +38,8 @@ def predict(
         bool, typer.Option("--scores", help="Write class probabilities too.")
     ] = False,
     scores_as: Annotated[
-        Scores, typer.Option(help="How: float16, or uint8 in steps of 0.004.")
-    ] = Scores.float16,
+        ScoreType, typer.Option(help="How: float16, or uint8 in steps of 0.004.")
+    ] = ScoreType.float16,
     confidence: Annotated[
         bool, typer.Option("--confidence", help="Write the winner's probability too.")
     ] = False,

@@ -100,7 +100,7 @@ def build_dataset(
     Raises:
         DataError: A file cannot be read, or has a value that is no class.
     """
-    items = measure(pairs)
+    items = measure_images(pairs)
     stated = read_class_file(root)
     classes: ClassMap
     label: LabelForm
@@ -115,7 +115,7 @@ def build_dataset(
     return Dataset(root.absolute().name, root, items, classes, label)
 
 
-def measure(pairs: Sequence[Pair]) -> tuple[Item, ...]:
+def measure_images(pairs: Sequence[Pair]) -> tuple[Item, ...]:
     """Return items with their images' size and resolution, read from the files.
 
     Raises:

@@ -21,7 +21,7 @@ from terradapt.scene import Predictor
 
 
 @dataclass(frozen=True)
-class Task:
+class EvaluationTask:
     """A checkpoint with the dataset it is to be evaluated on; nothing is predicted yet.
 
     Attributes:
@@ -74,7 +74,7 @@ def open_task(
     device: str | None = None,
     precision: str = "fp32",
     trunk: str | Path | None = None,
-) -> Task:
+) -> EvaluationTask:
     """Open a checkpoint and a dataset.
 
     Args:
@@ -94,7 +94,7 @@ def open_task(
     dataset = open_dataset(data, predictor.meta.config.data if predictor.meta else None)
     split = split or _first_split(dataset)
     dataset.split(split)
-    return Task(predictor, dataset, split, checkpoint)
+    return EvaluationTask(predictor, dataset, split, checkpoint)
 
 
 def report_run(

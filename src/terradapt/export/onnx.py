@@ -25,7 +25,7 @@ IR_VERSION = 8
 INPUT, OUTPUT = "image", "scores"
 
 
-class Scores(nn.Module):
+class ScoresOnly(nn.Module):
     """A model from normalised pixels (B, C, H, W) to softmax scores (B, K, H, W)."""
 
     def __init__(self, model: SegmentationModel) -> None:
@@ -129,7 +129,7 @@ def _trace(model: SegmentationModel, path: Path, x: Tensor, fixed: bool) -> None
         # the tracing exporter announces its own end and every shape that it takes as a constant
         warnings.simplefilter("ignore")
         torch.onnx.export(
-            Scores(model),
+            ScoresOnly(model),
             (x,),
             str(path),
             dynamo=False,

@@ -25,7 +25,7 @@ from terradapt.export.int8 import (
 from terradapt.export.metadata import mlm_item, properties, write_item
 from terradapt.export.onnx import import_onnx, write_proto
 from terradapt.export.parity import compare
-from terradapt.export.run import Result, export_model
+from terradapt.export.run import ExportResult, export_model
 from terradapt.export.windows import Windows, collect
 from terradapt.meta import Meta
 from terradapt.metrics import Confusion
@@ -81,7 +81,7 @@ def export_int8(
     model, meta = checkpoint.load(source, trunk=trunk)
     with TemporaryDirectory() as work:
         plain = export_model(model, meta, Path(work) / "float.onnx", window=window)
-        sample = gather(folder, meta, plain.meta.window, count)
+        sample = gather_sample(folder, meta, plain.meta.window, count)
         for note in sample.notes:
             say(f"note: {note}")
         torch = TorchPredictor(model, meta.classes, meta.spec, plain.meta.window)
@@ -92,16 +92,16 @@ def export_int8(
         path.parent.mkdir(parents=True, exist_ok=True)
         proto = slim(import_onnx().load(str(chosen)))
         write_proto(proto, path, properties(told))
-        result = Result(path, told, parity)
+        result = ExportResult(path, told, parity)
         write_item(path, mlm_item(path, told))
-        report = measure(plain, result, sample)
+        report = compare_int8(plain, result, sample)
     return {
         **result.to_dict(),
         "int8": {"method": METHOD, "float_layers": list(layers), **report},
     }
 
 
-def gather(folder: Path, meta: Meta, side: int, count: int) -> Sample:
+def gather_sample(folder: Path, meta: Meta, side: int, count: int) -> Sample:
     """Collect windows to calibrate on and others to measure on."""
     calibration = collect(folder, meta.spec, meta.classes, side, count)
     if calibration.split:
@@ -126,7 +126,7 @@ def gather(folder: Path, meta: Meta, side: int, count: int) -> Sample:
     return Sample(calibration, held, tuple(notes))
 
 
-def measure(plain: Result, result: Result, sample: Sample) -> dict[str, Any]:
+def compare_int8(plain: ExportResult, result: ExportResult, sample: Sample) -> dict[str, Any]:
     """Return size, speed, agreement and accuracy of an INT8 file beside the float one."""
     before, after = plain.path.stat().st_size, result.path.stat().st_size
     classes = result.meta.classes
@@ -158,19 +158,19 @@ def measure(plain: Result, result: Result, sample: Sample) -> dict[str, Any]:
 
 
 def _quantized(
-    plain: Result, sample: Sample, work: Path, advance: Advance
+    plain: ExportResult, sample: Sample, work: Path, advance: Advance
 ) -> tuple[Path, tuple[str, ...]]:
     quantizer = Quantizer(plain.path, work, plain.meta.spec, sample.calibration.images)
     fixed = plain.meta.fixed
     side = plain.meta.window if fixed else PROBE_SIDE
-    probes = spread(sample.calibration.images, 1 if fixed else PROBES)[:, :, :side, :side]
+    probes = spread_evenly(sample.calibration.images, 1 if fixed else PROBES)[:, :, :side, :side]
 
     def run(file: Path) -> NDArray[np.float32]:
         return raw_scores(file, plain.meta, probes)
 
     change = sensitivity(quantizer, run, advance)
     budget = _budget(plain.path, quantizer.folder / "all.onnx")
-    held = spread(sample.calibration.images, 4 * PROBES)
+    held = spread_evenly(sample.calibration.images, 4 * PROBES)
     reference = raw_scores(plain.path, plain.meta, held).argmax(1)
 
     def agreement(file: Path) -> float:
@@ -180,7 +180,7 @@ def _quantized(
     return file, layers
 
 
-def spread(images: NDArray[np.uint8], count: int) -> NDArray[np.uint8]:
+def spread_evenly(images: NDArray[np.uint8], count: int) -> NDArray[np.uint8]:
     """Return up to ``count`` windows, evenly over all, which lie in the order of their scenes."""
     chosen: NDArray[np.uint8] = images[
         np.unique(np.linspace(0, len(images) - 1, count).round().astype(int))

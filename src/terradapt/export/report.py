@@ -12,10 +12,10 @@ from terradapt.files import write_json, write_text
 def write_export_report(path: Path, values: Mapping[str, Any]) -> Path:
     """Write ``<stem>.report.json`` and ``.md`` beside an exported model; return the latter."""
     write_json(path.with_suffix(".report.json"), values, indent=2)
-    return write_text(path.with_suffix(".report.md"), to_markdown(values))
+    return write_text(path.with_suffix(".report.md"), export_markdown(values))
 
 
-def to_markdown(values: Mapping[str, Any]) -> str:
+def export_markdown(values: Mapping[str, Any]) -> str:
     """Return the report as Markdown."""
     lines = [
         f"# {values['file']}",

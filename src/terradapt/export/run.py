@@ -24,7 +24,7 @@ PARITY_WINDOWS = 4
 
 
 @dataclass(frozen=True)
-class Result:
+class ExportResult:
     """An exported file.
 
     Attributes:
@@ -60,7 +60,7 @@ def export_checkpoint(
     *,
     window: int | None = None,
     trunk: str | Path | None = None,
-) -> Result:
+) -> ExportResult:
     """Export a checkpoint, without proof and without an item beside it.
 
     Args:
@@ -83,7 +83,7 @@ def export_model(
     path: Path,
     *,
     window: int | None = None,
-) -> Result:
+) -> ExportResult:
     """Export a model with what its checkpoint says; see :func:`export_checkpoint`."""
     told = exported_meta(model, meta, window)
     export_onnx(
@@ -94,7 +94,7 @@ def export_model(
         fixed=told.fixed,
         metadata=properties(told),
     )
-    return Result(path, told)
+    return ExportResult(path, told)
 
 
 def exported_meta(model: SegmentationModel, meta: Meta, window: int | None = None) -> Exported:
@@ -137,7 +137,7 @@ def export_with_proof(
     shown: str = "coloured patches",
     window: int | None = None,
     trunk: str | Path | None = None,
-) -> Result:
+) -> ExportResult:
     """Export a checkpoint, compare the file with it, and write the STAC item beside it.
 
     Args:

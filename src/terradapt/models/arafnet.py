@@ -14,7 +14,7 @@ import torch
 from pydantic import model_validator
 from torch import Tensor, nn
 
-from terradapt.config import Part
+from terradapt.config import ConfigPart
 from terradapt.models.contract import Prediction, SegmentationModel
 from terradapt.models.encoder import Encoder
 from terradapt.models.layers import attention, conv, conv_bn, conv_bn_relu
@@ -22,7 +22,7 @@ from terradapt.models.layers import attention, conv, conv_bn, conv_bn_relu
 RATES = (3, 6, 12, 18, 24)
 
 
-class ARAFNetOptions(Part):
+class ARAFNetOptions(ConfigPart):
     """Switches of the decoder; the defaults are the paper's, the others its Table 6."""
 
     aux: bool = False  # auxiliary head, used in training only

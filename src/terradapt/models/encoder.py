@@ -296,7 +296,7 @@ def load_weights(encoder: Encoder, path: str) -> None:
         load_backbone(encoder.get_submodule("body"), path)
 
 
-def resolve(config: EncoderConfig) -> EncoderConfig:
+def resolve_encoder(config: EncoderConfig) -> EncoderConfig:
     """Complete a config with what its weight file says of itself (``pad_type``).
 
     A run stores the resolved config, so that its checkpoint needs the file no more.
@@ -314,7 +314,7 @@ def resolve(config: EncoderConfig) -> EncoderConfig:
 
 def from_config(config: EncoderConfig, in_channels: int = 3) -> Encoder:
     """Build the encoder of a config, resolved first; see :func:`build_encoder`."""
-    config = resolve(config)
+    config = resolve_encoder(config)
     return build_encoder(
         config.name,
         config.weights,

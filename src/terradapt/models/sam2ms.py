@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from terradapt.config import Part
+from terradapt.config import ConfigPart
 from terradapt.models.contract import Prediction, SegmentationModel, two_classes
 from terradapt.models.encoder import Encoder
 from terradapt.models.layers import conv_bn, conv_bn_relu
@@ -23,7 +23,7 @@ WIDTH = 64
 KERNELS = (3, 5, 7)
 
 
-class SAM2MSOptions(Part):
+class SAM2MSOptions(ConfigPart):
     """Switches of the decoder; ``none`` and ``false`` are the paper's Table 6."""
 
     drb: Literal["paper", "release", "none"] = "paper"  # none: a 1x1 reduction

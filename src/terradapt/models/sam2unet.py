@@ -10,14 +10,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from terradapt.config import Part
+from terradapt.config import ConfigPart
 from terradapt.models.contract import Prediction, SegmentationModel, two_classes
 from terradapt.models.encoder import Encoder
 from terradapt.models.layers import conv_bn_relu
 from terradapt.models.sam2ms import WIDTH, ReleaseDRB
 
 
-class SAM2UNetOptions(Part):
+class SAM2UNetOptions(ConfigPart):
     """No switches."""
 
 

@@ -23,7 +23,7 @@ COMPILED = {"compiled": "default", "reduce-overhead": "reduce-overhead"}
 """Engine to the mode of ``torch.compile``; the second replays CUDA graphs on an NVIDIA GPU."""
 
 
-def normalize(x: Tensor, spec: InputSpec) -> Tensor:
+def normalize_tensor(x: Tensor, spec: InputSpec) -> Tensor:
     """Return ``(x / 255 - mean) / std`` of uint8 pixels (B, C, H, W) as float32, per band."""
     shape = (1, -1, 1, 1)
     mean = torch.tensor(spec.mean, device=x.device, dtype=torch.float32).view(shape)
@@ -90,7 +90,7 @@ class TorchPredictor(Predictor):
         """
         try:
             with self._modes, torch.no_grad(), self._autocast():
-                x = normalize(torch.from_numpy(images).to(self.device), self.spec)
+                x = normalize_tensor(torch.from_numpy(images).to(self.device), self.spec)
                 logits = self._run(x.contiguous(memory_format=torch.channels_last)).logits
                 scores: Tensor = logits.float().softmax(1)
                 return scores

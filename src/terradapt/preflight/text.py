@@ -10,6 +10,7 @@ import numpy as np
 
 from terradapt.data.dataset import Dataset
 from terradapt.data.leaks import Leak
+from terradapt.files import size_text
 from terradapt.preflight.alignment import Shift
 from terradapt.preflight.check import CheckReport, class_pixels
 from terradapt.preflight.inspection import Problem
@@ -158,11 +159,6 @@ def estimate_lines(estimate: Mapping[str, Any]) -> list[str]:
             f"{size_text(estimate['memory_bytes'])} of memory"
         )
     return lines
-
-
-def size_text(size: float) -> str:
-    """Return bytes as MB or GB."""
-    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.0f} MB"
 
 
 def time_text(seconds: float) -> str:

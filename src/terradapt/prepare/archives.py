@@ -19,7 +19,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
 from terradapt.errors import DataError, OutputError
-from terradapt.files import read_json, replacing, stamp, write_json
+from terradapt.files import read_json, replacing, size_text, stamp, write_json
 from terradapt.progress import Advance, Track, silent
 
 SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
@@ -37,7 +37,7 @@ _DAMAGE = (
 
 
 @dataclass(frozen=True)
-class Found:
+class Gathered:
     """A file of a benchmark.
 
     Args:
@@ -69,7 +69,7 @@ def gather(
     into: Path,
     wanted: Callable[[str], bool],
     track: Track = silent,
-) -> list[Found]:
+) -> list[Gathered]:
     """List the wanted files of a folder or an archive; archives are unpacked below ``into``.
 
     An archive that was unpacked before and has not changed is not unpacked again.
@@ -92,13 +92,13 @@ def gather(
                 f"{source}: is neither a folder nor an archive",
                 f"give a folder, or an archive ({', '.join(SUFFIXES[:4])})",
             )
-        return _of_archive(Found(source, source.name), into, wanted, track, 1)
+        return _of_archive(Gathered(source, source.name), into, wanted, track, 1)
     return list(_of_folder(source, "", into, wanted, track, 0))
 
 
 def _of_folder(
     folder: Path, prefix: str, into: Path, wanted: Callable[[str], bool], track: Track, depth: int
-) -> Iterator[Found]:
+) -> Iterator[Gathered]:
     inside = into.parent != folder and into.parent.is_relative_to(folder)
     result = into.parent if inside else into
     for path in sorted(p for p in folder.rglob("*") if p.is_file()):
@@ -106,9 +106,9 @@ def _of_folder(
             continue  # a result inside the source is no source
         name = prefix + path.relative_to(folder).as_posix()
         if is_archive(path):
-            yield from _of_archive(Found(path, name), into, wanted, track, depth + 1)
+            yield from _of_archive(Gathered(path, name), into, wanted, track, depth + 1)
         elif not _is_junk(name) and wanted(name):
-            yield Found(path, name)
+            yield Gathered(path, name)
 
 
 def _is_junk(name: str) -> bool:
@@ -117,8 +117,8 @@ def _is_junk(name: str) -> bool:
 
 
 def _of_archive(
-    archive: Found, into: Path, wanted: Callable[[str], bool], track: Track, depth: int
-) -> list[Found]:
+    archive: Gathered, into: Path, wanted: Callable[[str], bool], track: Track, depth: int
+) -> list[Gathered]:
     if depth > DEEPEST:
         raise DataError(
             f"{archive.path}: archives in archives, more than {DEEPEST} deep",
@@ -132,13 +132,13 @@ def _of_archive(
 
 def _inside(
     target: Path, prefix: str, into: Path, wanted: Callable[[str], bool], track: Track, depth: int
-) -> Iterator[Found]:
+) -> Iterator[Gathered]:
     for path in sorted(p for p in target.rglob("*") if p.is_file()):
         name = prefix + path.relative_to(target).as_posix()
         if is_archive(path):
-            yield from _of_archive(Found(path, name), into, wanted, track, depth + 1)
+            yield from _of_archive(Gathered(path, name), into, wanted, track, depth + 1)
         elif not _is_junk(name) and wanted(name):
-            yield Found(path, name)
+            yield Gathered(path, name)
 
 
 def _folder_name(name: str) -> str:
@@ -166,7 +166,7 @@ class _Member:
     key: Any
 
 
-def _unpack(archive: Found, target: Path, wanted: Callable[[str], bool], track: Track) -> None:
+def _unpack(archive: Gathered, target: Path, wanted: Callable[[str], bool], track: Track) -> None:
     """Extract the wanted members beside ``target``, then rename."""
     with replacing(target, folder=True, durable=False) as part:
         try:
@@ -295,13 +295,3 @@ def check_room(folder: Path, needed: int, what: str, spare: int = 64 << 20) -> N
             f"{folder}: {what} needs {size_text(needed)}, {size_text(free)} are free",
             "free some space, or use another -o on a larger disk",
         )
-
-
-def size_text(size: int) -> str:
-    """Return bytes as text with a unit, for example ``1.4 GB``."""
-    value = float(size)
-    for unit in ("B", "kB", "MB", "GB"):
-        if value < 1000:
-            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
-        value /= 1000
-    return f"{value:.1f} TB"

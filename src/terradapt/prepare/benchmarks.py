@@ -16,14 +16,14 @@ from terradapt.prepare import deepglobe as _deepglobe
 from terradapt.prepare import isprs as _isprs
 from terradapt.prepare import massachusetts as _massachusetts
 from terradapt.prepare import spacenet as _spacenet
-from terradapt.prepare.options import PrepareOptions, Tell, quiet
+from terradapt.prepare.options import PrepareOptions, Tell, tell_nothing
 from terradapt.progress import Track, silent
 
 Options = Mapping[str, Any]
 
 
 def vaihingen(
-    source: Path, out: Path, options: Options, track: Track = silent, tell: Tell = quiet
+    source: Path, out: Path, options: Options, track: Track = silent, tell: Tell = tell_nothing
 ) -> Dataset:
     """Prepare ISPRS Vaihingen from a folder or an archive."""
     chosen = read_options(options, "vaihingen")
@@ -31,7 +31,7 @@ def vaihingen(
 
 
 def potsdam(
-    source: Path, out: Path, options: Options, track: Track = silent, tell: Tell = quiet
+    source: Path, out: Path, options: Options, track: Track = silent, tell: Tell = tell_nothing
 ) -> Dataset:
     """Prepare ISPRS Potsdam from a folder or an archive."""
     chosen = read_options(options, "potsdam")
@@ -39,21 +39,21 @@ def potsdam(
 
 
 def deepglobe(
-    source: Path, out: Path, options: Options, track: Track = silent, tell: Tell = quiet
+    source: Path, out: Path, options: Options, track: Track = silent, tell: Tell = tell_nothing
 ) -> Dataset:
     """Prepare DeepGlobe roads from a folder or an archive."""
     return _deepglobe.prepare(source, out, read_options(options, "deepglobe"), track, tell).dataset
 
 
 def spacenet(
-    source: Path, out: Path, options: Options, track: Track = silent, tell: Tell = quiet
+    source: Path, out: Path, options: Options, track: Track = silent, tell: Tell = tell_nothing
 ) -> Dataset:
     """Prepare SpaceNet 3 roads from a folder or archives."""
     return _spacenet.prepare(source, out, read_options(options, "spacenet"), track, tell).dataset
 
 
 def massachusetts(
-    source: Path, out: Path, options: Options, track: Track = silent, tell: Tell = quiet
+    source: Path, out: Path, options: Options, track: Track = silent, tell: Tell = tell_nothing
 ) -> Dataset:
     """Prepare Massachusetts roads from a folder or an archive."""
     chosen = read_options(options, "massachusetts")

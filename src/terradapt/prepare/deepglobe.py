@@ -8,9 +8,9 @@ from pathlib import Path
 from terradapt.classes import ROADS
 from terradapt.data.labels import ThresholdForm
 from terradapt.errors import DataError
-from terradapt.prepare.archives import Found, gather
+from terradapt.prepare.archives import Gathered, gather
 from terradapt.prepare.jobs import Record
-from terradapt.prepare.options import Benchmark, Prepared, PrepareOptions, Tell, quiet
+from terradapt.prepare.options import Benchmark, Prepared, PrepareOptions, Tell, tell_nothing
 from terradapt.prepare.run import prepare_benchmark
 from terradapt.progress import Track, silent
 
@@ -23,7 +23,7 @@ def prepare(
     out: Path,
     options: PrepareOptions,
     track: Track = silent,
-    tell: Tell = quiet,
+    tell: Tell = tell_nothing,
 ) -> Prepared:
     """Prepare DeepGlobe roads; see :func:`find_deepglobe` and :func:`prepare_benchmark`."""
     found = find_deepglobe(source, out, options, track)
@@ -44,8 +44,8 @@ def find_deepglobe(
         known = path.suffix.lower() in (".jpg", ".jpeg", ".png", ".tif")
         return known and _NAME.match(path.stem.lower()) is not None
 
-    images: dict[str, Found] = {}
-    masks: dict[str, Found] = {}
+    images: dict[str, Gathered] = {}
+    masks: dict[str, Gathered] = {}
     for found in gather(source, out / "unpacked", wanted, track):
         match = _NAME.match(found.stem.lower())
         assert match is not None
@@ -57,7 +57,7 @@ def find_deepglobe(
     return Benchmark("deepglobe", records, ROADS, ThresholdForm(128), RESOLUTION)
 
 
-def _check(images: dict[str, Found], masks: dict[str, Found], source: Path) -> None:
+def _check(images: dict[str, Gathered], masks: dict[str, Gathered], source: Path) -> None:
     if not masks:
         raise DataError(
             f"{source}: no NNN_mask.png in it", "give the folder or archive of the train images"

@@ -15,9 +15,9 @@ from pathlib import Path
 from terradapt.classes import ISPRS
 from terradapt.data.labels import ColourForm
 from terradapt.errors import DataError
-from terradapt.prepare.archives import Found, gather
+from terradapt.prepare.archives import Gathered, gather
 from terradapt.prepare.jobs import Record
-from terradapt.prepare.options import Benchmark, Prepared, PrepareOptions, Tell, quiet
+from terradapt.prepare.options import Benchmark, Prepared, PrepareOptions, Tell, tell_nothing
 from terradapt.prepare.run import prepare_benchmark
 from terradapt.progress import Track, silent
 
@@ -48,7 +48,7 @@ _TILE = re.compile(r"^top_potsdam_(\d+)_(\d+)_(rgb|irrg|rgbir|label|label_noboun
 _TILE_DSM = re.compile(r"^dsm_potsdam_(\d+)_(\d+)$")
 _TRUTH = re.compile(r"gts|ground_?truth|(^|/)labels?(/|$)")
 
-Roles = Mapping[str, Mapping[str, Found]]
+Roles = Mapping[str, Mapping[str, Gathered]]
 """File by role, by tile."""
 
 
@@ -57,7 +57,7 @@ def prepare_vaihingen(
     out: Path,
     options: PrepareOptions,
     track: Track = silent,
-    tell: Tell = quiet,
+    tell: Tell = tell_nothing,
 ) -> Prepared:
     """Prepare ISPRS Vaihingen; see :func:`find_vaihingen` and :func:`prepare_benchmark`."""
     found = find_vaihingen(source, out, options, track)
@@ -69,7 +69,7 @@ def prepare_potsdam(
     out: Path,
     options: PrepareOptions,
     track: Track = silent,
-    tell: Tell = quiet,
+    tell: Tell = tell_nothing,
 ) -> Prepared:
     """Prepare ISPRS Potsdam; see :func:`find_potsdam` and :func:`prepare_benchmark`."""
     found = find_potsdam(source, out, options, track)
@@ -123,13 +123,13 @@ def _benchmark(
 
 
 def _gather(
-    source: Path, out: Path, role: Callable[[Found], tuple[str, str] | None], track: Track
+    source: Path, out: Path, role: Callable[[Gathered], tuple[str, str] | None], track: Track
 ) -> Roles:
     def wanted(name: str) -> bool:
-        found = Found(Path(name), name)
+        found = Gathered(Path(name), name)
         return Path(name).suffix.lower() in (".tif", ".tiff") and role(found) is not None
 
-    roles: dict[str, dict[str, Found]] = {}
+    roles: dict[str, dict[str, Gathered]] = {}
     for found in gather(source, out / "unpacked", wanted, track):
         key = role(found)
         assert key is not None
@@ -137,7 +137,7 @@ def _gather(
     return roles
 
 
-def _vaihingen_role(found: Found) -> tuple[str, str] | None:
+def _vaihingen_role(found: Gathered) -> tuple[str, str] | None:
     stem = found.stem.lower()
     if match := _AREA_DSM.match(stem):
         return match[1], "dsm"
@@ -149,7 +149,7 @@ def _vaihingen_role(found: Found) -> tuple[str, str] | None:
     return match[1], "label" if _TRUTH.search(found.folders) else "image"
 
 
-def _potsdam_role(found: Found) -> tuple[str, str] | None:
+def _potsdam_role(found: Gathered) -> tuple[str, str] | None:
     stem = found.stem.lower()
     if match := _TILE_DSM.match(stem):
         return f"{int(match[1])}_{int(match[2])}", "dsm"
@@ -190,7 +190,7 @@ def _records(
     return tuple(_record(t, roles[t], image, options.dsm) for t in labelled)
 
 
-def _record(tile: str, files: Mapping[str, Found], image: str, dsm: bool) -> Record:
+def _record(tile: str, files: Mapping[str, Gathered], image: str, dsm: bool) -> Record:
     eroded = files["eroded"].path if "eroded" in files else None
     extra = files["dsm"].path if dsm else None
     return Record(tile, tile, files[image].path, files["label"].path, eroded, extra)

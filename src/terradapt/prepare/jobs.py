@@ -59,7 +59,7 @@ class Record:
 
 
 @dataclass(frozen=True)
-class Job:
+class PrepareJob:
     """What one process does: a record, and how.
 
     Args:
@@ -107,7 +107,7 @@ def receipt_path(out: Path, name: str) -> Path:
     return out / RECEIPTS / f"{name}.json"
 
 
-def signature(job: Job) -> str:
+def signature(job: PrepareJob) -> str:
     """Hash the sources (size, time, both ends) and the settings of a job."""
     digest = hashlib.blake2b(digest_size=16)
     for path in job.record.sources:
@@ -123,7 +123,7 @@ def signature(job: Job) -> str:
     return digest.hexdigest()
 
 
-def finished(job: Job) -> Receipt | None:
+def finished_jobs(job: PrepareJob) -> Receipt | None:
     """Return the receipt of a job that need not run again, or None."""
     path = receipt_path(job.out, job.record.id)
     if not path.is_file():
@@ -141,7 +141,7 @@ def finished(job: Job) -> Receipt | None:
     return receipt if whole else None
 
 
-def run(job: Job) -> Receipt:
+def run(job: PrepareJob) -> Receipt:
     """Read, check and write one image; its receipt is written last.
 
     Raises:
@@ -185,7 +185,7 @@ def starts(length: int, crop: int, overlap: int) -> list[int]:
     return [round(i * (length - crop) / (count - 1)) for i in range(count)]
 
 
-def _label(job: Job, path: Path, image: SceneReader) -> NDArray[np.uint8]:
+def _label(job: PrepareJob, path: Path, image: SceneReader) -> NDArray[np.uint8]:
     """Read a label as (H, W) class ids."""
     form = job.label
     if isinstance(form, VectorForm):
@@ -205,7 +205,7 @@ def _label(job: Job, path: Path, image: SceneReader) -> NDArray[np.uint8]:
     return ids
 
 
-def _decoded(job: Job, form: RasterForm, raw: NDArray[Any], path: Path) -> NDArray[np.uint8]:
+def _decoded(job: PrepareJob, form: RasterForm, raw: NDArray[Any], path: Path) -> NDArray[np.uint8]:
     if isinstance(form, ColourForm):
         if job.snap:
             raw = snapped(raw, job.classes, job.snap)
@@ -287,7 +287,7 @@ def _moments(band: NDArray[np.uint8]) -> tuple[float, float]:
 
 
 def _write_whole(
-    job: Job,
+    job: PrepareJob,
     image: SceneReader,
     ids: NDArray[np.uint8],
     eroded: NDArray[np.uint8] | None,
@@ -304,7 +304,7 @@ def _write_whole(
 
 
 def _write_crop(
-    job: Job,
+    job: PrepareJob,
     image: SceneReader,
     ids: NDArray[np.uint8],
     eroded: NDArray[np.uint8] | None,
@@ -326,7 +326,7 @@ def _write_crop(
 
 
 def _write_labels(
-    job: Job,
+    job: PrepareJob,
     name: str,
     image: SceneReader,
     window: Window,
@@ -356,7 +356,9 @@ def _written(
     return name
 
 
-def _item(job: Job, name: str, image: SceneReader, height: int, width: int) -> dict[str, Any]:
+def _item(
+    job: PrepareJob, name: str, image: SceneReader, height: int, width: int
+) -> dict[str, Any]:
     return {
         "id": name,
         "group": job.record.group,

@@ -12,14 +12,14 @@ from pathlib import Path, PurePosixPath
 from terradapt.classes import ROADS
 from terradapt.data.labels import ThresholdForm
 from terradapt.errors import DataError
-from terradapt.prepare.archives import Found, gather
+from terradapt.prepare.archives import Gathered, gather
 from terradapt.prepare.jobs import Record
 from terradapt.prepare.options import (
     Benchmark,
     Prepared,
     PrepareOptions,
     Tell,
-    quiet,
+    tell_nothing,
     with_paper_crops,
 )
 from terradapt.prepare.run import prepare_benchmark
@@ -34,7 +34,7 @@ def prepare(
     out: Path,
     options: PrepareOptions,
     track: Track = silent,
-    tell: Tell = quiet,
+    tell: Tell = tell_nothing,
 ) -> Prepared:
     """Prepare Massachusetts roads; see :func:`find_massachusetts` and :func:`prepare_benchmark`.
 
@@ -53,8 +53,8 @@ def find_massachusetts(
     Raises:
         DataError: No image, or an image without its map.
     """
-    images: dict[str, Found] = {}
-    maps: dict[str, Found] = {}
+    images: dict[str, Gathered] = {}
+    maps: dict[str, Gathered] = {}
     official: dict[str, list[str]] = {"train": [], "val": [], "test": []}
     for found in gather(source, out / "unpacked", lambda n: _place(n) is not None, track):
         place = _place(found.name)

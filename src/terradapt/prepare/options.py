@@ -19,7 +19,7 @@ Tell = Callable[[str], None]
 SplitName = Literal["auto", "paper", "by_image", "official"]
 
 
-def quiet(line: str) -> None:
+def tell_nothing(line: str) -> None:
     """Tell nothing."""
 
 

@@ -23,11 +23,11 @@ from terradapt.data.dataset import INDEX_NAME, Dataset, Item, load_index
 from terradapt.data.labels import IndexForm
 from terradapt.data.splits import SPLITS_NAME, Splits, read_splits, write_splits
 from terradapt.errors import DataError, OutputError
-from terradapt.files import read_json, write_json
+from terradapt.files import read_json, size_text, write_json
 from terradapt.machine import cpu_cores
-from terradapt.prepare.archives import check_room, size_text
-from terradapt.prepare.jobs import RECEIPTS, Job, Receipt, Record, finished, run
-from terradapt.prepare.options import Benchmark, Prepared, PrepareOptions, Tell, quiet
+from terradapt.prepare.archives import check_room
+from terradapt.prepare.jobs import RECEIPTS, PrepareJob, Receipt, Record, finished_jobs, run
+from terradapt.prepare.options import Benchmark, Prepared, PrepareOptions, Tell, tell_nothing
 from terradapt.prepare.splits import check_split, splits_of
 from terradapt.progress import Track, silent
 from terradapt.raster import SceneReader
@@ -40,7 +40,7 @@ def prepare_benchmark(
     out: Path,
     options: PrepareOptions,
     track: Track = silent,
-    tell: Tell = quiet,
+    tell: Tell = tell_nothing,
 ) -> Prepared:
     """Bring a benchmark to the normal form: labels as ids, ``dataset.json``, ``splits.json``.
 
@@ -61,7 +61,7 @@ def prepare_benchmark(
         check_split(benchmark, split)
     jobs = [_job(benchmark, record, out, options) for record in benchmark.records]
     before = _outputs(out)
-    receipts = {job.record.id: found for job in jobs if (found := finished(job))}
+    receipts = {job.record.id: found for job in jobs if (found := finished_jobs(job))}
     open_jobs = [job for job in jobs if job.record.id not in receipts]
     if open_jobs:
         needed = disk_use(open_jobs)
@@ -86,8 +86,8 @@ def prepare_benchmark(
     return Prepared(dataset, len(open_jobs), len(jobs) - len(open_jobs), statistics)
 
 
-def _job(benchmark: Benchmark, record: Record, out: Path, options: PrepareOptions) -> Job:
-    return Job(
+def _job(benchmark: Benchmark, record: Record, out: Path, options: PrepareOptions) -> PrepareJob:
+    return PrepareJob(
         record.absolute(),
         out,
         benchmark.classes,
@@ -99,7 +99,7 @@ def _job(benchmark: Benchmark, record: Record, out: Path, options: PrepareOption
     )
 
 
-def disk_use(jobs: Sequence[Job]) -> int:
+def disk_use(jobs: Sequence[PrepareJob]) -> int:
     """Estimate the bytes that jobs will write, from the size of the first one's image.
 
     Labels compress to a seventh or less; crops are counted at the images' uncompressed size.
@@ -119,7 +119,7 @@ def disk_use(jobs: Sequence[Job]) -> int:
     return int(len(jobs) * (pixels * cover * (labels + images) + 65536))
 
 
-def _run_all(jobs: Sequence[Job], workers: int) -> Iterator[tuple[Job, Receipt]]:
+def _run_all(jobs: Sequence[PrepareJob], workers: int) -> Iterator[tuple[PrepareJob, Receipt]]:
     """Run jobs in processes, a bounded number ahead; the first error stops all."""
     count = min(workers or cpu_cores(), len(jobs))
     if count <= 1:
@@ -140,9 +140,9 @@ def _run_all(jobs: Sequence[Job], workers: int) -> Iterator[tuple[Job, Receipt]]
 
 
 def _drain(
-    pool: ProcessPoolExecutor, jobs: Sequence[Job], ahead: int
-) -> Iterator[tuple[Job, Receipt]]:
-    waiting: dict[Future[Receipt], Job] = {}
+    pool: ProcessPoolExecutor, jobs: Sequence[PrepareJob], ahead: int
+) -> Iterator[tuple[PrepareJob, Receipt]]:
+    waiting: dict[Future[Receipt], PrepareJob] = {}
     queue = iter(jobs)
     for job in queue:
         waiting[pool.submit(run, job)] = job
@@ -153,7 +153,7 @@ def _drain(
         yield from _collect(waiting)
 
 
-def _collect(waiting: dict[Future[Receipt], Job]) -> Iterator[tuple[Job, Receipt]]:
+def _collect(waiting: dict[Future[Receipt], PrepareJob]) -> Iterator[tuple[PrepareJob, Receipt]]:
     done, _ = wait(waiting, return_when=FIRST_COMPLETED)
     for future in done:
         yield waiting.pop(future), future.result()
@@ -168,7 +168,7 @@ def _outputs(out: Path) -> dict[str, set[str]]:
     return found
 
 
-def _sweep(out: Path, before: Mapping[str, set[str]], jobs: Sequence[Job]) -> None:
+def _sweep(out: Path, before: Mapping[str, set[str]], jobs: Sequence[PrepareJob]) -> None:
     """Remove what an earlier preparation wrote and this one does not: nothing else."""
     ids = {job.record.id for job in jobs}
     keep = {name for key, names in _outputs(out).items() if key in ids for name in names}

@@ -14,14 +14,14 @@ from pathlib import Path
 from terradapt.classes import ROADS
 from terradapt.data.labels import VectorForm
 from terradapt.errors import DataError
-from terradapt.prepare.archives import Found, gather
+from terradapt.prepare.archives import Gathered, gather
 from terradapt.prepare.jobs import Record
 from terradapt.prepare.options import (
     Benchmark,
     Prepared,
     PrepareOptions,
     Tell,
-    quiet,
+    tell_nothing,
     with_paper_crops,
 )
 from terradapt.prepare.run import prepare_benchmark
@@ -38,7 +38,7 @@ def prepare(
     out: Path,
     options: PrepareOptions,
     track: Track = silent,
-    tell: Tell = quiet,
+    tell: Tell = tell_nothing,
 ) -> Prepared:
     """Prepare SpaceNet 3 roads; see :func:`find_spacenet` and :func:`prepare_benchmark`.
 
@@ -58,8 +58,8 @@ def find_spacenet(
         DataError: No chip, no centrelines, or a chip of a labelled city without its centrelines.
     """
     kinds = (options.bands,) if options.bands else IMAGERY
-    images: dict[str, dict[str, Found]] = {}
-    roads: dict[str, Found] = {}
+    images: dict[str, dict[str, Gathered]] = {}
+    roads: dict[str, Gathered] = {}
     for found in gather(source, out / "unpacked", _wanted, track):
         match = _CHIP.search(found.stem)
         assert match is not None
@@ -93,7 +93,7 @@ def _wanted(name: str) -> bool:
     return known and _CHIP.search(path.stem) is not None
 
 
-def _check(images: dict[str, Found], roads: dict[str, Found], source: Path) -> None:
+def _check(images: dict[str, Gathered], roads: dict[str, Gathered], source: Path) -> None:
     labelled = {_city(name) for name in roads}
     if not labelled & {_city(name) for name in images}:
         raise DataError(

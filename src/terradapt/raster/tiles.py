@@ -65,7 +65,7 @@ def tiles(layer: Layer, array: NDArray[Any]) -> Iterable[tuple[NDArray[Any], flo
             yield tile, layer.nodata
 
 
-def encode(tile: NDArray[Any]) -> bytes:
+def encode_tile(tile: NDArray[Any]) -> bytes:
     """Compress a tile."""
     return zlib.compress(tile.data, _LEVEL)
 
@@ -74,7 +74,7 @@ def encoded(job: tuple[NDArray[Any], float]) -> bytes | None:
     """Compress a tile; None for one without data."""
     tile, nodata = job
     empty = np.isnan(tile).all() if np.isnan(nodata) else (tile == nodata).all()
-    return None if empty else encode(tile)
+    return None if empty else encode_tile(tile)
 
 
 def halved(job: tuple[Layer, list[list[bytes]]]) -> bytes:
@@ -86,8 +86,8 @@ def halved(job: tuple[Layer, list[list[bytes]]]) -> bytes:
             tile = np.frombuffer(zlib.decompress(data), layer.dtype).reshape(TILE, TILE)
             whole[r * TILE : (r + 1) * TILE, c * TILE : (c + 1) * TILE] = tile
     if layer.colours is not None:
-        return encode(np.ascontiguousarray(halve_mode(whole, int(layer.nodata))))
-    return encode(np.ascontiguousarray(halve_mean(whole, layer.nodata)))
+        return encode_tile(np.ascontiguousarray(halve_mode(whole, int(layer.nodata))))
+    return encode_tile(np.ascontiguousarray(halve_mean(whole, layer.nodata)))
 
 
 def template(

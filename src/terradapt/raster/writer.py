@@ -34,7 +34,7 @@ from terradapt.raster.cog import (
     write_cog,
 )
 from terradapt.raster.journal import Journal
-from terradapt.raster.tiles import Layer, blank, encode, encoded, halved, template, tiles
+from terradapt.raster.tiles import Layer, blank, encode_tile, encoded, halved, template, tiles
 
 
 class SceneWriter(Closing):
@@ -188,7 +188,7 @@ class SceneWriter(Closing):
             if tile is None and has_empty:
                 shared.append(1)
                 continue
-            data = tile if tile is not None else encode(blank(layer))
+            data = tile if tile is not None else encode_tile(blank(layer))
             shared.append(0 if tile is not None else 2)
             has_empty = has_empty or tile is None
             sizes.append(len(data))

@@ -24,7 +24,7 @@ DATA = {
 
 
 @dataclass(frozen=True)
-class Row:
+class PrintedRow:
     """One printed row.
 
     Attributes:
@@ -73,7 +73,7 @@ class PrintedTable:
     data: str
     keys: tuple[str, ...]
     columns: tuple[tuple[str, str], ...]
-    rows: tuple[Row, ...]
+    rows: tuple[PrintedRow, ...]
     notes: tuple[str, ...] = ()
 
     @property
@@ -106,7 +106,7 @@ def _table(values: Mapping[str, Any], paper: str, citation: str) -> PrintedTable
     for cells in values["rows"]:
         names, numbers = cells[: len(keys)], cells[len(keys) :]
         pairs = dict(zip(metrics, numbers, strict=True))
-        rows.append(Row(tuple(map(str, names)), pairs, slips.get(names[0], {})))
+        rows.append(PrintedRow(tuple(map(str, names)), pairs, slips.get(names[0], {})))
     return PrintedTable(
         values["id"],
         paper,

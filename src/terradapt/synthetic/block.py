@@ -20,7 +20,7 @@ CAR_COLOURS: tuple[RGB, ...] = (
 CAR_WEIGHTS = np.array((0.25, 0.22, 0.16, 0.17, 0.09, 0.08, 0.03))
 
 
-class Block:
+class CityBlock:
     """One block in lattice metres, with helpers that place things and keep off the streets."""
 
     def __init__(self, city: City, i: int, j: int) -> None:

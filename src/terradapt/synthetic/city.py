@@ -34,7 +34,7 @@ class RoadField:
 
 
 @dataclass(frozen=True)
-class Road:
+class CityRoad:
     """A centreline in city metres (N, 2), its width in metres and its kind."""
 
     line: Floats
@@ -215,7 +215,7 @@ class City:
         exists = np.array([[self.present(axis, i, j) for j in other] for i in own])
         return exists, np.array([self.half_width(axis, i) for i in own])
 
-    def centrelines(self, bounds: tuple[float, float, float, float]) -> list[Road]:
+    def centrelines(self, bounds: tuple[float, float, float, float]) -> list[CityRoad]:
         """Return the streets near the lattice rectangle (u0, v0, u1, v1)."""
         u0, v0, u1, v1 = bounds
         us, vs = self.span(0, u0, u1), self.span(1, v0, v1)
@@ -223,7 +223,7 @@ class City:
         first, last = self.street(0, us[0]), self.street(0, us[-1])
         along = np.linspace(first, last, int((last - first) / 4))
         x, y = self.position(along, self.arterial(along))
-        roads.append(Road(np.stack((x, y), 1), 2 * self.arterial_half, "arterial"))
+        roads.append(CityRoad(np.stack((x, y), 1), 2 * self.arterial_half, "arterial"))
         turn = np.linspace(0, 2 * np.pi, 49)
         mid = (RING + ISLAND) / 2
         for i in us:
@@ -233,10 +233,10 @@ class City:
                         self.street(0, i) + mid * np.cos(turn),
                         self.street(1, j) + mid * np.sin(turn),
                     )
-                    roads.append(Road(np.stack((x, y), 1), RING - ISLAND, "roundabout"))
+                    roads.append(CityRoad(np.stack((x, y), 1), RING - ISLAND, "roundabout"))
         return roads
 
-    def _lines(self, axis: int, own: range, other: range) -> Iterator[Road]:
+    def _lines(self, axis: int, own: range, other: range) -> Iterator[CityRoad]:
         for i in own:
             here = self.street(axis, i)
             kind = "main" if self.is_main(axis, i) else "side"
@@ -249,7 +249,7 @@ class City:
                 along = np.linspace(low, high, max(2, int((high - low) / 4)))
                 fixed = np.full_like(along, here)
                 x, y = self.position(fixed, along) if axis == 0 else self.position(along, fixed)
-                yield Road(np.stack((x, y), 1), 2 * self.half_width(axis, i), kind)
+                yield CityRoad(np.stack((x, y), 1), 2 * self.half_width(axis, i), kind)
 
     def _runs(self, axis: int, index: int, other: range) -> Iterator[tuple[int, int]]:
         """Unbroken stretches of a street, as first and last crossing."""

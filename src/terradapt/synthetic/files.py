@@ -21,7 +21,7 @@ from terradapt.errors import DataError
 from terradapt.files import write_json, write_text
 from terradapt.progress import Advance, Track, silent
 from terradapt.raster import Layer, SceneWriter, write_raster
-from terradapt.synthetic.city import Road
+from terradapt.synthetic.city import CityRoad
 from terradapt.synthetic.scene import RESOLUTION, make_scene
 
 CRS = "EPSG:32633"
@@ -79,7 +79,7 @@ def write_city(
     return folder
 
 
-def _feature(road: Road, transform: Affine, scene: str) -> dict[str, object]:
+def _feature(road: CityRoad, transform: Affine, scene: str) -> dict[str, object]:
     scale = (transform.a, transform.e)
     points = np.round(road.line * scale + (transform.c, transform.f), 3).tolist()
     return {

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from terradapt.synthetic.canvas import Canvas, survey
-from terradapt.synthetic.city import City, Road
+from terradapt.synthetic.city import City, CityRoad
 from terradapt.synthetic.ground import paint_ground, paint_patch
 from terradapt.synthetic.light import photograph
 from terradapt.synthetic.objects import paint_building, paint_car, paint_tree
@@ -34,7 +34,7 @@ class Scene:
     image: NDArray[np.uint8]
     labels: NDArray[np.uint8]
     roads: NDArray[np.uint8]
-    lines: tuple[Road, ...]
+    lines: tuple[CityRoad, ...]
 
 
 def make_scene(seed: int, height: int, width: int, row: int = 0, col: int = 0) -> Scene:
@@ -110,7 +110,7 @@ def _clipped(
     col: int,
     height: int,
     width: int,
-) -> tuple[Road, ...]:
+) -> tuple[CityRoad, ...]:
     """Centrelines inside the window, in its pixels."""
     from shapely import LineString, box, get_coordinates, get_parts
 
@@ -120,5 +120,5 @@ def _clipped(
         pixels = road.line / RESOLUTION - (col, row)
         for part in get_parts(LineString(pixels).intersection(frame)):
             if part.geom_type == "LineString" and part.length > 1:
-                found.append(Road(get_coordinates(part), road.width, road.kind))
+                found.append(CityRoad(get_coordinates(part), road.width, road.kind))
     return tuple(found)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from terradapt.synthetic.block import Block
+from terradapt.synthetic.block import CityBlock
 from terradapt.synthetic.city import ISLAND, RING, City
 from terradapt.synthetic.things import Things, Tree
 from terradapt.synthetic.uses import FILLERS
@@ -12,7 +12,7 @@ from terradapt.synthetic.uses import FILLERS
 
 def things_of_block(city: City, i: int, j: int) -> Things:
     """Return what stands on a block, and on the streets at its lower u and v sides."""
-    block = Block(city, i, j)
+    block = CityBlock(city, i, j)
     if block.width > 12 and block.depth > 12:
         FILLERS[block.kind](block)
     _street_life(block, 0, i, j)
@@ -23,7 +23,7 @@ def things_of_block(city: City, i: int, j: int) -> Things:
     return block.things
 
 
-def _street_life(block: Block, axis: int, index: int, part: int) -> None:
+def _street_life(block: CityBlock, axis: int, index: int, part: int) -> None:
     """Cars and trees along one stretch of a street."""
     city, style = block.city, block.style
     if not city.present(axis, index, part):
@@ -54,7 +54,7 @@ def _street_life(block: Block, axis: int, index: int, part: int) -> None:
                 block.tree(u, v, block.uniform(2.2, 4.4), overhang=True)
 
 
-def _arterial_cars(block: Block) -> None:
+def _arterial_cars(block: CityBlock) -> None:
     city = block.city
     low, high = city.street(1, block.j), city.street(1, block.j + 1)
     first, last = city.street(0, block.i) + 6, city.street(0, block.i + 1) - 6
@@ -76,7 +76,7 @@ def _near_ring(city: City, u: float, v: float) -> bool:
     return bool(city.roundabout(i, j) and away < RING + 3)
 
 
-def _roundabout(block: Block) -> None:
+def _roundabout(block: CityBlock) -> None:
     u, v = block.city.street(0, block.i), block.city.street(1, block.j)
     for turn in np.linspace(0, 2 * np.pi, 4)[:-1]:
         x, y, _ = block.place(u + 2.5 * np.cos(turn), v + 2.5 * np.sin(turn))

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from terradapt.synthetic.block import Block
+from terradapt.synthetic.block import CityBlock
 from terradapt.synthetic.style import RGB
 from terradapt.synthetic.things import Building
 
@@ -18,7 +18,7 @@ CONTAINERS: tuple[RGB, ...] = (
 )
 
 
-def _houses(block: Block) -> None:
+def _houses(block: CityBlock) -> None:
     """Detached houses with gardens, two rows back to back."""
     count = max(1, int(block.width // block.uniform(16, 23)))
     plot, half = block.width / count, block.depth / 2
@@ -28,7 +28,9 @@ def _houses(block: Block) -> None:
             _house(block, block.u0 + (k + 0.5) * plot, street, -side, plot, half)
 
 
-def _house(block: Block, u: float, street: float, inward: int, plot: float, depth: float) -> None:
+def _house(
+    block: CityBlock, u: float, street: float, inward: int, plot: float, depth: float
+) -> None:
     length = block.uniform(8.5, min(14.0, plot - 3.5)) if plot > 13 else plot - 4
     width = block.uniform(7.5, min(11.0, depth * 0.5))
     setback = block.uniform(2.5, max(3.0, min(7.0, depth - width - 6)))
@@ -71,7 +73,7 @@ def _house(block: Block, u: float, street: float, inward: int, plot: float, dept
 
 
 def _plot(
-    block: Block,
+    block: CityBlock,
     u: float,
     street: float,
     inward: int,
@@ -118,7 +120,7 @@ def _plot(
             block.tree(u + plot / 2, street + inward * step, block.uniform(0.8, 1.2))
 
 
-def _perimeter(block: Block) -> None:
+def _perimeter(block: CityBlock) -> None:
     """Closed rows along the streets around a court."""
     thick = block.uniform(10, 13)
     height = block.uniform(9, 14)
@@ -149,7 +151,7 @@ def _perimeter(block: Block) -> None:
 
 
 def _row(
-    block: Block, low: float, high: float, at: float, thick: float, height: float, upright: bool
+    block: CityBlock, low: float, high: float, at: float, thick: float, height: float, upright: bool
 ) -> None:
     """Adjoining houses between two lattice coordinates."""
     while high - low > 6:
@@ -165,7 +167,7 @@ def _row(
         low += length
 
 
-def _slabs(block: Block) -> None:
+def _slabs(block: CityBlock) -> None:
     """Long apartment houses on lawns, with car parks."""
     upright = block.often(0.5)
     run, extent = (block.depth, block.width) if upright else (block.width, block.depth)
@@ -198,7 +200,7 @@ def _slabs(block: Block) -> None:
     block.scatter(block.width * block.depth / 260, _box(block), 4.6)
 
 
-def _commercial(block: Block) -> None:
+def _commercial(block: CityBlock) -> None:
     """Halls, yards, car parks, containers."""
     block.patch(
         (block.u0 + block.u1) / 2,
@@ -224,7 +226,7 @@ def _commercial(block: Block) -> None:
         block.tree(block.uniform(block.u0, block.u1), block.v1 - 1.5)
 
 
-def _container(block: Block, u: float, v: float) -> None:
+def _container(block: CityBlock, u: float, v: float) -> None:
     if not block.u0 + 4 < u < block.u1 - 4 or block.clear(u, v, 6, 2.5) < 1:
         return
     x, y, angle = block.place(u, v, float(block.rng.normal(0, 0.08)))
@@ -235,7 +237,7 @@ def _container(block: Block, u: float, v: float) -> None:
     )
 
 
-def _park(block: Block) -> None:
+def _park(block: CityBlock) -> None:
     """Lawns, paths, a pond, groups of trees."""
     box = _box(block)
     mid_u, mid_v = (block.u0 + block.u1) / 2, (block.v0 + block.v1) / 2
@@ -256,7 +258,7 @@ def _park(block: Block) -> None:
     block.scatter(block.width * block.depth / 105, box, 5.4)
 
 
-def _field(block: Block) -> None:
+def _field(block: CityBlock) -> None:
     """A crop or bare ground with a line of trees."""
     for step in np.arange(block.u0, block.u1, 6.0).tolist():
         if block.often(0.4 * block.style.trees):
@@ -265,7 +267,7 @@ def _field(block: Block) -> None:
         block.building(block.u0 + 14, block.v0 + 12, 18, 11, 5.0, "gable")
 
 
-def _site(block: Block) -> None:
+def _site(block: CityBlock) -> None:
     """A building site or waste ground."""
     mid_u, mid_v = (block.u0 + block.u1) / 2, (block.v0 + block.v1) / 2
     block.patch(mid_u, mid_v, block.width * 0.8, block.depth * 0.75, "rubble")
@@ -279,11 +281,11 @@ def _site(block: Block) -> None:
     block.scatter(6, _box(block), 3.0)
 
 
-def _box(block: Block) -> tuple[float, float, float, float]:
+def _box(block: CityBlock) -> tuple[float, float, float, float]:
     return block.u0, block.v0, block.u1, block.v1
 
 
-FILLERS: dict[str, Callable[[Block], None]] = {
+FILLERS: dict[str, Callable[[CityBlock], None]] = {
     "houses": _houses,
     "perimeter": _perimeter,
     "slabs": _slabs,

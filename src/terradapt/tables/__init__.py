@@ -6,15 +6,15 @@ Counts of parameters and multiply-accumulates are computed here and now, never q
 from terradapt.tables.fill import Cell, FilledTable, fill, find_reports
 from terradapt.tables.present import to_csv, to_markdown
 from terradapt.tables.speeds import Speeds, find_speeds, read_speeds
-from terradapt.tables.variants import STUDENTS, TRUNKS, Variant, count_variant, variant_of
+from terradapt.tables.variants import STUDENTS, TRUNKS, PaperVariant, count_variant, variant_of
 
 __all__ = [
     "STUDENTS",
     "TRUNKS",
     "Cell",
     "FilledTable",
+    "PaperVariant",
     "Speeds",
-    "Variant",
     "count_variant",
     "fill",
     "find_reports",

@@ -9,9 +9,15 @@ from typing import Any
 
 from terradapt.errors import ConfigError, DataError
 from terradapt.report import read_report
-from terradapt.report.printed import DATA, PrintedTable, Row, load_tables
+from terradapt.report.printed import DATA, PrintedRow, PrintedTable, load_tables
 from terradapt.tables.speeds import Speeds
-from terradapt.tables.variants import TEACHER, Variant, arafnet_variant, count_variant, variant_of
+from terradapt.tables.variants import (
+    TEACHER,
+    PaperVariant,
+    arafnet_variant,
+    count_variant,
+    variant_of,
+)
 
 ABSENT = "not in terradapt"
 SPEED = "needs terradapt bench"
@@ -48,7 +54,7 @@ class FilledTable:
     speeds: Speeds | None = None
 
 
-Count = Callable[[Variant, str], float | None]
+Count = Callable[[PaperVariant, str], float | None]
 
 
 def find_reports(folders: Sequence[Path | str]) -> list[tuple[Path, dict[str, Any]]]:
@@ -121,7 +127,9 @@ def _filled(
     return FilledTable(table, tuple(rows), speeds if fps else None)
 
 
-def _speed(table: PrintedTable, row: Row, variant: Variant | None, speeds: Speeds | None) -> Cell:
+def _speed(
+    table: PrintedTable, row: PrintedRow, variant: PaperVariant | None, speeds: Speeds | None
+) -> Cell:
     printed, slip = row.values[FPS], row.slips.get(FPS, "")
     teacher = table.rows[0].values[FPS]
     ratio = printed / teacher if printed and teacher and row is not table.rows[0] else None
@@ -135,7 +143,7 @@ def _speed(table: PrintedTable, row: Row, variant: Variant | None, speeds: Speed
 
 def _value(
     table: PrintedTable,
-    variant: Variant | None,
+    variant: PaperVariant | None,
     metric: str,
     reports: Sequence[tuple[Path, Mapping[str, Any]]],
     count: Count,
@@ -157,7 +165,7 @@ def _value(
 
 
 def _complexity(
-    table: PrintedTable, variant: Variant, what: str, count: Count
+    table: PrintedTable, variant: PaperVariant, what: str, count: Count
 ) -> tuple[float | None, str]:
     if what == "reduction":
         teacher = arafnet_variant(table.number, "SAM2")

@@ -12,7 +12,7 @@ from terradapt.config import EncoderConfig, ModelConfig
 from terradapt.errors import ConfigError
 from terradapt.models import MODELS, parse_options
 from terradapt.models.arafnet import ABLATIONS
-from terradapt.report.printed import PrintedTable, Row
+from terradapt.report.printed import PrintedRow, PrintedTable
 
 TRUNKS = {
     "Tiny": "sam2_hiera_tiny",
@@ -36,7 +36,7 @@ _TRAINING_ONLY = {"aux"}
 
 
 @dataclass(frozen=True)
-class Variant:
+class PaperVariant:
     """What a row of a paper is in terradapt.
 
     Attributes:
@@ -73,7 +73,7 @@ class Variant:
         )
 
 
-def variant_of(table: PrintedTable, row: Row) -> Variant | None:
+def variant_of(table: PrintedTable, row: PrintedRow) -> PaperVariant | None:
     """Return what a printed row is in terradapt, None when terradapt has no such model."""
     name = row.names[0]
     if table.id.startswith("arafnet"):
@@ -82,8 +82,8 @@ def variant_of(table: PrintedTable, row: Row) -> Variant | None:
         return _sam2ms_ablation(table, row)
     if name.startswith("SAM2MS"):
         release = {"drb": "release"}
-        return Variant("sam2ms", TRUNKS["Large"], counted=release, adapters=True)
-    return Variant("sam2-unet", TRUNKS["Large"]) if name.startswith("SAM2UNet") else None
+        return PaperVariant("sam2ms", TRUNKS["Large"], counted=release, adapters=True)
+    return PaperVariant("sam2-unet", TRUNKS["Large"]) if name.startswith("SAM2UNet") else None
 
 
 @lru_cache(maxsize=64)
@@ -101,35 +101,37 @@ def _counted(model: str, encoder: str, options: tuple[tuple[str, Any], ...]) -> 
     return {"params": row.thop_parameters / 1e6, "gmacs": row.gmacs, "size": held / 2**20}
 
 
-def count_variant(variant: Variant, what: str) -> float | None:
+def count_variant(variant: PaperVariant, what: str) -> float | None:
     """Count ``params`` (thop, millions), ``gmacs`` or ``size`` (float32 weights, MiB)."""
     options = tuple(sorted({**variant.options, **variant.counted}.items()))
     return _counted(variant.model, variant.encoder, options).get(what)
 
 
-def arafnet_variant(number: int, name: str) -> Variant | None:
+def arafnet_variant(number: int, name: str) -> PaperVariant | None:
     """Return what a row of ARAFNet's is, None when terradapt has no such model."""
-    teacher = Variant("sam2-arafnet", TRUNKS["Large"], adapters=True)
+    teacher = PaperVariant("sam2-arafnet", TRUNKS["Large"], adapters=True)
     if name in ("SAM2-ARAFNet", "SAM2-ARAFNet (ours)", "SAM2"):
         return teacher
     if name in STUDENTS:
-        return Variant("kd-arafnet", STUDENTS[name], distilled=True)
+        return PaperVariant("kd-arafnet", STUDENTS[name], distilled=True)
     if name.startswith("KD-ARAFNet"):
-        return Variant("kd-arafnet", "efficientnet_b0", distilled="Distilled" in name)
+        return PaperVariant("kd-arafnet", "efficientnet_b0", distilled="Distilled" in name)
     ablations = {k.casefold(): v for k, v in ABLATIONS.items()}
     if number == 6 and name.casefold() in ablations:
-        return Variant("sam2-arafnet", TRUNKS["Large"], ablations[name.casefold()], adapters=True)
+        return PaperVariant(
+            "sam2-arafnet", TRUNKS["Large"], ablations[name.casefold()], adapters=True
+        )
     return None
 
 
-def _sam2ms_ablation(table: PrintedTable, row: Row) -> Variant:
+def _sam2ms_ablation(table: PrintedTable, row: PrintedRow) -> PaperVariant:
     marks = dict(zip(table.keys, row.names, strict=True))
     options: dict[str, Any] = {}
     if marks.get("DRB") == "off":
         options["drb"] = "none"
     if marks.get("MSSM") == "off":
         options["mssm"] = False
-    return Variant(
+    return PaperVariant(
         "sam2ms",
         TRUNKS[row.names[0].removeprefix("SAM2-")],
         options,

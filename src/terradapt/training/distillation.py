@@ -19,7 +19,7 @@ from terradapt.files import digest, replacing
 from terradapt.losses.distill import dist, kl
 from terradapt.meta import Meta
 from terradapt.models.contract import SegmentationModel
-from terradapt.predictors.torch import DTYPES, normalize
+from terradapt.predictors.torch import DTYPES, normalize_tensor
 from terradapt.training.objectives import Batch, Logs, Supervised
 
 LARGEST = 6e4  # float16 ends at 65504
@@ -140,7 +140,7 @@ class Distilled:
         keys = batch["key"].tolist() if self.cache is not None else []
         if self.cache is not None and (kept := self.cache.get(keys)) is not None:
             return kept.to(batch["pixels"].device)
-        image = normalize(batch["pixels"], self.meta.spec)
+        image = normalize_tensor(batch["pixels"], self.meta.spec)
         image = image.contiguous(memory_format=torch.channels_last)
         dtype, device = DTYPES[self.config.precision], image.device.type
         with torch.autocast(device, dtype, enabled=self.config.precision != "fp32"):

@@ -25,7 +25,7 @@ LEAST = 8  # channels of a decoder
 
 
 @dataclass(frozen=True)
-class Layer:
+class PrunedLayer:
     """A convolution of the decoder, and its batch norm where one follows.
 
     Attributes:
@@ -88,7 +88,7 @@ def strengths(model: SegmentationModel) -> dict[str, Tensor]:
         given = weight_OIT.square().sum((1, 2))
         if layer.norm:
             norm: Any = model.get_submodule(layer.norm)
-            given = energy(norm.weight, norm.bias)
+            given = channel_energy(norm.weight, norm.bias)
             folded = norm.weight / (norm.running_var + norm.eps).sqrt()
             weight_OIT = weight_OIT * folded[:, None, None]
         if layer.out:
@@ -100,7 +100,7 @@ def strengths(model: SegmentationModel) -> dict[str, Tensor]:
     return {group: (made[group] * taken[group]).detach() for group in made}
 
 
-def energy(scale: Tensor, shift: Tensor) -> Tensor:
+def channel_energy(scale: Tensor, shift: Tensor) -> Tensor:
     """Return the mean square of relu(scale z + shift) for a standard normal z."""
     size = scale.abs().clamp(min=1e-12)
     at = shift / size
@@ -109,9 +109,9 @@ def energy(scale: Tensor, shift: Tensor) -> Tensor:
     return ((shift.square() + size.square()) * below + shift * size * density).clamp(min=0)
 
 
-def _layers() -> tuple[Layer, ...]:
-    def normed(name: str, out: str, *into: str) -> Layer:
-        return Layer(f"{name}.0", out, into, f"{name}.1")
+def _layers() -> tuple[PrunedLayer, ...]:
+    def normed(name: str, out: str, *into: str) -> PrunedLayer:
+        return PrunedLayer(f"{name}.0", out, into, f"{name}.1")
 
     branches = [normed(f"high.branches.{i}", "aspp", "") for i in range(len(RATES))]
     fusion = [
@@ -119,7 +119,7 @@ def _layers() -> tuple[Layer, ...]:
         for side, other in (("low", "high"), ("high", "low"))
         for layer in (
             normed(f"fusion.main_{side}", side),
-            Layer(f"fusion.main_{side}.2", "fused", (side,)),
+            PrunedLayer(f"fusion.main_{side}.2", "fused", (side,)),
             normed(f"fusion.gate_{other}", "fused", other),
         )
     ]
@@ -133,7 +133,7 @@ def _layers() -> tuple[Layer, ...]:
         *fusion,
         normed("fusion.out", "out", "fused"),
         normed("head", "head", "out"),
-        Layer("head.4", "", ("head",)),
+        PrunedLayer("head.4", "", ("head",)),
     )
 
 
@@ -175,14 +175,14 @@ def _weight(module: nn.Module) -> Tensor:
     return weight.detach().flatten(2)
 
 
-def _sizes(layer: Layer, inputs: int, width: int) -> list[int]:
+def _sizes(layer: PrunedLayer, inputs: int, width: int) -> list[int]:
     """Return the channels of each part of a layer's input."""
     rest = inputs - width * sum(map(bool, layer.into))
     return [width if group else rest for group in layer.into]
 
 
 def _copy_layer(
-    model: SegmentationModel, small: SegmentationModel, layer: Layer, kept: dict[str, Tensor]
+    model: SegmentationModel, small: SegmentationModel, layer: PrunedLayer, kept: dict[str, Tensor]
 ) -> None:
     source: Any = model.get_submodule(layer.name)
     target: Any = small.get_submodule(layer.name)
@@ -197,7 +197,7 @@ def _copy_layer(
         _copy_norm(model.get_submodule(layer.norm), small.get_submodule(layer.norm), rows)
 
 
-def _columns(layer: Layer, inputs: int, width: int, kept: dict[str, Tensor]) -> Tensor:
+def _columns(layer: PrunedLayer, inputs: int, width: int, kept: dict[str, Tensor]) -> Tensor:
     """Return the input channels of a layer that stay."""
     parts, start = [], 0
     for group, size in zip(layer.into, _sizes(layer, inputs, width), strict=True):

@@ -33,7 +33,7 @@ from terradapt.meta import Meta, code_commit
 from terradapt.metrics.confusion import Confusion
 from terradapt.models import build, resolve
 from terradapt.models.encoder import encoder_normalization
-from terradapt.predictors.torch import TorchPredictor, normalize
+from terradapt.predictors.torch import TorchPredictor, normalize_tensor
 from terradapt.progress import Advance
 from terradapt.scene import predict_blocks
 from terradapt.training.building import build_objective
@@ -179,7 +179,7 @@ class Trainer:
 
     def _backward(self, batch: dict[str, Tensor], parts: int) -> dict[str, Tensor]:
         batch = {k: v.to(self.accelerator.device, non_blocking=True) for k, v in batch.items()}
-        image = normalize(batch["image"], self.spec)
+        image = normalize_tensor(batch["image"], self.spec)
         if self.config.train.channels_last:
             image = image.contiguous(memory_format=torch.channels_last)
         with self.accelerator.autocast():
@@ -286,7 +286,7 @@ class Trainer:
             )
         stored, _ = checkpoint.load(path)
         self.model.load_state_dict(stored.state_dict())
-        state = checkpoint.read_state(path)
+        state = checkpoint.read_training_state(path)
         restore_optimizer(self._bare_optimizer(), self.model, state)
         if self.average:
             for name, value in self.average.tensors.items():

@@ -9,14 +9,14 @@ from typing import Any, Literal
 import segmentation_models_pytorch as smp
 from torch import Tensor, nn
 
-from terradapt.config import ModelConfig, Part
+from terradapt.config import ConfigPart, ModelConfig
 from terradapt.errors import ConfigError
 from terradapt.models.contract import Prediction, SegmentationModel
 from terradapt.models.encoder import HUB, MIT_ENCODERS, is_sam2
 from terradapt.weights import from_hub, load_backbone
 
 
-class UnetOptions(Part):
+class UnetOptions(ConfigPart):
     """Options of ``smp.Unet``'s decoder."""
 
     decoder_channels: tuple[int, ...] = (256, 128, 64, 32, 16)
