@@ -144,9 +144,9 @@ def snap(roads: Roads, xy: Floats, reach: float) -> Places:
     """
     edge = np.full(len(xy), -1)
     along = np.zeros(len(xy))
-    points = shapely.points(xy)
+    points = np.asarray(shapely.points(xy))
     found, lines = shapely.STRtree(roads.lines).query_nearest(points, max_distance=reach)
-    at = shapely.line_locate_point(roads.lines[lines], points[found])
+    at = np.asarray(shapely.line_locate_point(roads.lines[lines], points[found]))
     order = np.lexsort((lines, np.minimum(at, roads.length[lines] - at), found))
     found, lines, at = found[order], lines[order], at[order]
     first = np.ones(len(found), bool)
