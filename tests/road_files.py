@@ -10,8 +10,7 @@ from numpy.typing import NDArray
 from rasterio.transform import Affine
 from scipy.ndimage import gaussian_filter
 
-from terradapt.raster import rasterize, write_raster
-from terradapt.vector.measure import Georef
+from terradapt.raster import Georef, rasterize, write_raster
 
 UTM = "EPSG:32633"
 METRE = Affine(1.0, 0, 500_000.0, 0, -1.0, 5_000_000.0)

@@ -13,6 +13,8 @@ from rasterio.transform import Affine
 
 from terradapt.classes import ClassMap
 from terradapt.config import InputSpec
+from terradapt.grid import Window
+from terradapt.raster import Georef, Scene
 from terradapt.scene import Predictor
 
 UTM = "EPSG:32633"
@@ -56,6 +58,34 @@ def noise(height: int, width: int, bands: int = 3, seed: int = 0) -> np.ndarray:
     """Return (C, H, W) uint8 noise without zeros."""
     draw = np.random.default_rng(seed)
     return draw.integers(1, 256, (bands, height, width), dtype=np.uint8)
+
+
+class ArrayScene(Scene):
+    """A scene in memory: (C, H, W) uint8 pixels and (H, W) valid; no place unless one is given."""
+
+    def __init__(
+        self,
+        pixels: np.ndarray,
+        valid: np.ndarray | None = None,
+        *,
+        crs: str | None = None,
+        block_height: int = 1,
+    ) -> None:
+        size = pixels.shape[1:]
+        self.path, self.files, self.dtype = "memory", (), "uint8"
+        self.georef = Georef(PLACE if crs else Affine.identity(), crs, *size)
+        self.block_height = block_height
+        self.pixels, self.valid = pixels, np.ones(size, bool) if valid is None else valid
+
+    def read(self, window: Window) -> tuple[np.ndarray, np.ndarray]:
+        pixels = np.zeros((len(self.pixels), window.height, window.width), np.uint8)
+        valid = np.zeros((window.height, window.width), bool)
+        inside = window.intersect(self.window)
+        if inside is not None:
+            place = (slice(None), *inside.shift(-window.row, -window.col).slices)
+            valid[place[1:]] = self.valid[inside.slices]
+            pixels[place] = self.pixels[(slice(None), *inside.slices)] * self.valid[inside.slices]
+        return pixels, valid
 
 
 class PlainPredictor(Predictor):

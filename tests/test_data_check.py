@@ -74,6 +74,16 @@ def test_wrong_sizes_crs_and_grids_are_named(tmp_path: Path) -> None:
     assert "s2.tif: its georeference lies 3.0 rows and 3.0 columns off" in told
 
 
+def test_a_label_of_the_same_place_under_another_name_is_taken(tmp_path: Path) -> None:
+    root = write_folder(tmp_path, 4, crs="EPSG:32633+5773")
+    for n in range(4):
+        label = regions(96, 128, 3, n)
+        write_raster(
+            root / "labels" / f"s{n}.tif", label, crs="EPSG:32633", transform=place(0, n * 256)
+        )
+    assert not messages(root, "error")
+
+
 def test_unknown_values_of_every_label_are_named(tmp_path: Path) -> None:
     root = write_folder(tmp_path, 4)
     (root / "classes.yaml").write_text("names: [a, b]\n")

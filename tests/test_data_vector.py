@@ -21,8 +21,8 @@ from terradapt.data.vector_labels import vector_source
 from terradapt.errors import DataError
 from terradapt.grid import Window
 from terradapt.preflight.check import check_dataset
-from terradapt.raster import read_label, write_raster
-from terradapt.raster.crs import move_points, parse_crs
+from terradapt.raster import Georef, read_label, write_raster
+from terradapt.raster.georef import move_points, parse_crs
 
 
 def images(root: Path, count: int = 2, size: tuple[int, int] = (96, 128)) -> Path:
@@ -93,12 +93,12 @@ def test_a_window_burns_that_part_of_the_whole(
 ) -> None:
     item = fields.items[0]
     source = vector_source(item.label, fields.label)
-    crs, at = parse_crs("EPSG:32633", "test"), place()
-    whole = source.burn(item.window, crs, at, "whole")
+    georef = Georef(place(), parse_crs("EPSG:32633", "test"), item.height, item.width)
+    whole = source.burn(item.window, georef, "whole")
     window = Window(row, col, height, width).intersect(item.window)
     assert window is not None or row + height <= 0 or col + width <= 0 or row >= 96 or col >= 128
     if window is not None:
-        assert np.array_equal(source.burn(window, crs, at, "whole"), whole[window.slices])
+        assert np.array_equal(source.burn(window, georef, "whole"), whole[window.slices])
 
 
 def test_a_line_is_buffered_in_metres_whatever_its_crs(tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ from terradapt.metrics.network_files import (
     read_pair,
 )
 from terradapt.metrics.network_topo import topo
+from terradapt.raster import Georef
 
 SEEDS = st.integers(0, 100_000)
 
@@ -191,12 +192,10 @@ def test_files_that_are_no_networks_are_refused(tmp_path: Path) -> None:
 def test_the_picture_tells_true_missed_and_invented_roads() -> None:
     from rasterio.transform import Affine
 
-    transform = Affine(2.0, 0, 0, 0, -2.0, 0)
+    georef = Georef(Affine(2.0, 0, 0, 0, -2.0, 0), None, 100, 100)
     image = np.full((100, 100, 3), 90, np.uint8)
     both, gone, new = (shapely.LineString([(10, -y), (190, -y)]) for y in (40, 100, 160))
-    drawn = draw_comparison(
-        image, np.array([both, gone]), np.array([both, new]), transform, reach=3
-    )
+    drawn = draw_comparison(image, np.array([both, gone]), np.array([both, new]), georef, reach=3)
     assert [tuple(drawn[y, 50]) for y in (20, 50, 80)] == [TRUE, MISSED, INVENTED]
     assert (image == 90).all() and tuple(drawn[5, 50]) == (85, 85, 85)
 

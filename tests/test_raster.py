@@ -19,7 +19,7 @@ from terradapt.config import InputSpec
 from terradapt.errors import DataError, OutputError, SceneError
 from terradapt.grid import Window
 from terradapt.raster import (
-    AreaOfInterest,
+    Clipped,
     SceneReader,
     open_scene,
     polygonize,
@@ -339,6 +339,38 @@ def test_files_that_do_not_fit_a_mosaic_are_named(tmp_path, change, words):
         open_scene(tmp_path, RGB)
 
 
+def test_files_of_one_place_under_two_names_are_a_mosaic(tmp_path):
+    write_scene(tmp_path / "a.tif", noise(20, 20, seed=1))
+    right = PLACE @ Affine.translation(20, 0)
+    write_scene(tmp_path / "b.tif", noise(20, 20, seed=2), crs=f"{UTM}+5773", transform=right)
+    with open_scene(tmp_path, RGB) as mosaic:
+        found, valid = mosaic.read(mosaic.window)
+    assert valid.all() and found.shape == (3, 20, 40)
+    np.testing.assert_array_equal(found[:, :, 20:], noise(20, 20, seed=2))
+
+
+def test_a_remedy_can_be_run_where_a_crs_has_no_code(tmp_path):
+    own = "+proj=tmerc +lat_0=0 +lon_0=12.3 +k=0.9999 +x_0=500000 +ellps=GRS80 +units=m"
+    write_scene(tmp_path / "a.tif", noise(20, 20), crs=own)
+    write_scene(tmp_path / "b.tif", noise(20, 20))
+    with pytest.raises(SceneError) as caught:
+        open_scene(tmp_path, RGB)
+    assert f"gdalsrsinfo -o wkt {tmp_path / 'a.tif'} > crs.wkt" in caught.value.fix
+    assert f"its CRS is {UTM}" in caught.value.message and "PROJCS" not in str(caught.value)
+
+
+def test_a_clipped_scene_closes_its_files(tmp_path, scene):
+    mask = write_scene(tmp_path / "mask.tif", np.ones((1, 60, 70), np.uint8))
+    with Clipped(SceneReader(scene, RGB), mask) as clipped:
+        assert clipped.read(clipped.window)[1].any()
+    for _ in range(2):
+        clipped.close()
+    with pytest.raises(SceneError):
+        clipped.inside(clipped.window)
+    with pytest.raises(SceneError, match="60 x 50"):
+        Clipped(SceneReader(scene, RGB), write_scene(mask, np.ones((1, 50, 60), np.uint8)))
+
+
 def test_area_of_interest_by_polygon_and_by_mask(tmp_path, scene):
     from shapely.geometry import box
 
@@ -355,7 +387,7 @@ def test_area_of_interest_by_polygon_and_by_mask(tmp_path, scene):
     raster = write_scene(tmp_path / "mask.tif", mask)
     for path in (polygons, raster):
         with SceneReader(scene, RGB) as reader:
-            area = AreaOfInterest(reader, path)
+            area = Clipped(reader, path)
             pixels, valid = area.read(Window(5, 5, 50, 50))
         np.testing.assert_array_equal(valid, mask[0, 5:55, 5:55] > 0)
         np.testing.assert_array_equal(pixels, noise(60, 70)[:, 5:55, 5:55])

@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 from rasterio.transform import Affine
 
 from scene_files import (
+    UTM,
+    ArrayScene,
     ConstantPredictor,
     LinearPredictor,
     PlainPredictor,
@@ -28,30 +30,6 @@ from terradapt.scene.resample import Resampled, fitted, resize_matrix
 from terradapt.scene.stream import Wanted, argmax, predict_region, region_pieces
 
 
-class ArraySource:
-    """A scene in memory."""
-
-    resolution = None
-    block_height = 1
-
-    def __init__(self, pixels, valid=None):
-        self.pixels = pixels
-        self.height, self.width = pixels.shape[1:]
-        self.valid = np.ones(pixels.shape[1:], bool) if valid is None else valid
-        self.reads = 0
-
-    def read(self, window):
-        self.reads += 1
-        pixels = np.zeros((len(self.pixels), window.height, window.width), np.uint8)
-        valid = np.zeros(pixels.shape[1:], bool)
-        inside = window.intersect(Window(0, 0, self.height, self.width))
-        if inside is not None:
-            rows, cols = inside.shift(-window.row, -window.col).slices
-            pixels[:, rows, cols] = self.pixels[(slice(None), *inside.slices)]
-            valid[rows, cols] = self.valid[inside.slices]
-        return pixels * valid, valid
-
-
 @st.composite
 def lattices(draw, largest=90):
     window = draw(st.integers(1, 40))
@@ -66,10 +44,10 @@ def whole(grid):
     return Window(0, 0, grid.height, grid.width)
 
 
-def predicted(source, predictor, grid, region=None, batch=3, scores=True, block_height=1):
+def predicted(source, predictor, grid, region=None, batch=3, scores=True):
     blocks = list(
         predict_region(source, predictor, grid, region or whole(grid), batch=batch,
-                       wanted=Wanted(scores=scores), block_height=block_height)
+                       wanted=Wanted(scores=scores))
     )  # fmt: skip
     classes = np.concatenate([b.classes for b in blocks])
     return classes, np.concatenate([b.scores for b in blocks], 1) if scores else None
@@ -82,7 +60,7 @@ laws = settings(max_examples=40, deadline=None)
 @given(lattices(), st.integers(1, 4))
 def test_constant_model_gives_a_constant_scene(grid, batch):
     predictor = ConstantPredictor((0.2, 0.5, 0.3), grid.window)
-    source = ArraySource(noise(grid.height, grid.width))
+    source = ArrayScene(noise(grid.height, grid.width))
     classes, scores = predicted(source, predictor, grid, batch=batch)
     assert classes.shape == (grid.height, grid.width)
     assert (classes == 1).all()
@@ -92,10 +70,10 @@ def test_constant_model_gives_a_constant_scene(grid, batch):
 @laws
 @given(lattices(), st.data())
 def test_any_region_equals_the_scene_bit_for_bit(grid, data):
-    source = ArraySource(noise(grid.height, grid.width))
+    source = ArrayScene(noise(grid.height, grid.width))
     predictor = PlainPredictor(window=grid.window)
     batch = data.draw(st.integers(1, 5))
-    classes, scores = predicted(source, predictor, grid, batch=batch, block_height=16)
+    classes, scores = predicted(source, predictor, grid, batch=batch)
     row = data.draw(st.integers(0, grid.height - 1))
     col = data.draw(st.integers(0, grid.width - 1))
     region = Window(row, col, data.draw(st.integers(1, grid.height - row)),
@@ -111,7 +89,7 @@ def test_nodata_in_is_nodata_out(grid, share, seed):
     draw = np.random.default_rng(seed)
     valid = np.kron(draw.random((9, 9)) < share, np.ones((10, 10), bool))
     valid = valid[: grid.height, : grid.width]
-    source = ArraySource(noise(grid.height, grid.width), valid)
+    source = ArrayScene(noise(grid.height, grid.width), valid)
     predictor = ConstantPredictor(window=grid.window)
     classes, scores = predicted(source, predictor, grid)
     np.testing.assert_array_equal(classes == 255, ~valid)
@@ -126,7 +104,7 @@ def test_linear_model_equals_the_whole_scene(grid, seed):
     grid = Grid(grid.height, grid.width, max(grid.window, 4), min(grid.stride, 2), 1, grid.block)
     predictor = LinearPredictor(window=grid.window)
     pixels = noise(grid.height, grid.width, seed=seed)
-    _, scores = predicted(ArraySource(pixels), predictor, grid)
+    _, scores = predicted(ArrayScene(pixels), predictor, grid)
     expected = predictor.score(pixels[None].astype(np.float32) / 255)[0]
     np.testing.assert_allclose(scores, expected, atol=2e-6)
 
@@ -137,7 +115,7 @@ def test_windows_without_valid_pixels_never_reach_the_model(grid):
     valid = np.zeros((grid.height, grid.width), bool)
     valid[: grid.height // 3, : grid.width // 3] = True
     predictor = PlainPredictor(window=grid.window)
-    predicted(ArraySource(noise(grid.height, grid.width), valid), predictor, grid)
+    predicted(ArrayScene(noise(grid.height, grid.width), valid), predictor, grid)
     live = sum(
         valid[grid.window_at(r, c).slices].any()
         for r in range(len(grid.rows.starts))
@@ -151,13 +129,13 @@ def test_windows_without_valid_pixels_never_reach_the_model(grid):
 def test_every_row_of_the_file_is_read_once(grid):
     rows = []
 
-    class Counting(ArraySource):
+    class Counting(ArrayScene):
         def read(self, window):
             rows.extend(range(window.row, min(window.bottom, self.height)))
             return super().read(window)
 
-    source = Counting(noise(grid.height, grid.width))
-    list(read_chunks(source, Plan(grid, whole(grid), 2), 16))
+    source = Counting(noise(grid.height, grid.width), block_height=16)
+    list(read_chunks(source, Plan(grid, whole(grid), 2)))
     assert rows == list(range(grid.height))
 
 
@@ -187,7 +165,7 @@ class ForgetfulPredictor(PlainPredictor):
 def test_pieces_without_data_carry_no_scores(stride):
     valid = np.zeros((300, 260), bool)
     valid[100:140, 90:150] = True
-    source, grid = ArraySource(noise(300, 260), valid), Grid(300, 260, 32, stride)
+    source, grid = ArrayScene(noise(300, 260), valid), Grid(300, 260, 32, stride)
     predictor, area = PlainPredictor(window=32), Window(0, 0, 300, 260)
     for piece in region_pieces(source, predictor, grid, area, batch=2):
         window = piece.window
@@ -199,7 +177,7 @@ def test_pieces_without_data_carry_no_scores(stride):
 @pytest.mark.parametrize("limit", [1, 2, 3])
 def test_halving_the_batch_changes_nothing(limit):
     grid = Grid(70, 230, 32, 24)
-    source = ArraySource(noise(70, 230))
+    source = ArrayScene(noise(70, 230))
     expected, _ = predicted(source, PlainPredictor(window=32), grid, batch=8)
     predictor = ForgetfulPredictor(limit, window=32)
     found, _ = predicted(source, predictor, grid, batch=8)
@@ -227,7 +205,7 @@ class StreamingPredictor(PlainPredictor):
 
 def test_streams_change_nothing():
     grid = Grid(200, 150, 32, 24)
-    source = ArraySource(noise(200, 150))
+    source = ArrayScene(noise(200, 150))
     expected, _ = predicted(source, PlainPredictor(window=32), grid, batch=2)
     predictor = StreamingPredictor(window=32)
     found, _ = predicted(source, predictor, grid, batch=2)
@@ -248,7 +226,7 @@ def test_streams_are_bounded_by_windows_and_memory():
 def test_a_window_that_never_fits_is_an_error():
     grid = Grid(40, 40, 32, 24)
     with pytest.raises(MemoryError):
-        predicted(ArraySource(noise(40, 40)), ForgetfulPredictor(0, window=32), grid)
+        predicted(ArrayScene(noise(40, 40)), ForgetfulPredictor(0, window=32), grid)
     assert not [t for t in threading.enumerate() if t.name in ("read", "model")]
 
 
@@ -277,8 +255,7 @@ class ElsewherePredictor(Wrapped):
 def test_scores_are_blended_where_they_are(trained, subset):
     valid = np.ones((150, 130), bool)
     valid[40:110, 20:90] = False
-    source = ArraySource(noise(150, 130), valid)
-    source.resolution = 0.3
+    source = ArrayScene(noise(150, 130), valid, crs=UTM)
     inner = PlainPredictor(window=32)
     inner.spec = inner.spec.model_copy(update={"resolution": trained})
     far = ElsewherePredictor(inner)

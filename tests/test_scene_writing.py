@@ -111,7 +111,7 @@ def test_hectares_follow_from_pixels(result):
     classes = rasterio.open(result).read(1)
     for row in figures["classes"]:
         assert row["pixels"] == (classes == row["id"]).sum()
-        assert row["hectares"] == pytest.approx(row["pixels"] * 0.09 / 1e4)
+        assert row["hectares"] == pytest.approx(row["pixels"] * 0.09 / 0.9996**2 / 1e4, rel=1e-6)
     assert figures["nodata_pixels"] == 200 * 700
 
 

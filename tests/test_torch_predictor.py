@@ -4,13 +4,12 @@ import numpy as np
 import pytest
 import torch
 
-from scene_files import noise
+from scene_files import ArrayScene, noise
 from terradapt import models
 from terradapt.classes import ISPRS
 from terradapt.config import EncoderConfig, InputSpec, ModelConfig
 from terradapt.predictors.torch import TorchPredictor
 from terradapt.scene import PredictOptions, predict_blocks
-from test_scene import ArraySource
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +22,7 @@ def model():
 def blocks(model, streams):
     predictor = TorchPredictor(model, ISPRS, InputSpec(), 64)
     predictor.streams = streams
-    source = ArraySource(noise(150, 200))
+    source = ArrayScene(noise(150, 200))
     return [b.classes for b in predict_blocks(source, predictor, PredictOptions(batch=2))]
 
 

@@ -15,6 +15,7 @@ from terradapt.vector import thin as thinning
 from terradapt.vector.bits import close_pinholes, depths, pack, unpack
 from terradapt.vector.clean import lengths
 from terradapt.vector.graph import Graph
+from terradapt.vector.measure import Metric
 from terradapt.vector.skeleton import Reach, skeleton_graph
 from terradapt.vector.source import ArraySource
 from terradapt.vector.thin import thin
@@ -92,7 +93,7 @@ def pixel_graph(mask: np.ndarray) -> tuple[Graph, float]:
     """The graph of a line drawing and its length, px."""
     source = ArraySource(mask, in_metres(mask.shape))
     graph = skeleton_graph(source, 16.0)
-    return graph, float(lengths(graph, source.georef.metric).sum())
+    return graph, float(lengths(graph, Metric.of(source.georef)).sum())
 
 
 def test_a_roundabout_keeps_both_sides() -> None:
@@ -106,7 +107,7 @@ def test_a_roundabout_keeps_both_sides() -> None:
 
 def skeleton_of(mask: np.ndarray) -> np.ndarray:
     """The skeleton that the graph is made of, for masks away from the scene's edge."""
-    iterations = Reach(in_metres(mask.shape).metric, 16.0).iterations
+    iterations = Reach(Metric.of(in_metres(mask.shape)), 16.0).iterations
     return unpack(thin(close_pinholes(pack(mask)), iterations))
 
 

@@ -13,6 +13,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from terradapt.errors import ConfigError
 
 Pair = tuple[float, float]
+Stretch = tuple[Pair, ...] | Pair
+"""One (low, high) per band, raw units: fixed. A single (low, high): percentiles of each scene."""
 
 NOT_ARCHITECTURE = {
     "pretrained",
@@ -47,12 +49,23 @@ class InputSpec(ConfigPart):
     bands: tuple[int, ...] = (1, 2, 3)  # 1-based band indexes in the file
     band_names: tuple[str, ...] = ()
     dtype: str = "uint8"  # of the training files
-    stretch: tuple[Pair, ...] | Pair | None = None
-    """None: 8 bit as it is. One (low, high) per band, in raw units: fixed. A single (low, high):
-    percentiles of each scene."""
+    stretch: Stretch | None = None  # None: 8 bit as it is
     mean: tuple[float, ...] = (0.485, 0.456, 0.406)
     std: tuple[float, ...] = (0.229, 0.224, 0.225)
     resolution: float | None = None  # metres per pixel at training
+
+    @property
+    def ranges(self) -> tuple[Pair, ...] | None:
+        """The fixed (low, high) of each band in raw units; None for another stretch, or none."""
+        return tuple(pair for pair in self.stretch or () if isinstance(pair, tuple)) or None
+
+    @property
+    def percentiles(self) -> Pair | None:
+        """The (low, high) percentiles that each scene is stretched between, 0..100, or None."""
+        match self.stretch:
+            case (float(low), float(high)):
+                return low, high
+        return None
 
 
 class EncoderConfig(ConfigPart):
@@ -97,7 +110,7 @@ class DataConfig(ConfigPart):
 
     crop: int = Field(512, ge=32)  # px
     bands: tuple[int, ...] = (1, 2, 3)
-    stretch: tuple[Pair, ...] | Pair | None = None
+    stretch: Stretch | None = None  # as InputSpec's; None: found in the train split
     resolution: float | None = None  # m/px to resample to; None: native
     val_fraction: float = Field(0.15, ge=0, lt=1)
     test_fraction: float = Field(0.15, ge=0, lt=1)

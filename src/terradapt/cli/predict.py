@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
@@ -10,7 +11,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
+    from terradapt.raster import ScenePath
     from terradapt.scene import PredictOptions, Predictor
+    from terradapt.scene.cluster import Cluster, Load
+    from terradapt.scene.embedded import Embedded
+    from terradapt.scene.job import Blocks
 
 
 class ScoreType(StrEnum):
@@ -96,28 +101,42 @@ def predict(
     from terradapt import hub
     from terradapt.files import check_output, digest
     from terradapt.scene import PredictOptions
+    from terradapt.scene.job import Job
 
     options = PredictOptions(
-        window=window, overlap=overlap, margin=margin, batch=batch,
-        scores=scores_as.value if scores else None, confidence=confidence,
-        classes=_listed(classes), aoi=aoi, resolution=_resolution(resolution),
-        bands=tuple(int(b) if b.isdecimal() else b for b in _listed(bands)), nodata=nodata,
-        allow_remote=allow_remote, resume=resume,
-    )  # fmt: skip
+        window=window,
+        overlap=overlap,
+        margin=margin,
+        batch=batch,
+        scores=scores_as.value if scores else None,
+        confidence=confidence,
+        classes=_listed(classes),
+        aoi=aoi,
+        resolution=_resolution(resolution),
+        bands=tuple(int(b) if b.isdecimal() else b for b in _listed(bands)),
+        nodata=nodata,
+        allow_remote=allow_remote,
+        resume=resume,
+    )
     jobs = outputs(scenes, output, mosaic)
     for _, out in jobs:
         check_output(out)
     _check_device(device)
     checkpoint = hub.local(checkpoint)
     load = partial(
-        open_predictor, checkpoint.absolute(), engine=engine, device=device, precision=precision,
-        trunk=trunk and trunk.absolute(), tta=tta,
-    )  # fmt: skip
+        open_predictor,
+        checkpoint.absolute(),
+        engine=engine,
+        device=device,
+        precision=precision,
+        trunk=trunk and trunk.absolute(),
+        tta=tta,
+    )
     predictor = load(say=lambda line: typer.echo(line, err=True))
     load = partial(load, engine=predictor.engine)
     name = f"{checkpoint.name} {digest(checkpoint)[:12]}{' tta' if tta else ''}"
     with _pool(cluster, load, name, workers, _gpus(predictor, device)) as pool:
-        _run(jobs, predictor, options, name, pool and pool.blocks)
+        _run(jobs, predictor, options, name, pool.blocks if pool else Job.blocks)
 
 
 def open_predictor(checkpoint: Path, *, tta: bool = False, **opening: Any) -> Predictor:
@@ -138,7 +157,9 @@ def open_predictor(checkpoint: Path, *, tta: bool = False, **opening: Any) -> Pr
     return TtaPredictor(predictor)
 
 
-def _pool(cluster: str, load: Any, name: str, workers: int | None, gpus: int) -> Any:
+def _pool(
+    cluster: str, load: Load, name: str, workers: int | None, gpus: int
+) -> AbstractContextManager[Cluster | Embedded | None]:
     """Return what shares the work out, as a context; None works alone."""
     from contextlib import nullcontext
 
@@ -164,11 +185,11 @@ def _gpus(predictor: Predictor, device: str | None) -> int:
 
 
 def _run(
-    jobs: list[tuple[Any, Path]],
-    predictor: Any,
+    jobs: list[tuple[ScenePath, Path]],
+    predictor: Predictor,
     options: PredictOptions,
     name: str,
-    blocks: Any,
+    blocks: Blocks,
 ) -> None:
     from terradapt.cli._progress import progress
     from terradapt.scene import predict_scene
@@ -184,7 +205,7 @@ def _run(
         _tell(out, figures)
 
 
-def outputs(scenes: list[str], output: Path, mosaic: bool) -> list[tuple[Any, Path]]:
+def outputs(scenes: list[str], output: Path, mosaic: bool) -> list[tuple[ScenePath, Path]]:
     """Return each scene with the file that it becomes.
 
     Raises:
@@ -194,14 +215,14 @@ def outputs(scenes: list[str], output: Path, mosaic: bool) -> list[tuple[Any, Pa
 
     is_file = output.suffix.lower() in {".tif", ".tiff"} and not output.is_dir()
     if mosaic or len(scenes) == 1:
-        scene: Any = [Path(s) for s in scenes] if mosaic else scenes[0]
+        scene: ScenePath = [Path(s) for s in scenes] if mosaic else scenes[0]
         stem = "mosaic" if mosaic else Path(scenes[0]).stem or "scene"
         return [(scene, output if is_file else output / f"{stem}.tif")]
     if is_file:
         raise OutputError(
             f"{output}: is one file for {len(scenes)} scenes", "give a folder, or add --mosaic"
         )
-    jobs = [(scene, output / f"{Path(scene).stem}.tif") for scene in scenes]
+    jobs: list[tuple[ScenePath, Path]] = [(s, output / f"{Path(s).stem}.tif") for s in scenes]
     doubled = {out for _, out in jobs if [o for _, o in jobs].count(out) > 1}
     if doubled:
         raise OutputError(

@@ -17,7 +17,7 @@ from terradapt.errors import TerradaptError
 from terradapt.grid import Window
 from terradapt.progress import Track, silent
 from terradapt.raster import SceneReader
-from terradapt.raster.crs import locate_points, move_points, parse_crs
+from terradapt.raster.georef import move_points, parse_crs
 
 LEAST_OVERLAP = 0.005  # of the smaller footprint; tiles that only touch do not leak
 _SIDE = 1024  # px, larger images are thinned to it for the fingerprints
@@ -130,16 +130,12 @@ def footprint(item: Item) -> Any | None:
     """Return an image's outline in longitude and latitude, or None without a CRS."""
     try:
         with SceneReader(item.image) as file:
-            crs, transform = file.crs, file.transform
-            width, height = file.width, file.height
+            georef = file.georef
     except TerradaptError:
         return None
-    if crs is None:
+    if georef.crs is None:
         return None
-    corners = [(0, 0), (width, 0), (width, height), (0, height)]
-    ring = shapely.segmentize(shapely.Polygon(corners), max(width, height) / 4)
-    places = locate_points(transform, [tuple(p) for p in shapely.get_coordinates(ring)])
-    places = move_points(places, crs, parse_crs("EPSG:4326", str(item.image)))
+    places = move_points(georef.outline(4), georef.crs, parse_crs("EPSG:4326", str(item.image)))
     return shapely.Polygon(places) if np.isfinite(places).all() else None
 
 

@@ -16,10 +16,9 @@ from terradapt.data.dataset import Dataset, Item
 from terradapt.data.labels import VectorForm
 from terradapt.data.vector_labels import vector_source
 from terradapt.errors import DataError, SceneError
-from terradapt.files import Closing
 from terradapt.grid import Window
-from terradapt.raster import SceneReader
-from terradapt.raster.crs import locate_points
+from terradapt.raster import Scene, SceneReader
+from terradapt.raster.georef import crs_name, warp_to
 
 CACHE_BYTES = 1 << 30  # of decoded images, per process
 MAX_OPEN = 32  # files, per process
@@ -27,7 +26,7 @@ LOADED_PIXELS = 1 << 25  # an image that is looked at once is decoded whole up t
 _WHOLE = {".png", ".jpg", ".jpeg", ".jp2"}  # no window of these is read without decoding the rest
 
 
-class ItemReader(Closing):
+class ItemReader(Scene):
     """Reads one item like a scene, with its label; a context manager.
 
     Args:
@@ -37,10 +36,7 @@ class ItemReader(Closing):
             the image's count is the item's ``extra`` raster.
 
     Attributes:
-        window: The window of the whole image.
-        crs: CRS of the image, or None.
-        transform: Pixel to CRS.
-        resolution: Metres per pixel, of the file or else as the dataset states; None if unknown.
+        georef: Where the image lies.
 
     Raises:
         DataError: Image and label differ in size, CRS or place.
@@ -48,9 +44,10 @@ class ItemReader(Closing):
     """
 
     def __init__(self, dataset: Dataset, item: Item, spec: InputSpec | None = None) -> None:
-        self.dataset = dataset
-        self.item = item
-        self._files: list[SceneReader] = []
+        self.dataset, self.item = dataset, item
+        self.path = item.image
+        self.files = [item.image, *([item.extra] if item.extra else [])]
+        self._readers: list[SceneReader] = []
         self._whole: tuple[NDArray[Any], NDArray[np.bool_] | None] | None = None
         self._whole_mask: NDArray[np.uint8] | None = None
         self._label: SceneReader | None = None
@@ -62,18 +59,13 @@ class ItemReader(Closing):
 
     def close(self) -> None:
         """Close the files; what was loaded stays readable."""
-        for file in (*self._files, *([self._label] if self._label else [])):
+        for file in (*self._readers, *([self._label] if self._label else [])):
             file.close()
 
     @property
-    def height(self) -> int:
-        """Rows, px."""
-        return self.window.height
-
-    @property
-    def width(self) -> int:
-        """Columns, px."""
-        return self.window.width
+    def resolution(self) -> float | None:
+        """Metres per pixel, of the file or else as the dataset states; None if unknown."""
+        return self.georef.resolution or self.item.resolution
 
     def load(self) -> int:
         """Decode the whole item into memory, close its files, and return the bytes held."""
@@ -92,7 +84,7 @@ class ItemReader(Closing):
                 _inside(window, self.window) if valid is None else _cut(valid, window, self.window)
             )
             return _cut(pixels, window, self.window), known
-        parts = [file.read(window) for file in self._files]
+        parts = [file.read(window) for file in self._readers]
         if len(parts) == 1:
             return parts[0]
         valid = np.logical_and.reduce([p[1] for p in parts])
@@ -111,7 +103,7 @@ class ItemReader(Closing):
         if self._whole_mask is not None:
             return _cut(self._whole_mask, window, self.window, IGNORE)
         ids = self._ids(window)
-        valid = self._files[0].read(window)[1] if valid is None else valid
+        valid = self._readers[0].read(window)[1] if valid is None else valid
         ids[~valid] = IGNORE
         return ids
 
@@ -135,27 +127,25 @@ class ItemReader(Closing):
             raise DataError(f"{item.image}: has no label", "label it, or leave it out of the split")
         if isinstance(dataset.label, VectorForm):
             source = vector_source(item.label, dataset.label)
-            return source.burn(window, self.crs, self.transform, str(item.image))
+            return source.burn(window, self.georef, str(item.image))
         if self._label is None:
             self._label = open_label(item.label)
-            check_pair(self._files[0], self._label)
+            check_pair(self._readers[0], self._label)
         return dataset.label.decode(self._label.read(window)[0], dataset.classes, str(item.label))
 
     def _open(self, spec: InputSpec | None) -> None:
         first = SceneReader(self.item.image)
-        self._files.append(first)
-        self.window = Window(0, 0, first.height, first.width)
-        self.crs, self.transform = first.crs, first.transform
-        self.resolution = first.resolution or self.item.resolution
+        self._readers.append(first)
+        self.georef, self.dtype, self.block_height = first.georef, first.dtype, first.block_height
         if spec is not None:
             own = [i for i, b in enumerate(spec.bands) if b <= first.count or not self.item.extra]
-            self._files[0] = SceneReader(self.item.image, _part(spec, own, spec.bands, None))
+            self._readers[0] = SceneReader(self.item.image, _part(spec, own, spec.bands, None))
             first.close()
             added = [i for i in range(len(spec.bands)) if i not in own]
             if added:
-                self._files.append(self._open_extra(spec, added, first.count))
+                self._readers.append(self._open_extra(spec, added, first.count))
         elif self.item.extra:
-            self._files.append(SceneReader(self.item.extra))
+            self._readers.append(SceneReader(self.item.extra))
         self._check_extra()
 
     def _open_extra(self, spec: InputSpec, places: list[int], count: int) -> SceneReader:
@@ -166,7 +156,7 @@ class ItemReader(Closing):
         return SceneReader(self.item.extra, _part(spec, places, bands, dtype))
 
     def _check_extra(self) -> None:
-        for file in self._files[1:]:
+        for file in self._readers[1:]:
             if (file.height, file.width) != (self.window.height, self.window.width):
                 raise DataError(
                     f"{file.path}: {file.width} x {file.height} px, its image has "
@@ -179,13 +169,10 @@ def _part(
     spec: InputSpec, places: list[int], bands: tuple[int, ...], dtype: str | None
 ) -> InputSpec:
     """The part of a spec that one file answers for."""
-    stretch: Any = spec.stretch
-    if stretch is not None and isinstance(stretch[0], tuple):
-        stretch = tuple(stretch[i] for i in places)
     changes: dict[str, Any] = {
         "bands": tuple(bands[i] for i in places),
         "band_names": tuple(spec.band_names[i] for i in places) if spec.band_names else (),
-        "stretch": stretch,
+        "stretch": tuple(spec.ranges[i] for i in places) if spec.ranges else spec.stretch,
         "dtype": dtype or spec.dtype,
     }
     return spec.model_copy(update=changes)
@@ -217,10 +204,10 @@ def check_pair(image: SceneReader, label: SceneReader) -> None:
         )
     if image.crs is None or label.crs is None:
         return
-    if image.crs != label.crs:
+    if not image.georef.same_place(label.crs):
         raise DataError(
-            f"{label.path}: its CRS is {_name(label.crs)}, its image's is {_name(image.crs)}",
-            f"reproject the label: gdalwarp -r near -t_srs {_name(image.crs)}, on the image's grid",
+            f"{label.path}: its CRS is {crs_name(label.crs)}, its image's is {crs_name(image.crs)}",
+            f"reproject the label: {warp_to(image.crs, image.path)} -r near, on the image's grid",
         )
     rows, cols = grid_offset(image, label)
     if max(abs(rows), abs(cols)) > 0.5:
@@ -233,16 +220,11 @@ def check_pair(image: SceneReader, label: SceneReader) -> None:
 
 def grid_offset(image: SceneReader, label: SceneReader) -> tuple[float, float]:
     """Return the largest (rows, columns) by which the corners of two georeferences differ, px."""
-    corners = [(0, 0), (0, image.height), (image.width, 0), (image.width, image.height)]
-    placed = locate_points(label.transform, corners)
-    shifts = locate_points(~image.transform, [(x, y) for x, y in placed]) - corners
-    cols, rows = shifts[np.abs(shifts).argmax(0), (0, 1)]
+    shifts = image.georef.pixels(label.georef.outline()) - image.georef.pixels(
+        image.georef.outline()
+    )
+    rows, cols = shifts[np.abs(shifts).argmax(0), (0, 1)]
     return float(rows), float(cols)
-
-
-def _name(crs: Any) -> str:
-    code = crs.to_epsg()
-    return f"EPSG:{code}" if code else str(crs.to_wkt())[:60]
 
 
 def _cut(array: NDArray[Any], window: Window, whole: Window, fill: int = 0) -> NDArray[Any]:

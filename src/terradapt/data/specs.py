@@ -32,7 +32,7 @@ def input_spec(dataset: Dataset, config: DataConfig) -> InputSpec:
     items = dataset.split("train")
     dtype = _common_type(items, config.bands)
     eight_bit = dtype == "uint8" and not _uses_extra(items[0], config.bands)
-    stretch: Any = config.stretch
+    stretch = config.stretch
     if stretch is None and not eight_bit:
         stretch = fixed_stretch(items, config.bands)
     three = len(config.bands) == 3

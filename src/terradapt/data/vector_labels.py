@@ -19,8 +19,8 @@ from terradapt.data.vector_files import Features, read_features
 from terradapt.errors import DataError
 from terradapt.files import stamp
 from terradapt.grid import Window
-from terradapt.raster import SceneReader, rasterize
-from terradapt.raster.crs import locate_points, metric_crs, move_origin, move_points, parse_crs
+from terradapt.raster import CRS, Georef, SceneReader, rasterize
+from terradapt.raster.georef import metric_crs, move_points, parse_crs
 
 _ARC_SEGMENTS = 16  # of a quarter circle, round line ends
 _LONGEST = 500.0  # m, edges are divided before they are bent into another CRS
@@ -69,94 +69,85 @@ class VectorSource:
         self._tree = shapely.STRtree(self.geometries)
         self._ready: OrderedDict[str, tuple[Any, Any, NDArray[np.uint8]]] = OrderedDict()
 
-    def burn(self, window: Window, crs: Any, transform: Any, image: str) -> NDArray[np.uint8]:
+    def burn(self, window: Window, georef: Georef, image: str) -> NDArray[np.uint8]:
         """Rasterize a window of an image: (H, W) class ids; a pixel takes what its centre lies in.
 
         Later features cover earlier ones; ``form.background`` lies elsewhere.
 
         Args:
             window: Pixels of the image.
-            crs: The image's CRS.
-            transform: The image's pixel to CRS.
+            georef: Where the image lies.
             image: The image's path, for errors and as its key.
 
         Raises:
             DataError: The image has no CRS although the labels have one.
         """
-        tree, shapes, ids = self._near(window, crs, transform, image)
-        here = move_origin(transform, window.row, window.col)
-        hits = np.sort(tree.query(_outline(window, transform)))
+        tree, shapes, ids = self._near(georef, image)
+        here = georef.crop(window)
+        hits = np.sort(tree.query(shapely.Polygon(here.outline())))
         pairs = [(shapes[i], int(ids[i])) for i in hits]
         return rasterize(
             pairs,
             height=window.height,
             width=window.width,
-            transform=here,
+            transform=here.transform,
             fill=self.form.background,
         )
 
-    def covers(self, window: Window, crs: Any, transform: Any, image: str) -> NDArray[np.int64]:
+    def covers(self, georef: Georef, image: str) -> NDArray[np.int64]:
         """Return the indexes of the features that touch an image."""
-        self._check_crs(crs, image)
-        outline = _outline(window, transform)
-        if self.crs is not None and crs is not None:
-            edges = np.array([shapely.segmentize(outline, outline.length / 64)])
-            outline = moved(edges, crs, self.crs, divide=False)[0]
+        self._check_crs(georef, image)
+        edges = np.array([shapely.Polygon(georef.outline(16))])
+        outline = moved(edges, georef.crs, self.crs, divide=False)[0]
         return np.asarray(self._tree.query(outline, predicate="intersects"), np.int64)
 
-    def _near(
-        self, window: Window, crs: Any, transform: Any, image: str
-    ) -> tuple[Any, Any, NDArray[np.uint8]]:
+    def _near(self, georef: Georef, image: str) -> tuple[Any, Any, NDArray[np.uint8]]:
         """The features of an image's surroundings in its CRS, lines as polygons."""
-        key = f"{image}|{transform}"
+        key = f"{image}|{georef.transform}"
         if key not in self._ready:
-            self._check_crs(crs, image)
-            self._ready[key] = self._prepare(crs, transform)
+            self._check_crs(georef, image)
+            self._ready[key] = self._prepare(georef)
             while len(self._ready) > _IMAGES:
                 self._ready.popitem(last=False)
         self._ready.move_to_end(key)
         return self._ready[key]
 
-    def _check_crs(self, crs: Any, image: str) -> None:
-        if crs is None and self.crs is not None:
+    def _check_crs(self, georef: Georef, image: str) -> None:
+        if georef.crs is None and self.crs is not None:
             raise DataError(
                 f"{image}: has no CRS, so the labels of {self.path.name} cannot be placed on it",
                 "georeference the image, or give label rasters",
             )
 
-    def _prepare(self, crs: Any, transform: Any) -> tuple[Any, Any, NDArray[np.uint8]]:
-        source = self.crs or crs
+    def _prepare(self, georef: Georef) -> tuple[Any, Any, NDArray[np.uint8]]:
+        source = self.crs or georef.crs
         shapes = self.geometries
         lines = shapely.get_dimensions(shapes) == 1
         shapes = shapes.copy()
         if lines.any():
-            shapes[lines] = self._widened(shapes[lines], source, crs, transform)
+            shapes[lines] = self._widened(shapes[lines], source, georef)
         if (~lines).any():
-            shapes[~lines] = moved(shapes[~lines], source, crs)
+            shapes[~lines] = moved(shapes[~lines], source, georef.crs)
         keep = ~shapely.is_empty(shapes)
         shapes, ids = shapes[keep], self.ids[keep]
         return shapely.STRtree(shapes), shapes, ids
 
-    def _widened(self, lines: Any, source: Any, crs: Any, transform: Any) -> Any:
+    def _widened(self, lines: NDArray[Any], source: CRS | None, georef: Georef) -> NDArray[Any]:
         """Buffer lines by half their width in metres, in the UTM zone of the image's origin."""
         half = self.form.line_width / 2
-        if crs is None:
+        if georef.crs is None:
             raise DataError(
                 f"{self.path}: line labels have a width in metres, and there is no CRS",
                 "give the lines and the images a CRS, or give polygons",
             )
-        metric = metric_crs(crs, *locate_points(transform, [(0, 0)])[0])
+        metric = metric_crs(georef.crs, *georef.outline()[0])
         wide = shapely.buffer(moved(lines, source, metric), half, quad_segs=_ARC_SEGMENTS)
-        return moved(wide, metric, crs, divide=False)
+        return moved(wide, metric, georef.crs, divide=False)
 
 
-def _outline(window: Window, transform: Any) -> Any:
-    top, left, bottom, right = window.row, window.col, window.bottom, window.right
-    corners = [(left, top), (right, top), (right, bottom), (left, bottom)]
-    return shapely.Polygon(locate_points(transform, corners))
-
-
-def moved(shapes: Any, source: Any, target: Any, divide: bool = True) -> Any:
+def moved(
+    shapes: NDArray[Any], source: CRS | None, target: CRS | None, divide: bool = True
+) -> NDArray[Any]:
     """Return geometries of ``source`` in ``target``; long edges are divided to bend with it."""
     if source is None or target is None or source == target:
         return shapes
@@ -183,7 +174,7 @@ def uncovered(path: Path, form: VectorForm, items: Sequence[Item]) -> tuple[int,
     touched = np.zeros(len(source.geometries), bool)
     for item in items:
         with SceneReader(item.image) as file:
-            touched[source.covers(item.window, file.crs, file.transform, str(item.image))] = True
+            touched[source.covers(file.georef, str(item.image))] = True
     return int((~touched).sum()), len(touched)
 
 

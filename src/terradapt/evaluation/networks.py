@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from terradapt.errors import DataError
 from terradapt.evaluation.scoring import Scored
+from terradapt.grid import Window
 from terradapt.metrics.network import Roads
 from terradapt.metrics.network_apls import AplsOptions
 from terradapt.metrics.network_files import (
@@ -23,10 +24,10 @@ from terradapt.metrics.network_files import (
     draw_comparison,
     read_lines,
 )
-from terradapt.raster.crs import metric_crs, move_points, parse_crs
+from terradapt.raster import CRS, Georef
+from terradapt.raster.georef import metric_crs, move_points
 from terradapt.report import Plate
 from terradapt.vector.bridge import BridgeOptions
-from terradapt.vector.measure import Georef
 from terradapt.vector.roads import RoadOptions, road_network
 from terradapt.vector.source import ArraySource
 
@@ -47,7 +48,7 @@ class Compared:
         apls: Its APLS, 0..1.
         truth: Lines in the image's CRS.
         proposal: Lines in the image's CRS.
-        transform: Pixel to CRS.
+        georef: Where the image's pixels lie.
         reach: Roads of the one network this near to the other are found, px.
     """
 
@@ -55,7 +56,7 @@ class Compared:
     apls: float
     truth: NDArray[Any]
     proposal: NDArray[Any]
-    transform: Any
+    georef: Georef
     reach: float
 
 
@@ -105,7 +106,7 @@ class NetworkScorer:
         self.rows.append({**row, **sides})
         reach = max(AplsOptions().snap / (image.resolution or 1.0), 2.0)
         self.compared.append(
-            Compared(image.id, row["apls"], truth, proposal, image.transform, reach)
+            Compared(image.id, row["apls"], truth, proposal, _georef(image), reach)
         )
         return {k: row[k] for k in ("apls", "topo_f1") if k in row}
 
@@ -140,37 +141,44 @@ class NetworkScorer:
 
     def _placed(self, image: Scored) -> Scored:
         """Give metres to an image without a CRS."""
-        if image.crs is not None:
+        if image.georef is not None and image.georef.crs is not None:
             return image
         known = image.resolution or self.pixel
         if known is None:
             self.unplaced.append(image.id)
         size = known or 1.0
-        return replace(image, transform=Affine.scale(size, -size), resolution=size)
+        georef = Georef(Affine.scale(size, -size), None, *image.target.shape)
+        return replace(image, georef=georef, resolution=size)
 
 
 def _lines(
     image: Scored, mask: NDArray[np.bool_], scores: NDArray[np.float32] | None = None
 ) -> NDArray[Any]:
-    georef = Georef(image.transform, image.crs, *mask.shape)
     options = AS_DRAWN if scores is None else RoadOptions()
-    lines: NDArray[Any] = road_network(ArraySource(mask, georef, scores=scores), options).lines
+    source = ArraySource(mask, _georef(image), scores=scores)
+    lines: NDArray[Any] = road_network(source, options).lines
     return lines
+
+
+def _georef(image: Scored) -> Georef:
+    """The place of an image that has been given one; its pixels are those of the label."""
+    assert image.georef is not None
+    return image.georef.crop(Window(0, 0, *image.target.shape))
 
 
 def draw_plate(compared: Compared, image: NDArray[np.uint8]) -> Plate:
     """Draw an image's networks over its (H, W, 3) pixels."""
     step = -(-max(image.shape[:2]) // _SIDE)
-    a = compared.transform
-    thin = type(a)(a.a * step, a.b * step, a.c, a.d * step, a.e * step, a.f)
     small = np.ascontiguousarray(image[::step, ::step])
+    height, width = small.shape[:2]
+    thin = compared.georef.crop(Window(0, 0, height * step, width * step)).zoom(height, width)
     drawn = draw_comparison(
         small, compared.truth, compared.proposal, thin, reach=compared.reach / step
     )
     return Plate(compared.id, drawn, f"APLS {100 * compared.apls:.1f} %")
 
 
-def centrelines_of(place: Path, name: str) -> tuple[NDArray[Any], Any]:
+def centrelines_of(place: Path, name: str) -> tuple[NDArray[Any], CRS | None]:
     """Return an image's lines and their CRS from a file, or from a folder with a file per image.
 
     Raises:
@@ -187,34 +195,22 @@ def centrelines_of(place: Path, name: str) -> tuple[NDArray[Any], Any]:
     return read_lines(found[0])
 
 
-def _clipped(read: tuple[NDArray[Any], Any], image: Scored) -> NDArray[Any]:
+def _clipped(read: tuple[NDArray[Any], CRS | None], image: Scored) -> NDArray[Any]:
     """Bring lines into the image's CRS and cut them at its edges."""
     lines, crs = read
-    if crs is not None and image.crs is not None and len(lines):
-        own, other = parse_crs(image.crs, image.id), parse_crs(crs, "the centrelines")
-        lines = shapely.transform(lines, lambda xy: move_points(xy, other, own))
-    height, width = image.target.shape
-    a = image.transform
-    corners = [(0, 0), (width, 0), (width, height), (0, height)]
-    frame = shapely.Polygon(
-        [(a.a * x + a.b * y + a.c, a.d * x + a.e * y + a.f) for x, y in corners]
-    )
-    parts = shapely.get_parts(shapely.intersection(lines, frame))
+    georef = _georef(image)
+    if crs is not None and georef.crs is not None and len(lines):
+        lines = shapely.transform(lines, lambda xy: move_points(xy, crs, georef.crs))
+    parts = shapely.get_parts(shapely.intersection(lines, shapely.Polygon(georef.outline())))
     kept: NDArray[Any] = parts[shapely.get_type_id(parts) == 1]
     return kept
 
 
 def _metric(lines: NDArray[Any], image: Scored) -> NDArray[Any]:
     """Lines in metres: in the UTM zone of a geographic CRS; as they are without one."""
-    if image.crs is None or not len(lines):
+    georef = _georef(image)
+    if georef.crs is None or not len(lines):
         return lines
-    own = parse_crs(image.crs, image.id)
-    height, width = image.target.shape
-    a = image.transform
-    x, y = (
-        a.a * width / 2 + a.b * height / 2 + a.c,
-        a.d * width / 2 + a.e * height / 2 + a.f,
-    )
-    target = metric_crs(own, x, y)
-    moved: NDArray[Any] = shapely.transform(lines, lambda xy: move_points(xy, own, target))
+    target = metric_crs(georef.crs, *georef.centre)
+    moved: NDArray[Any] = shapely.transform(lines, lambda xy: move_points(xy, georef.crs, target))
     return moved

@@ -17,6 +17,7 @@ from terradapt.evaluation.scoring import Scored, erode_labels
 from terradapt.grid import Window
 from terradapt.metrics.per_image import grey_map
 from terradapt.progress import Advance
+from terradapt.raster import Scene
 from terradapt.scene import PredictOptions, Predictor, predict_blocks
 
 
@@ -56,10 +57,10 @@ def score_item(
     """
     with ItemReader(dataset, item, predictor.spec) as labelled:
         target = joined.labels[labelled.mask(labelled.window)]
-        source: Any = labelled
+        source: Scene = labelled
         target = erode_labels(target, protocol.erode)
         if protocol.geoseg_compat:
-            source = PaddedReader(source, GEOSEG_PATCH)
+            source = PaddedReader(labelled, GEOSEG_PATCH)
             target = _padded(target, GEOSEG_PATCH)
         ids, grey = _predict(source, predictor, protocol, road, advance)
         ids = joined.predictions[ids]
@@ -70,53 +71,53 @@ def score_item(
             whole = _padded(whole, GEOSEG_PATCH) if protocol.geoseg_compat else whole
             whole = _known(whole, ids)
         return Scored(
-            item.id,
-            _known(target, ids),
-            ids,
-            grey,
-            labelled.resolution,
-            whole,
-            labelled.transform,
-            labelled.crs,
+            item.id, _known(target, ids), ids, grey, labelled.resolution, whole, labelled.georef
         )
 
 
-class PaddedReader:
-    """A reader whose image is continued to the right and below by black, valid pixels.
+class PaddedReader(Scene):
+    """A scene that is continued to the right and below by black, valid pixels.
 
     Args:
-        reader: The image.
+        scene: The image; closed with this.
         multiple: Both sides become multiples of this, px.
     """
 
-    def __init__(self, reader: Any, multiple: int) -> None:
-        self.reader = reader
-        self.height, self.width = (-(-n // multiple) * multiple for n in _size(reader))
+    def __init__(self, scene: Scene, multiple: int) -> None:
+        self.path, self.files, self.dtype = scene.path, scene.files, scene.dtype
+        self.block_height = scene.block_height
+        height, width = (-(-n // multiple) * multiple for n in (scene.height, scene.width))
+        self.georef = scene.georef.crop(Window(0, 0, height, width))
+        self._scene = scene
 
     def read(self, window: Window) -> tuple[NDArray[Any], NDArray[np.bool_]]:
         """Read (C, H, W) pixels and (H, W) valid."""
-        pixels, valid = self.reader.read(window)
-        height, width = _size(self.reader)
+        pixels, valid = self._scene.read(window)
         rows = np.arange(window.row, window.bottom)[:, None]
         cols = np.arange(window.col, window.right)[None]
-        outside = (rows >= height) | (cols >= width)
+        outside = (rows >= self._scene.height) | (cols >= self._scene.width)
         inside = (rows < self.height) & (cols < self.width)
         return pixels, valid | (outside & inside)
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.reader, name)
+    def close(self) -> None:
+        """Close the image."""
+        self._scene.close()
+
+    @property
+    def resolution(self) -> float | None:
+        """Metres per pixel, as the image says."""
+        return self._scene.resolution
 
 
 def _predict(
-    source: Any,
+    source: Scene,
     predictor: Predictor,
     protocol: Protocol,
     road: Road | None,
     advance: Advance | None,
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8] | None]:
-    height, width = _size(source)
-    ids = np.full((height, width), IGNORE, np.uint8)
-    grey = None if road is None else np.zeros((height, width), np.uint8)
+    ids = np.full((source.height, source.width), IGNORE, np.uint8)
+    grey = None if road is None else np.zeros(ids.shape, np.uint8)
     options = PredictOptions(
         scores=None if road is None else "float16", resolution=protocol.resolution
     )
@@ -133,10 +134,6 @@ def _predict(
         if advance is not None:
             advance(block.window.height * block.window.width)
     return ids, grey
-
-
-def _size(reader: Any) -> tuple[int, int]:
-    return int(reader.height), int(reader.width)
 
 
 def _known(target: NDArray[np.uint8], ids: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -15,6 +15,7 @@ from terradapt.evaluation.options import Protocol
 from terradapt.metrics.boundary import BoundaryF1, boundary
 from terradapt.metrics.confusion import Confusion, class_scores
 from terradapt.metrics.per_image import ImageHistogram, PerImage, grey_map
+from terradapt.raster import Georef
 
 
 @dataclass(frozen=True)
@@ -27,9 +28,8 @@ class Scored:
         prediction: (H, W) ids.
         grey: (H, W) grey levels of the road class's probability, or None.
         resolution: Metres per pixel, or None when unknown.
-        transform: Pixel to CRS, or None.
-        crs: CRS, or None.
         full: (H, W) ids of the label with its borders, where ``target`` is eroded.
+        georef: Where its pixels lie, or None.
     """
 
     id: str
@@ -38,8 +38,7 @@ class Scored:
     grey: NDArray[np.uint8] | None = None
     resolution: float | None = None
     full: NDArray[np.uint8] | None = None
-    transform: Any = None
-    crs: Any = None
+    georef: Georef | None = None
 
 
 class Scorer:

@@ -8,21 +8,22 @@ from typing import Any
 import numpy as np
 import pyogrio
 import shapely
+from affine import Affine
 from numpy.typing import NDArray
 
 from terradapt.errors import DataError
-from terradapt.metrics.network import Floats, Roads
+from terradapt.metrics.network import Roads
 from terradapt.metrics.network_apls import AplsOptions, apls
 from terradapt.metrics.network_topo import TopoOptions, topo
-from terradapt.raster import rasterize
-from terradapt.raster.crs import metric_crs, move_points, parse_crs
+from terradapt.raster import CRS, Georef, rasterize
+from terradapt.raster.georef import metric_crs, move_points, parse_crs
 
 TRUE, MISSED, INVENTED = (0, 200, 83), (255, 196, 0), (255, 0, 140)
 """RGB of roads that are in both networks, in the truth alone, and in the proposal alone."""
 _FADED = 40  # grey under the image, of which half the contrast remains
 
 
-def read_lines(path: str | Path, layer: str | None = None) -> tuple[NDArray[Any], Any]:
+def read_lines(path: str | Path, layer: str | None = None) -> tuple[NDArray[Any], CRS | None]:
     """Read the lines of a GeoPackage, GeoJSON or other vector file.
 
     Args:
@@ -50,7 +51,7 @@ def read_lines(path: str | Path, layer: str | None = None) -> tuple[NDArray[Any]
     lines = shapes[np.isin(shapely.get_type_id(shapes), (1, 5))]
     if len(shapes) and not len(lines):
         raise DataError(f"{path}: has no lines", "use a file of road centrelines")
-    return lines, meta["crs"] or None
+    return lines, parse_crs(meta["crs"], str(path)) if meta["crs"] else None
 
 
 def read_pair(truth: str | Path, proposal: str | Path) -> tuple[Roads, Roads]:
@@ -67,21 +68,19 @@ def read_pair(truth: str | Path, proposal: str | Path) -> tuple[Roads, Roads]:
         bare = next(p for (_, crs), p in files if crs is None)
         raise DataError(f"{bare}: has no CRS, the other network has one", "give it the right CRS")
     target = None
-    for (lines, crs), path in files:
+    for (lines, crs), _ in files:
         if len(lines) and crs is not None:
-            own = parse_crs(crs, str(path))
             west, south, east, north = shapely.total_bounds(lines)
-            target = metric_crs(own, (west + east) / 2, (south + north) / 2)
+            target = metric_crs(crs, (west + east) / 2, (south + north) / 2)
             break
     one, two = (Roads.from_lines(_moved(lines, crs, target)) for (lines, crs), _ in files)
     return one, two
 
 
-def _moved(lines: NDArray[Any], crs: Any, target: Any) -> NDArray[Any]:
+def _moved(lines: NDArray[Any], crs: CRS | None, target: CRS | None) -> NDArray[Any]:
     if target is None or not len(lines):
         return lines
-    own = parse_crs(crs, "the network")
-    moved: NDArray[Any] = shapely.transform(lines, lambda xy: move_points(xy, own, target))
+    moved: NDArray[Any] = shapely.transform(lines, lambda xy: move_points(xy, crs, target))
     return moved
 
 
@@ -113,7 +112,7 @@ def draw_comparison(
     image: NDArray[np.uint8],
     truth: NDArray[Any],
     proposal: NDArray[Any],
-    transform: Any,
+    georef: Georef,
     *,
     reach: float,
     width: float = 1.5,
@@ -124,16 +123,16 @@ def draw_comparison(
         image: (H, W, 3) uint8.
         truth: Lines in the image's CRS.
         proposal: Lines in the image's CRS.
-        transform: Pixel to CRS.
+        georef: Where the image's pixels lie.
         reach: A road is found where the other network runs within this, px.
         width: Half width of the drawn lines, px.
 
     Returns:
         (H, W, 3) uint8: green true, yellow missed, pink invented; the image is faded.
     """
-    back = ~transform
     one, two = (
-        shapely.transform(_merged(x), lambda xy: _pixels(xy, back)) for x in (truth, proposal)
+        shapely.transform(_merged(x), lambda xy: georef.pixels(xy)[:, ::-1] + 0.5)
+        for x in (truth, proposal)
     )
     near_one, near_two = shapely.buffer(one, reach), shapely.buffer(two, reach)
     layers = (
@@ -148,7 +147,7 @@ def draw_comparison(
             [(shape, 1)],
             height=image.shape[0],
             width=image.shape[1],
-            transform=type(transform).identity(),
+            transform=Affine.identity(),
         )
         drawn[burnt == 1] = colour
     return drawn
@@ -156,8 +155,3 @@ def draw_comparison(
 
 def _merged(lines: NDArray[Any]) -> Any:
     return shapely.union_all(np.asarray(lines, object)) if len(lines) else shapely.LineString()
-
-
-def _pixels(xy: Floats, back: Any) -> Floats:
-    x, y = xy[:, 0], xy[:, 1]
-    return np.stack([back.a * x + back.b * y + back.c, back.d * x + back.e * y + back.f], axis=1)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, overload
@@ -10,12 +9,10 @@ from typing import Any, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from terradapt.grid import Window
+from terradapt.raster import ScenePath
 from terradapt.scene import PredictOptions, Predictor, predict_scene
-from terradapt.scene.predict import open_job, stream_blocks
+from terradapt.scene.job import open_job
 from terradapt.scene.predictor import Wrapped
-
-Scene = str | Path | Sequence[Path]
 
 
 class Mapper(Wrapped):
@@ -33,11 +30,11 @@ class Mapper(Wrapped):
     @overload
     def predict(self, scene: NDArray[np.uint8], /) -> Any: ...
     @overload
-    def predict(self, scene: Scene, out: None = None, **options: Any) -> NDArray[np.uint8]: ...
+    def predict(self, scene: ScenePath, out: None = None, **options: Any) -> NDArray[np.uint8]: ...
     @overload
-    def predict(self, scene: Scene, out: str | Path, **options: Any) -> dict[str, Any]: ...
+    def predict(self, scene: ScenePath, out: str | Path, **options: Any) -> dict[str, Any]: ...
     def predict(
-        self, scene: NDArray[np.uint8] | Scene, out: str | Path | None = None, **options: Any
+        self, scene: NDArray[np.uint8] | ScenePath, out: str | Path | None = None, **options: Any
     ) -> Any:
         """Map a scene.
 
@@ -64,5 +61,4 @@ class Mapper(Wrapped):
             return predict_scene(self.predictor, scene, Path(out), chosen, model=self.name)
         with ExitStack() as stack:
             job = open_job(self.predictor, scene, chosen, self.name, stack)
-            blocks = stream_blocks(job, Window(0, 0, job.source.height, job.source.width))
-            return np.concatenate([block.classes for block in blocks])
+            return np.concatenate([block.classes for block in job.blocks()])

@@ -16,6 +16,7 @@ from terradapt.errors import TerradaptError
 from terradapt.grid import Window
 from terradapt.preflight.alignment import Shift, Surfaces, image_surfaces
 from terradapt.raster import SceneReader
+from terradapt.raster.georef import crs_name
 
 Level = Literal["error", "warning", "note"]
 _STRIP = 1 << 24  # pixels read at a time
@@ -120,9 +121,7 @@ def inspect_files(name: str, image: Path, label: Path | None) -> tuple[Facts, li
 def _describe(facts: Facts, file: SceneReader) -> None:
     facts.height, facts.width, facts.bands = file.height, file.width, file.count
     facts.dtype, facts.resolution, facts.nodata = file.dtype, file.resolution, file.nodata
-    if file.crs is not None:
-        code = file.crs.to_epsg()
-        facts.crs = f"EPSG:{code}" if code else str(file.crs.to_string())[:60]
+    facts.crs = crs_name(file.crs) if file.crs is not None else ""
 
 
 def _valid_share(file: SceneReader) -> float:

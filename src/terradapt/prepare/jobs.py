@@ -18,7 +18,6 @@ from terradapt.errors import DataError, SceneError
 from terradapt.files import read_json, write_json
 from terradapt.grid import Window
 from terradapt.raster import SceneReader, write_raster
-from terradapt.raster.crs import move_origin
 
 RECEIPTS = ".prepared"
 _STRIP = 512  # rows read at a time
@@ -193,7 +192,7 @@ def _label(job: PrepareJob, path: Path, image: SceneReader) -> NDArray[np.uint8]
 
         whole = Window(0, 0, image.height, image.width)
         source = VectorSource(path, form)
-        return source.burn(whole, image.crs, image.transform, str(image.path))
+        return source.burn(whole, image.georef, str(image.path))
     try:
         with SceneReader(path) as label:
             check_pair(image, label)
@@ -313,8 +312,8 @@ def _write_crop(
 ) -> None:
     name = f"{job.record.id}_{window.row}_{window.col}"
     item = _item(job, name, image, window.height, window.width)
-    transform = move_origin(image.transform, window.row, window.col)
-    frame: dict[str, Any] = {"crs": image.crs, "transform": transform, "nodata": image.nodata}
+    place = image.georef.crop(window)
+    frame: dict[str, Any] = {"crs": place.crs, "transform": place.transform, "nodata": image.nodata}
     pixels, _ = image.read(window)
     item["image"] = _written(job.out, f"images/{name}.tif", pixels, frame, receipt)
     if job.record.extra:
@@ -335,10 +334,10 @@ def _write_labels(
     item: dict[str, Any],
     receipt: Receipt,
 ) -> None:
-    transform = move_origin(image.transform, window.row, window.col)
+    place = image.georef.crop(window)
     frame: dict[str, Any] = {
-        "crs": image.crs,
-        "transform": transform if image.crs else None,
+        "crs": place.crs,
+        "transform": place.transform if place.crs else None,
         "colours": job.classes.colours,
         "compress": "packbits",  # a tenth of deflate's time on large areas of one value
     }

@@ -1,17 +1,25 @@
 """Raster files in and out: the only importer of rasterio's input and output."""
 
-from terradapt.raster.area import AreaOfInterest
+from rasterio.crs import CRS
+
+from terradapt.raster.clipped import Clipped
 from terradapt.raster.files import read_label, write_raster
-from terradapt.raster.mosaic import Mosaic, open_scene
+from terradapt.raster.georef import Georef
+from terradapt.raster.mosaic import Mosaic, ScenePath, open_scene
 from terradapt.raster.reader import SceneReader
+from terradapt.raster.scene import Scene
 from terradapt.raster.shapes import polygonize, rasterize
 from terradapt.raster.tiles import Layer
 from terradapt.raster.writer import SceneWriter, part_folder, signature_of
 
 __all__ = [
-    "AreaOfInterest",
+    "CRS",
+    "Clipped",
+    "Georef",
     "Layer",
     "Mosaic",
+    "Scene",
+    "ScenePath",
     "SceneReader",
     "SceneWriter",
     "open_scene",

@@ -168,8 +168,9 @@ def _tags(image: Image, index: int, offsets: NDArray[np.int64], big: bool) -> Ta
 
 def _directories(image: Image, placed: Sequence[NDArray[np.int64]], big: bool) -> bytes:
     """Return the header and all directories with their values, each directory in one piece."""
-    out = bytearray(struct.pack("<2sHHHQ", b"II", 43, 8, 0, 16) if big
-                    else struct.pack("<2sHI", b"II", 42, 8))  # fmt: skip
+    out = bytearray(
+        struct.pack("<2sHHHQ", b"II", 43, 8, 0, 16) if big else struct.pack("<2sHI", b"II", 42, 8)
+    )
     for index in range(len(image.levels)):
         tags = _tags(image, index, placed[index], big)
         last = index == len(image.levels) - 1

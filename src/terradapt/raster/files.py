@@ -102,9 +102,14 @@ def write_raster(
     if driver is None:
         raise OutputError(f"{path}: cannot write '{path.suffix}'", "name it .tif, .png or .jpg")
     profile: dict[str, Any] = {
-        "driver": driver, "count": len(bands), "height": bands.shape[1], "width": bands.shape[2],
-        "dtype": bands.dtype.name, "crs": crs, "nodata": nodata,
-    }  # fmt: skip
+        "driver": driver,
+        "count": len(bands),
+        "height": bands.shape[1],
+        "width": bands.shape[2],
+        "dtype": bands.dtype.name,
+        "crs": crs,
+        "nodata": nodata,
+    }
     if transform is not None:
         profile["transform"] = transform
     if driver == "GTiff" and compress:

@@ -9,24 +9,23 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from rasterio.transform import Affine
 
 from terradapt.config import InputSpec
 from terradapt.errors import SceneError
-from terradapt.files import Closing
 from terradapt.grid import Window
-from terradapt.raster.ground import ground_resolution, locate
+from terradapt.raster.georef import crs_name, warp_to
 from terradapt.raster.reader import SceneReader
+from terradapt.raster.scene import Scene
 
 SUFFIXES = frozenset({".tif", ".tiff", ".vrt", ".jp2", ".png", ".jpg", ".jpeg"})
 _OPEN = 32
 _SNAP = 0.05  # px
+ScenePath = str | Path | Sequence[Path]
+"""A file, a folder that makes one mosaic, an address, or several files that do."""
 
 
-class Mosaic(Closing):
+class Mosaic(Scene):
     """Files of one CRS and pixel size as one scene; where they overlap, the first valid one counts.
-
-    It has :class:`SceneReader`'s attributes and ``read``.
 
     Args:
         paths: The files, in order of precedence.
@@ -44,14 +43,18 @@ class Mosaic(Closing):
         if not paths:
             raise SceneError(f"{name}: has no rasters", "put GeoTIFF files in it")
         self.path, self.spec = name, spec
-        self.paths, self._options = list(paths), options
+        self.files = self._paths = list(paths)
+        self._options = options
         self._open: OrderedDict[int, SceneReader] = OrderedDict()
         first = self._reader(0)
-        self.crs, self.count, self.dtype = first.crs, first.count, first.dtype
+        self.count, self.dtype, self.block_height = first.count, first.dtype, 1
         self.nodata, self.band_names = first.nodata, first.band_names
-        self.indexes, self.block_height = first.indexes, 1
-        self._areas = [self._place(i, first) for i in range(len(self.paths))]
-        self._anchor(first)
+        self.indexes = first.indexes
+        areas = [self._place(i, first) for i in range(len(paths))]
+        top, left = min(a.row for a in areas), min(a.col for a in areas)
+        self._areas = [a.shift(-top, -left) for a in areas]
+        height, width = max(a.bottom for a in self._areas), max(a.right for a in self._areas)
+        self.georef = first.georef.crop(Window(top, left, height, width))
 
     def close(self) -> None:
         """Close all files."""
@@ -78,13 +81,9 @@ class Mosaic(Closing):
             valid[rows, cols] |= good
         return pixels, valid
 
-    def pixel_area(self, row: int) -> float | None:
-        """Return square metres of a pixel of a row."""
-        return self._reader(0).pixel_area(row + self._origin[0])
-
     def _reader(self, index: int) -> SceneReader:
         if index not in self._open:
-            self._open[index] = SceneReader(self.paths[index], self.spec, **self._options)
+            self._open[index] = SceneReader(self._paths[index], self.spec, **self._options)
             if len(self._open) > _OPEN:
                 self._open.popitem(last=False)[1].close()
         self._open.move_to_end(index)
@@ -92,44 +91,29 @@ class Mosaic(Closing):
 
     def _place(self, index: int, first: SceneReader) -> Window:
         """Return a file's rectangle in pixels of the first file."""
-        reader, base = self._reader(index), first.transform
-        path = self.paths[index]
-        if reader.crs != first.crs or reader.crs is None:
+        reader, base = self._reader(index), first.georef
+        path, one = self._paths[index], self._paths[0].name
+        if reader.crs is None or base.crs is None or not reader.georef.same_place(base.crs):
             raise SceneError(
-                f"{path}: its CRS is not that of {self.paths[0].name}",
-                "bring all files to one CRS first: gdalwarp -t_srs",
+                f"{path}: its CRS is {crs_name(reader.crs)}, that of {one} is {crs_name(base.crs)}",
+                f"bring all files to one CRS first: {warp_to(base.crs, self._paths[0])}",
             )
         if len(reader.indexes) != len(first.indexes) or reader.dtype != first.dtype:
             raise SceneError(
-                f"{path}: its bands or type are not those of {self.paths[0].name}",
-                "mosaic only files of one kind",
+                f"{path}: its bands or type are not those of {one}", "mosaic only files of one kind"
             )
-        turn = np.array([(t.a, t.b, t.d, t.e) for t in (reader.transform, base)])
+        turn = np.array([(t.a, t.b, t.d, t.e) for t in (reader.transform, base.transform)])
         same = bool(np.abs(turn[0] - turn[1]).max() <= 1e-6 * np.abs(turn).max())
-        col, row = locate(~base, reader.transform.c, reader.transform.f)
+        row, col = (base.pixels(reader.georef.outline()[:1])[0] + 0.5).tolist()
         if not same or max(abs(col - round(col)), abs(row - round(row))) > _SNAP:
             raise SceneError(
-                f"{path}: its pixels do not lie on the grid of {self.paths[0].name}",
+                f"{path}: its pixels do not lie on the grid of {one}",
                 "bring all files to one grid first: gdalwarp -tap -tr, or gdalbuildvrt",
             )
         return Window(round(row), round(col), reader.height, reader.width)
 
-    def _anchor(self, first: SceneReader) -> None:
-        top, left = min(a.row for a in self._areas), min(a.col for a in self._areas)
-        self._areas = [a.shift(-top, -left) for a in self._areas]
-        self.height = max(a.bottom for a in self._areas)
-        self.width = max(a.right for a in self._areas)
-        self._origin = (top, left)
-        t = first.transform
-        self.transform = Affine(
-            t.a, t.b, t.c + left * t.a + top * t.b, t.d, t.e, t.f + left * t.d + top * t.e
-        )
-        self.resolution = ground_resolution(self.crs, self.transform, self.width, self.height)
 
-
-def open_scene(
-    path: str | Path | Sequence[Path], spec: InputSpec | None = None, **options: Any
-) -> SceneReader | Mosaic:
+def open_scene(path: ScenePath, spec: InputSpec | None = None, **options: Any) -> Scene:
     """Open a file as a scene, or a folder or several files as one mosaic.
 
     Args:
@@ -154,4 +138,4 @@ def rasters_in(folder: Path) -> list[Path]:
     )
 
 
-__all__ = ["Mosaic", "open_scene", "rasters_in"]
+__all__ = ["Mosaic", "ScenePath", "open_scene", "rasters_in"]

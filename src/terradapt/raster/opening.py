@@ -17,10 +17,15 @@ from terradapt.errors import SceneError, reason
 from terradapt.files import is_remote
 
 _MAGIC = (
-    (b"II*\0", "GTiff"), (b"MM\0*", "GTiff"), (b"II+\0", "GTiff"), (b"MM\0+", "GTiff"),
-    (b"\x89PNG\r\n", "PNG"), (b"\xff\xd8\xff", "JPEG"),
-    (b"\0\0\0\x0cjP  ", "JP2OpenJPEG"), (b"\xff\x4f\xff\x51", "JP2OpenJPEG"),
-)  # fmt: skip
+    (b"II*\0", "GTiff"),
+    (b"MM\0*", "GTiff"),
+    (b"II+\0", "GTiff"),
+    (b"MM\0+", "GTiff"),
+    (b"\x89PNG\r\n", "PNG"),
+    (b"\xff\xd8\xff", "JPEG"),
+    (b"\0\0\0\x0cjP  ", "JP2OpenJPEG"),
+    (b"\xff\x4f\xff\x51", "JP2OpenJPEG"),
+)
 _SUFFIXES = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".jp2": "JP2OpenJPEG"}
 CACHE_BYTES = 64 << 20
 """GDAL's block cache: fixed, so that memory does not grow with the machine or the scene."""

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from rasterio.crs import CRS
 from rasterio.enums import Interleaving, MaskFlags, Resampling
 from rasterio.errors import RasterioError
 from rasterio.transform import Affine
@@ -17,15 +16,15 @@ from rasterio.windows import Window as RasterWindow
 
 from terradapt.config import InputSpec, Pair
 from terradapt.errors import SceneError
-from terradapt.files import Closing
 from terradapt.grid import Window
-from terradapt.raster.ground import ground_resolution, local_scale, zoomed
+from terradapt.raster.georef import Georef
 from terradapt.raster.opening import CACHE_BYTES, gdal_env, open_raster, reason
+from terradapt.raster.scene import Scene
 
 _PERCENTILE_SIDE = 1024
 
 
-class SceneReader(Closing):
+class SceneReader(Scene):
     """Windows of one raster: pixels and the mask of those that are valid.
 
     A pixel is valid where the file's mask (internal mask or alpha band) says so, where a selected
@@ -42,14 +41,12 @@ class SceneReader(Closing):
 
     Attributes:
         path: As given.
-        width: Columns, px (after resampling).
-        height: Rows, px (after resampling).
+        files: The path alone.
+        georef: Where the pixels lie (after resampling).
+        block_height: Rows of the file's own blocks, px; 1 when the reader resamples.
         count: Bands in the file.
         dtype: The file's type, for example ``"uint16"``.
-        crs: The file's CRS, or None.
-        transform: Pixel to CRS (after resampling).
         nodata: The nodata value in use, or None.
-        resolution: Metres per pixel at the centre, or None without a CRS.
         band_names: Descriptions of the file's bands, ``""`` where there is none.
         tags: The file's metadata items.
         indexes: 1-based indexes of the bands that :meth:`read` gives.
@@ -70,7 +67,7 @@ class SceneReader(Closing):
         allow_remote: bool = False,
         cache: int = CACHE_BYTES,
     ) -> None:
-        self.path = path
+        self.path, self.files = path, (path,)
         self.spec = spec
         self._env = gdal_env(GDAL_CACHEMAX=cache)
         with self._env:
@@ -89,11 +86,6 @@ class SceneReader(Closing):
         """Close the file."""
         self._file.close()
 
-    @property
-    def block_height(self) -> int:
-        """Rows of the file's own blocks, px; 1 when the reader resamples."""
-        return 1 if self._scaled else int(self._file.block_shapes[0][0])
-
     def read(self, window: Window) -> tuple[NDArray[Any], NDArray[np.bool_]]:
         """Read a window: (C, H, W) pixels and (H, W) valid; outside the scene 0 and False.
 
@@ -104,7 +96,7 @@ class SceneReader(Closing):
         """
         shape = (window.height, window.width)
         kind = np.uint8 if self.spec else np.result_type(*self._file.dtypes)
-        inside = window.intersect(Window(0, 0, self.height, self.width))
+        inside = window.intersect(self.window)
         if inside is None or self._missing(inside):
             return np.zeros((len(self.indexes), *shape), kind), np.zeros(shape, bool)
         pixels, valid = self._read_inside(inside)
@@ -129,15 +121,6 @@ class SceneReader(Closing):
             for x in range(window.col // cols, -(-window.right // cols))
         )
 
-    def pixel_area(self, row: int) -> float | None:
-        """Return square metres of a pixel of a row; None without a CRS."""
-        if self.crs is None or self.resolution is None:
-            return None
-        if not self.crs.is_geographic:
-            return self.resolution**2
-        side = local_scale(self.crs, self.transform, self.width, 2 * row + 1)
-        return None if side is None else side**2
-
     def _read_inside(self, window: Window) -> tuple[NDArray[Any], NDArray[np.bool_]]:
         raw = self._raw(window, self.indexes)
         valid = self._valid(raw, window)
@@ -148,12 +131,27 @@ class SceneReader(Closing):
             pixels *= valid
         return pixels, valid
 
-    def _raw(self, window: Window, indexes: Sequence[int], mask: bool = False) -> NDArray[Any]:
-        fy, fx = self._scale
+    def _raw(
+        self,
+        window: Window,
+        indexes: Sequence[int],
+        *,
+        mask: bool = False,
+        thinned: tuple[float, float] | None = None,
+    ) -> NDArray[Any]:
+        """Read a window of bands, or of their mask.
+
+        Args:
+            window: In the reader's pixels, or in those of ``thinned``.
+            indexes: Bands, from 1.
+            mask: Read the file's mask instead.
+            thinned: Rows and columns of the file to a pixel: of each, one is read.
+        """
+        fy, fx = thinned or self._scale
         area = RasterWindow(window.col * fx, window.row * fy, window.width * fx, window.height * fy)
         size = (window.height, window.width)
         kind = Resampling.nearest
-        if self._scaled and not mask:
+        if self._scaled and not mask and thinned is None:
             kind = Resampling.average if min(fy, fx) > 1 else Resampling.bilinear
         read = self._file.read_masks if mask else self._file.read
         groups = [[i] for i in indexes] if self._mixed else [list(indexes)]
@@ -170,10 +168,12 @@ class SceneReader(Closing):
             ) from error
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
-    def _valid(self, raw: NDArray[Any], window: Window) -> NDArray[np.bool_]:
+    def _valid(
+        self, raw: NDArray[Any], window: Window, thinned: tuple[float, float] | None = None
+    ) -> NDArray[np.bool_]:
         valid = np.ones(raw.shape[1:], bool)
         if self._masked:
-            valid &= (self._raw(window, self.indexes[:1], mask=True) > 0)[0]
+            valid &= (self._raw(window, self.indexes[:1], mask=True, thinned=thinned) > 0)[0]
         elif self.nodata is not None and not math.isnan(self.nodata):
             shown = raw[0] != self.nodata
             for band in raw[1:]:
@@ -188,7 +188,6 @@ class SceneReader(Closing):
         self.count = int(file.count)
         self.dtype = str(file.dtypes[0])
         self._mixed = len(set(file.dtypes)) > 1  # a VRT of a photo and a surface model
-        self.crs: CRS | None = file.crs
         self.nodata: float | None = file.nodata if nodata is None else nodata
         self.band_names = tuple(d or "" for d in file.descriptions)
         self.tags: dict[str, str] = dict(file.tags())
@@ -237,68 +236,52 @@ class SceneReader(Closing):
         raise SceneError(f"{self.path}: no band named '{band}'", f"use an index or one of: {known}")
 
     def _check_type(self) -> None:
-        if self.spec is None or isinstance(self._pairs(), float):
+        spec = self.spec
+        if spec is None or spec.percentiles is not None:  # percentiles of a scene fit any type
             return
-        trained, have = self.spec.dtype, self.dtype
-        if self.spec.stretch is None and have != "uint8":
+        if spec.ranges is None and self.dtype != "uint8":
             raise SceneError(
-                f"{self.path}: its pixels are {have}, the model was trained on 8 bit",
+                f"{self.path}: its pixels are {self.dtype}, the model was trained on 8 bit",
                 "scale the scene as the training images were: gdal_translate -ot Byte -scale",
             )
-        if self._fixed and _family(trained) != _family(have):
+        if spec.ranges is not None and _family(spec.dtype) != _family(self.dtype):
             raise SceneError(
-                f"{self.path}: its pixels are {have}, the model was trained on {trained}",
-                f"convert the scene to the training images' units and {trained}",
+                f"{self.path}: its pixels are {self.dtype}, the model was trained on {spec.dtype}",
+                f"convert the scene to the training images' units and {spec.dtype}",
             )
-
-    def _pairs(self) -> float | None:
-        """A marker for percentiles of each scene, which fit any type."""
-        stretch = self.spec.stretch if self.spec else None
-        return 0.0 if stretch is not None and not isinstance(stretch[0], tuple) else None
-
-    @property
-    def _fixed(self) -> bool:
-        stretch = self.spec.stretch if self.spec else None
-        return stretch is not None and isinstance(stretch[0], tuple)
 
     def _zoom(self, resolution: float | None) -> None:
         file = self._file
-        own = ground_resolution(file.crs, file.transform, file.width, file.height)
+        self.georef = Georef(file.transform, file.crs, file.height, file.width)
+        own = None if resolution is None else self.georef.resolution
         factor = 1.0 if resolution is None or own is None else own / resolution
-        self.width = max(1, round(file.width * factor))
-        self.height = max(1, round(file.height * factor))
-        self._scale = (file.height / self.height, file.width / self.width)
-        self._scaled = (self.width, self.height) != (file.width, file.height)
+        size = (max(1, round(file.height * factor)), max(1, round(file.width * factor)))
+        self._scale = (file.height / size[0], file.width / size[1])
+        self._scaled = size != (file.height, file.width)
         plain = file.driver == "GTiff" and not self._scaled and not self._masked
         self._sparse = plain and self.nodata is not None and self.nodata == file.nodata
-        self.transform: Affine = file.transform
+        self.block_height = int(file.block_shapes[0][0])
         if self._scaled:
-            self.transform = zoomed(file.transform, *self._scale)
-        self.resolution = own if own is None else own * math.sqrt(math.prod(self._scale))
+            self.georef, self.block_height = self.georef.zoom(*size), 1
 
     def _stretch(self) -> NDArray[np.float32] | None:
         """(C, 2) low and high of each band in raw units, or None for 8 bit as it is."""
-        stretch: Any = self.spec.stretch if self.spec else None
-        if stretch is None:
+        if self.spec is None or self.spec.stretch is None:
             return None
-        if self._fixed:
-            return np.asarray(stretch, np.float32)[:, :2].reshape(-1, 2)
-        return self._percentiles(stretch)
+        if self.spec.percentiles is not None:
+            return self._scene_ranges(self.spec.percentiles)
+        return np.asarray(self.spec.ranges, np.float32).reshape(-1, 2)
 
-    def _percentiles(self, pair: Pair) -> NDArray[np.float32]:
+    def _scene_ranges(self, percentiles: Pair) -> NDArray[np.float32]:
         """Read a decimated overview once; percentiles of its valid pixels."""
         step = max(1.0, max(self.height, self.width) / _PERCENTILE_SIDE)
-        small = (max(1, round(self.height / step)), max(1, round(self.width / step)))
-        keep = self._scale, self._scaled
-        self._scale = (self._file.height / small[0], self._file.width / small[1])
-        self._scaled = False
-        window = Window(0, 0, *small)
-        raw = self._raw(window, self.indexes)
-        valid = self._valid(raw, window)
-        self._scale, self._scaled = keep
+        window = Window(0, 0, max(1, round(self.height / step)), max(1, round(self.width / step)))
+        thinned = (self._file.height / window.height, self._file.width / window.width)
+        raw = self._raw(window, self.indexes, thinned=thinned)
+        valid = self._valid(raw, window, thinned)
         if not valid.any():
             return np.tile(np.array([0.0, 1.0], np.float32), (len(self.indexes), 1))
-        ranges = np.percentile(raw[:, valid].astype(np.float64), pair, axis=1).T
+        ranges = np.percentile(raw[:, valid].astype(np.float64), percentiles, axis=1).T
         ranges[:, 1] = np.maximum(ranges[:, 1], np.nextafter(ranges[:, 0], np.inf))
         result: NDArray[np.float32] = ranges.astype(np.float32)
         return result

@@ -34,9 +34,13 @@ def rasterize(
     if not pairs:
         return np.full((height, width), fill, np.uint8)
     burnt: NDArray[np.uint8] = features.rasterize(
-        pairs, (height, width), fill=fill, transform=transform, all_touched=all_touched,
+        pairs,
+        (height, width),
+        fill=fill,
+        transform=transform,
+        all_touched=all_touched,
         dtype="uint8",
-    )  # fmt: skip
+    )
     return burnt
 
 

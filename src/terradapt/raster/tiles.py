@@ -96,10 +96,17 @@ def template(
     """Let GDAL encode georeference, colours and metadata in a tiny file of the same bands."""
     dtype = "float32" if layer.dtype == "float16" else layer.dtype
     profile: dict[str, Any] = {
-        "driver": "GTiff", "count": layer.bands, "width": 1, "height": 1, "dtype": dtype,
-        "crs": crs, "nodata": layer.nodata, "bigtiff": "NO", "endianness": "LITTLE",
+        "driver": "GTiff",
+        "count": layer.bands,
+        "width": 1,
+        "height": 1,
+        "dtype": dtype,
+        "crs": crs,
+        "nodata": layer.nodata,
+        "bigtiff": "NO",
+        "endianness": "LITTLE",
         "interleave": "band",
-    }  # fmt: skip
+    }
     if transform is not None and transform != Affine.identity():
         profile["transform"] = transform
     with quiet(), MemoryFile() as memory:

@@ -9,20 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from terradapt.grid import Grid, Window
+from terradapt.raster import Scene
 from terradapt.scene.predictor import Predictor, on_host
-
-
-class Source(Protocol):
-    """Where windows come from: a reader of one file, or a mosaic of many."""
-
-    def read(self, window: Window) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-        """Return pixels (C, H, W) uint8 and the valid mask (H, W)."""
 
 
 @dataclass(frozen=True)
@@ -92,16 +86,15 @@ class Plan:
             yield first, min(first + self.batch, self.cols.stop)
 
 
-def read_chunks(source: Source, plan: Plan, block_height: int = 1) -> Iterator[Chunk]:
+def read_chunks(source: Scene, plan: Plan) -> Iterator[Chunk]:
     """Read a region's windows, every row of the file once, and cut them into chunks.
 
     Args:
         source: The scene.
         plan: The region's windows.
-        block_height: Rows of the file's blocks, so that none is decoded twice.
     """
     grid, size = plan.grid, plan.grid.window
-    strip = _Strip(source, plan, block_height)
+    strip = _Strip(source, plan)
     for row in plan.rows:
         top = grid.rows.starts[row]
         pixels, valid = strip.rows(top, size)
@@ -110,9 +103,10 @@ def read_chunks(source: Source, plan: Plan, block_height: int = 1) -> Iterator[C
         for begin, end in plan.chunks():
             spans = [grid.cols.starts[c] - plan.left for c in range(begin, end)]
             live = tuple(
-                c for c, x in zip(range(begin, end), spans, strict=True)
+                c
+                for c, x in zip(range(begin, end), spans, strict=True)
                 if valid[:, x : x + size].any()
-            )  # fmt: skip
+            )
             images = np.empty((len(live), len(pixels), size, size), np.uint8)
             for image, c in zip(images, live, strict=True):
                 x = grid.cols.starts[c] - plan.left
@@ -127,9 +121,9 @@ def read_chunks(source: Source, plan: Plan, block_height: int = 1) -> Iterator[C
 class _Strip:
     """A moving band of the scene's rows in one buffer: reads only what it has not read."""
 
-    def __init__(self, source: Source, plan: Plan, block_height: int) -> None:
+    def __init__(self, source: Scene, plan: Plan) -> None:
         self.source, self.plan = source, plan
-        self.step = block_height if 1 < block_height <= 1024 else 1
+        self.step = source.block_height if source.block_height <= 1024 else 1
         self.top = self.bottom = plan.grid.rows.starts[plan.rows.start]
         self.filled = self.top  # no pixel from here on
         self.width = plan.right - plan.left

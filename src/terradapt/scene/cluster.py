@@ -13,7 +13,7 @@ import threading
 import time
 import zlib
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,11 +26,12 @@ from terradapt.files import Closing
 from terradapt.grid import Grid, Window
 from terradapt.machine import cpu_cores
 from terradapt.progress import Advance
+from terradapt.raster import ScenePath
 from terradapt.raster.opening import is_remote
+from terradapt.scene.job import Job, open_job
 from terradapt.scene.options import PredictOptions
-from terradapt.scene.predict import Job, open_job
 from terradapt.scene.predictor import Predictor
-from terradapt.scene.stream import Block, predict_region
+from terradapt.scene.stream import Block
 
 Load = Callable[[], Predictor]
 _ROWS_PER_BAND = 16
@@ -54,7 +55,7 @@ class Task:
 
     load: Load
     key: str
-    scene: Any
+    scene: ScenePath
     options: PredictOptions
     shape: tuple[int, int]
     region: Window
@@ -81,11 +82,10 @@ def predict_band(task: Task) -> Packed:
                 f"{job.source.path}: is another file on a worker than here",
                 "give a path that is the same on all machines",
             )
-        blocks = predict_region(
-            job.source, job.predictor, job.grid, task.region, batch=job.batch,
-            wanted=job.wanted, block_height=job.source.block_height,
-        )  # fmt: skip
-        return [(b.window, [_pack(a) for a in (b.classes, b.scores, b.confidence)]) for b in blocks]
+        return [
+            (b.window, [_pack(a) for a in (b.classes, b.scores, b.confidence)])
+            for b in job.blocks(task.region)
+        ]
 
 
 def bands(grid: Grid, region: Window, workers: int) -> list[Window]:
@@ -162,7 +162,9 @@ class Cluster(Closing):
         self.client.wait_for_workers(1)
         return len(self.client.scheduler_info(n_workers=-1)["workers"])
 
-    def blocks(self, job: Job, region: Window, advance: Advance | None = None) -> Iterator[Block]:
+    def blocks(
+        self, job: Job, region: Window, advance: Advance | None = None
+    ) -> Generator[Block, None, None]:
         """Yield a region's blocks from top to bottom, as plain streaming does.
 
         Raises:
@@ -186,6 +188,7 @@ class Cluster(Closing):
                 future.cancel()
 
     def _task(self, job: Job, region: Window) -> Task:
+        assert job.scene is not None
         shape = (job.source.height, job.source.width)
         area = job.options.aoi
         options = replace(job.options, aoi=area and area.absolute())
@@ -245,10 +248,10 @@ def environments(count: int, gpus: int, seen: str | None = None) -> list[dict[st
     return [{"CUDA_VISIBLE_DEVICES": names[i % gpus]} if gpus else {} for i in range(count)]
 
 
-def _absolute(scene: Any) -> Any:
+def _absolute(scene: ScenePath) -> ScenePath:
     """Workers may stand in another folder."""
     if not isinstance(scene, (str, Path)):
-        return [_absolute(part) for part in scene]
+        return [part if is_remote(part) else Path(part).absolute() for part in scene]
     return scene if is_remote(scene) else Path(scene).absolute()
 
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
 from contextlib import ExitStack
 from importlib.util import find_spec
-from typing import Any
 
 from terradapt.grid import Window
 from terradapt.machine import cpu_cores
 from terradapt.progress import Advance
 from terradapt.scene.cluster import Cluster, Load
-from terradapt.scene.predict import Job, stream_blocks
+from terradapt.scene.job import Job
+from terradapt.scene.stream import Block
 
 CORES_PER_WORKER = 8
 WINDOWS_PER_WORKER = 256
@@ -37,12 +38,14 @@ class Embedded(ExitStack):
         self.workers = paying_workers(gpus, cores or cpu_cores())
         self._cluster: Cluster | None = None
 
-    def blocks(self, job: Job, region: Window, advance: Advance | None = None) -> Any:
+    def blocks(
+        self, job: Job, region: Window, advance: Advance | None = None
+    ) -> Generator[Block, None, None]:
         """Yield a region's blocks from top to bottom, the same bits either way."""
         rows = job.grid.rows.touching(region.row, region.bottom)
         windows = len(rows) * len(job.grid.cols.starts)
         if self.workers < 2 or windows < WINDOWS_PER_WORKER * self.workers:
-            return stream_blocks(job, region, advance)
+            return job.blocks(region, advance)
         if self._cluster is None:
             pool = Cluster("local", self.load, self.key, workers=self.workers, gpus=self.gpus)
             self._cluster = self.enter_context(pool)

@@ -5,18 +5,20 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from xml.sax.saxutils import escape, quoteattr
+
+import numpy as np
 
 from terradapt.classes import ClassMap
 from terradapt.errors import DataError
 from terradapt.files import read_json, write_together
-from terradapt.raster.cog import TILE
-
-if TYPE_CHECKING:
-    from terradapt.scene.predict import Job
+from terradapt.grid import Window
+from terradapt.scene.job import Job
+from terradapt.scene.stream import Block
 
 _HECTARE = 10_000.0  # m2
+_SPAN = 4096  # columns measured at a time
 
 
 def tags(classes: ClassMap) -> dict[str, str]:
@@ -24,34 +26,48 @@ def tags(classes: ClassMap) -> dict[str, str]:
     return {"TERRADAPT_CLASSES": json.dumps(classes.to_dict(), separators=(",", ":"))}
 
 
+def count(job: Job, block: Block) -> dict[str, list[float]]:
+    """Return pixels and square metres of each class of a block, by id; the note of its row."""
+    number, area = len(job.predictor.classes), block.window
+    pixels, metres = np.zeros(256), np.zeros(256)
+    for left in range(0, area.width, _SPAN):
+        ids = block.classes[:, left : left + _SPAN]
+        here = Window(area.row, area.col + left, *ids.shape)
+        pixels += np.bincount(ids.ravel(), minlength=256)
+        each = job.source.georef.pixel_areas(here)
+        metres += np.bincount(ids.ravel(), each.ravel(), minlength=256)
+    return {str(k): [int(pixels[k]), float(metres[k])] for k in np.flatnonzero(pixels[:number])}
+
+
 def statistics(
-    job: Job, notes: Sequence[Mapping[str, int]], out: Path, model: str
+    job: Job, notes: Sequence[Mapping[str, Sequence[float]]], out: Path, model: str
 ) -> dict[str, Any]:
     """Return pixels, share and hectares of every class.
 
     Args:
         job: The scene and the model.
-        notes: Pixels per class id, one mapping for each block row.
+        notes: What :func:`count` says of each block row.
         out: The class raster.
         model: Name of the model.
     """
     classes, source = job.predictor.classes, job.source
     pixels, area = [0] * len(classes), [0.0] * len(classes)
-    for row, note in enumerate(notes):
-        middle = min(row * TILE + TILE // 2, source.height - 1)
-        each = source.pixel_area(middle)
-        for key, count in note.items():
-            pixels[int(key)] += count
-            area[int(key)] += count * (each or 0.0)
+    for note in notes:
+        for key, (counted, metres) in note.items():
+            pixels[int(key)] += int(counted)
+            area[int(key)] += metres
     valid = sum(pixels)
     rows = [
         {
-            "id": i, "name": name, "colour": list(classes.colours[i]), "pixels": pixels[i],
+            "id": i,
+            "name": name,
+            "colour": list(classes.colours[i]),
+            "pixels": pixels[i],
             "share": pixels[i] / valid if valid else 0.0,
-            "hectares": area[i] / _HECTARE if source.resolution else None,
+            "hectares": area[i] / _HECTARE if source.crs else None,
         }
         for i, name in enumerate(classes.names)
-    ]  # fmt: skip
+    ]
     return {
         "raster": out.name,
         "scene": str(source.path),

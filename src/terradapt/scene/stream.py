@@ -1,23 +1,23 @@
-"""predict_blocks: the scene's finished blocks from top to bottom, in memory of its width."""
+"""A region's finished blocks from top to bottom, in memory of its width."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from terradapt.classes import IGNORE
+from terradapt.classes import IGNORE, ClassMap
+from terradapt.errors import ConfigError
 from terradapt.grid import Grid, Window
 from terradapt.progress import Advance
-from terradapt.raster import SceneReader
-from terradapt.scene.blend import Blender, Chunk, Piece, Plan, Source, read_chunks
+from terradapt.raster import Scene
+from terradapt.scene.blend import Blender, Chunk, Piece, Plan, read_chunks
 from terradapt.scene.options import PredictOptions
 from terradapt.scene.pipeline import abreast, ahead
 from terradapt.scene.predictor import Predictor, on_host, streams_for
-from terradapt.scene.resample import fitted
 
 _AHEAD = 2
 
@@ -67,14 +67,13 @@ class Runner:
 
 
 def region_pieces(
-    source: Source,
+    source: Scene,
     predictor: Predictor,
     grid: Grid,
     region: Window,
     *,
     batch: int,
     subset: Sequence[int] = (),
-    block_height: int = 1,
     advance: Advance | None = None,
 ) -> Iterator[Piece]:
     """Yield a region's finished pieces, from top to bottom.
@@ -88,13 +87,12 @@ def region_pieces(
         region: The pixels wanted.
         batch: Windows per model call.
         subset: Class ids to choose among.
-        block_height: Rows of the file's blocks.
         advance: Called with the number of lattice windows done.
     """
     plan = Plan(grid, region, batch)
     blender, run = Blender(plan, predictor, subset), Runner(predictor, batch)
     streams = streams_for(predictor, grid, batch)
-    chunks = ahead(read_chunks(source, plan, block_height), _AHEAD, "read")
+    chunks = ahead(read_chunks(source, plan), _AHEAD, "read")
     scored = abreast(run, chunks, streams, "stream", lambda: predictor.share(streams))
     try:
         for chunk, scores in scored:
@@ -121,26 +119,38 @@ class Wanted:
     scores: bool = False
     confidence: bool = False
 
+    @classmethod
+    def of(cls, options: PredictOptions, classes: ClassMap) -> Wanted:
+        """Return what options ask for.
+
+        Raises:
+            ConfigError: A class that the model does not have.
+        """
+        for name in options.classes:
+            if name not in classes.names:
+                known = ", ".join(classes.names)
+                raise ConfigError(f"the model has no class '{name}'", f"use: {known}")
+        subset = sorted({classes.names.index(n) for n in options.classes})
+        return cls(tuple(subset), options.scores is not None, options.confidence)
+
 
 def predict_region(
-    source: Source,
+    source: Scene,
     predictor: Predictor,
     grid: Grid,
     region: Window,
     *,
     batch: int,
     wanted: Wanted = Wanted(),
-    block_height: int = 1,
     advance: Advance | None = None,
-) -> Iterator[Block]:
+) -> Generator[Block, None, None]:
     """Yield a region as blocks of its full width and of the grid's block height.
 
     The blocks lie on the grid's block rows; the first and the last may be cut by the region.
     """
     work = region_pieces(
-        source, predictor, grid, region, batch=batch, subset=wanted.subset,
-        block_height=block_height, advance=advance,
-    )  # fmt: skip
+        source, predictor, grid, region, batch=batch, subset=wanted.subset, advance=advance
+    )
     pieces = ahead(work, batch, "model")
     canvas = _Canvas(region, grid.block, len(wanted.subset) or len(predictor.classes), wanted)
     try:
@@ -263,41 +273,3 @@ class _Canvas:
             new if old is None or new is None else np.concatenate([old, new], -2)
             for old, new in zip(self.layers, fresh, strict=True)
         ]
-
-
-def predict_blocks(
-    reader: SceneReader | Source,
-    predictor: Predictor,
-    options: PredictOptions | None = None,
-    progress: Advance | None = None,
-    *,
-    region: Window | None = None,
-) -> Iterator[Block]:
-    """Predict a scene, or a region of it, as blocks of full width from top to bottom.
-
-    Args:
-        reader: The scene, read with the predictor's spec.
-        predictor: The model.
-        options: Windows, classes, scores.
-        progress: Called with the number of windows done.
-        region: The pixels wanted; the whole scene when None. Its pixels are those of the whole
-            scene's prediction, bit for bit.
-
-    Raises:
-        ConfigError: Options that do not fit the model.
-        SceneError: A part of the scene that cannot be read.
-    """
-    source: Any = reader
-    options = options or PredictOptions()
-    predictor = fitted(predictor, options, getattr(source, "resolution", None))
-    grid = options.grid(predictor, source.height, source.width)
-    wanted = Wanted(
-        tuple(predictor.classes.index(n) for n in options.classes),
-        options.scores is not None,
-        options.confidence,
-    )
-    yield from predict_region(
-        source, predictor, grid, region or Window(0, 0, source.height, source.width),
-        batch=options.batch_for(predictor, grid), wanted=wanted,
-        block_height=getattr(source, "block_height", 1), advance=progress,
-    )  # fmt: skip

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from terradapt.grid import Window
 from terradapt.vector.directions import COL_STEP, ROW_STEP
 from terradapt.vector.graph import line_codes
-from terradapt.vector.source import Source
+from terradapt.vector.source import MaskSource
 
 _TILE, _TILES = 512, 32  # px; tiles kept
 
@@ -22,7 +22,7 @@ class Scores:
         source: The mask and the scores.
     """
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: MaskSource) -> None:
         self.source = source
         self._tiles: OrderedDict[tuple[int, int], NDArray[np.floating] | None] = OrderedDict()
 

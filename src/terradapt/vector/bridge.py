@@ -12,13 +12,14 @@ from scipy.ndimage import maximum_filter
 from scipy.spatial import cKDTree
 
 from terradapt.grid import Window
+from terradapt.raster import Georef
 from terradapt.vector.along import Scores
 from terradapt.vector.clean import append
 from terradapt.vector.graph import Chains, Floats, Graph, line_codes, spans
-from terradapt.vector.measure import SCALE, Georef
+from terradapt.vector.measure import SCALE, Metric
 from terradapt.vector.network import Tips, dead_ends
 from terradapt.vector.skeleton import SAMPLED
-from terradapt.vector.source import Source
+from terradapt.vector.source import MaskSource
 from terradapt.vector.trace import Ints
 
 _BATCH = 50_000  # px looked at at once
@@ -40,7 +41,7 @@ class BridgeOptions:
     min_score: float = 0.1
 
 
-def bridge(graph: Graph, source: Source, options: BridgeOptions) -> Graph:
+def bridge(graph: Graph, source: MaskSource, options: BridgeOptions) -> Graph:
     """Return the graph with bridges from dead ends to dead ends, and from dead ends to roads.
 
     The cheapest bridges come first: short, straight ahead, along high scores. A dead end takes
@@ -86,9 +87,11 @@ class _Plan:
 
 
 class _Planner:
-    def __init__(self, graph: Graph, tips: Tips, source: Source, options: BridgeOptions) -> None:
+    def __init__(
+        self, graph: Graph, tips: Tips, source: MaskSource, options: BridgeOptions
+    ) -> None:
         self.graph, self.tips, self.options = graph, tips, options
-        self.metric = source.georef.metric
+        self.metric = Metric.of(source.georef)
         self.scores = Scores(source)
         self.pixel = np.rint(graph.place[tips.node]).astype(np.int64)
         self.at = self._metres(self.pixel)

@@ -16,6 +16,9 @@ import numpy as np
 import shapely
 from numpy.typing import NDArray
 
+from terradapt.raster import CRS
+from terradapt.raster.georef import crs_name
+
 Layer = tuple[str, str, NDArray[Any], Mapping[str, NDArray[Any]]]
 
 APPLICATION_ID, USER_VERSION = 0x47504B47, 10300  # "GPKG", 1.3.0
@@ -70,13 +73,13 @@ TRIGGERS = {
 }
 
 
-def write_geopackage(path: Path, layers: Sequence[Layer], crs: Any = None) -> None:
+def write_geopackage(path: Path, layers: Sequence[Layer], crs: CRS | None = None) -> None:
     """Write a new GeoPackage.
 
     Args:
         path: File to write; one that is there is replaced.
         layers: (name, geometry type, geometries, fields) of each.
-        crs: A rasterio CRS, or None for plain coordinates.
+        crs: The CRS, or None for plain coordinates.
 
     Raises:
         sqlite3.Error: It cannot be written.
@@ -107,7 +110,7 @@ def encode(geometries: NDArray[Any], srs: int) -> list[bytes]:
     ]
 
 
-def _write_srs(database: sqlite3.Connection, crs: Any) -> int:
+def _write_srs(database: sqlite3.Connection, crs: CRS | None) -> int:
     rows = [
         ("Undefined cartesian SRS", -1, "NONE", -1, "undefined", None),
         ("Undefined geographic SRS", 0, "NONE", 0, "undefined", None),
@@ -118,7 +121,7 @@ def _write_srs(database: sqlite3.Connection, crs: Any) -> int:
         code = crs.to_epsg()
         srs = code or OWN_SRS
         if srs != 4326:
-            name = crs.to_wkt().split('"')[1]
+            name = crs_name(crs)
             row = (name, srs, "EPSG" if code else "NONE", srs, crs.to_wkt(), None)
             rows.append(row)
     database.executemany("INSERT INTO gpkg_spatial_ref_sys VALUES (?, ?, ?, ?, ?, ?)", rows)

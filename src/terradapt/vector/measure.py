@@ -1,4 +1,4 @@
-"""Metres from pixels: the local metric of a raster, widths of roads, lengths on the ellipsoid."""
+"""Metres from pixels: the local metric of a raster, widths of roads, lengths and areas."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
+import shapely
 from numpy.typing import NDArray
 
-from terradapt.raster.crs import move_points, parse_crs
+from terradapt.raster import Georef
 from terradapt.vector.directions import COL_STEP, ROW_STEP
 from terradapt.vector.trace import Ints
 
 Floats = NDArray[np.float64]
+_BATCH = 8192  # polygons measured at a time
 SCALE = 1 << 16
 """Widths (m) and scores are summed as integers of this fraction, so that no order matters."""
-
-_A, _E2 = 6378137.0, 6.69437999014e-3  # WGS 84
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,11 @@ class Metric:
     """
 
     matrix: Floats
+
+    @classmethod
+    def of(cls, georef: Georef) -> Metric:
+        """Return the metric at a raster's centre."""
+        return cls(georef.matrix)
 
     @cached_property
     def steps(self) -> Floats:
@@ -48,121 +53,34 @@ class Metric:
         return lengths
 
 
-@dataclass(frozen=True)
-class Georef:
-    """Where the pixels of a raster lie.
-
-    Args:
-        transform: Pixel to CRS, six numbers (a, b, c, d, e, f) first.
-        crs: A CRS that ``str`` or ``to_wkt`` describes, or None: units of the transform are metres.
-        height: Rows, px.
-        width: Columns, px.
-    """
-
-    transform: Any
-    crs: Any
-    height: int
-    width: int
-
-    def xy(self, places: Floats) -> Floats:
-        """Return (M, 2) CRS coordinates of pixel centres given as (row, column)."""
-        t = self.transform
-        row, col = places[:, 0] + 0.5, places[:, 1] + 0.5
-        return np.stack([t.a * col + t.b * row + t.c, t.d * col + t.e * row + t.f], axis=1)
-
-    def pixels(self, xy: Floats) -> Floats:
-        """Return (M, 2) rows and columns of CRS coordinates; a pixel's centre is a whole number."""
-        t = ~self.transform
-        x, y = xy[:, 0], xy[:, 1]
-        return np.stack([t.d * x + t.e * y + t.f, t.a * x + t.b * y + t.c], axis=1) - 0.5
-
-    @cached_property
-    def metric(self) -> Metric:
-        """The metric at the raster's centre."""
-        centre = np.array([[(self.height - 1) / 2, (self.width - 1) / 2]])
-        return Metric(self.matrices(centre)[0])
-
-    def matrices(self, places: Floats) -> Floats:
-        """(M, 2, 2) metrics at pixels given as (row, column); see :class:`Metric`."""
-        here = self.xy(places)
-        right, down = (self.vectors(here, self.xy(places + step)) for step in ([0, 1], [1, 0]))
-        return np.stack([right, down], axis=2)
-
-    @cached_property
-    def unit(self) -> float | None:
-        """Metres of a unit of a projected CRS; None where only the ellipsoid tells.
-
-        A projected CRS counts at its nominal scale unless that is more than 1 % off the ground at
-        the centre, as in Web Mercator far from the equator. Without a CRS a unit is a metre.
-        """
-        if self.crs is None:
-            return 1.0
-        own = parse_crs(self.crs, "the raster")
-        if own.is_geographic:
-            return None
-        centre = self.xy(np.array([[self.height / 2, self.width / 2]]))
-        nominal = _unit(own)
-        ground = _ellipsoid_vectors(
-            centre, self.xy(np.array([[self.height / 2, self.width / 2 + 1]])), own
-        )
-        if ground is None:
-            return nominal
-        step = np.hypot(self.transform.a, self.transform.d) * nominal
-        return nominal if abs(float(np.hypot(*ground[0])) / step - 1) <= 0.01 else None
-
-    def vectors(self, start: Floats, stop: Floats) -> Floats:
-        """Return (M, 2) metres east and north from ``start`` to ``stop``, CRS coordinates."""
-        if self.unit is not None:
-            return (stop - start) * self.unit
-        vectors = _ellipsoid_vectors(start, stop, parse_crs(self.crs, "the raster"))
-        return stop - start if vectors is None else vectors
-
-
-def _unit(crs: Any) -> float:
-    try:
-        return float(crs.linear_units_factor[1])
-    except Exception:  # a CRS without a linear unit
-        return 1.0
-
-
-def _ellipsoid_vectors(start: Floats, stop: Floats, crs: Any) -> Floats | None:
-    """Measure short steps with the ellipsoid's radii of curvature at their middle (WGS 84).
-
-    The shorter way around counts, so a step across the antimeridian is short. None where the CRS
-    has no way to the globe.
-    """
-    try:
-        lonlat = move_points(np.concatenate([start, stop]), crs, parse_crs("EPSG:4326", "WGS 84"))
-    except Exception:  # GDAL: a local or engineering CRS
-        return None
-    if not np.isfinite(lonlat).all():
-        return None
-    one, two = lonlat[: len(start)], lonlat[len(start) :]
-    turn = two[:, 0] - one[:, 0]
-    lon = np.radians((turn + 180.0) % 360.0 - 180.0)
-    lat = np.radians(two[:, 1] - one[:, 1])
-    middle = np.radians((one[:, 1] + two[:, 1]) / 2)
-    bend = 1.0 - _E2 * np.sin(middle) ** 2
-    east = lon * np.cos(middle) * _A / np.sqrt(bend)
-    north = lat * _A * (1.0 - _E2) / bend**1.5
-    return np.stack([east, north], axis=1)
-
-
 def line_lengths(points: Floats, sizes: Ints, georef: Georef) -> Floats:
     """Return the metres of lines given by all their vertices, one line after the other.
 
     Args:
         points: (M, 2) CRS coordinates.
         sizes: (E,) vertices of each line.
-        georef: Their CRS.
+        georef: Their raster.
     """
-    if not len(sizes):
-        return np.zeros(0)
-    line = np.repeat(np.arange(len(sizes)), sizes)
-    same = line[1:] == line[:-1]
-    steps = np.hypot(*georef.vectors(points[:-1][same], points[1:][same]).T)
-    lengths = np.bincount(line[1:][same], steps, minlength=len(sizes))
-    return lengths.astype(np.float64)
+    return georef.line_lengths(georef.pixels(points), sizes)
+
+
+def polygon_areas(shapes: NDArray[Any], georef: Georef) -> Floats:
+    """Return the (P,) square metres of polygons.
+
+    Args:
+        shapes: (P,) shapely Polygons in (column, row) of pixel corners.
+        georef: Their raster.
+    """
+    areas: list[Floats] = [np.zeros(0)]
+    for first in range(0, len(shapes), _BATCH):
+        some = shapes[first : first + _BATCH]
+        rings, owner = shapely.get_rings(some, return_index=True)
+        corners, ring = shapely.get_coordinates(rings, return_index=True)
+        within = georef.ring_areas(corners[:, ::-1] - 0.5, np.bincount(ring, minlength=len(rings)))
+        hole = np.concatenate([[False], owner[1:] == owner[:-1]])  # the first is the outline
+        signed = np.where(hole, -within, within)
+        areas.append(np.bincount(owner, signed, minlength=len(some)).astype(np.float64))
+    return np.concatenate(areas)
 
 
 class Widths:

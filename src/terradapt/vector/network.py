@@ -10,9 +10,10 @@ import shapely
 from numpy.typing import NDArray
 
 from terradapt.errors import MissingExtraError
+from terradapt.raster import CRS, Georef
 from terradapt.vector.directions import COL_STEP, ROW_STEP
 from terradapt.vector.graph import Chains, Floats, Graph, spans
-from terradapt.vector.measure import Georef, line_lengths
+from terradapt.vector.measure import Metric, line_lengths
 from terradapt.vector.smooth import smooth
 from terradapt.vector.trace import Ints, components
 
@@ -44,7 +45,7 @@ class Network:
     width: Floats
     score: Floats
     bridged: Floats
-    crs: Any = None
+    crs: CRS | None = None
 
     def __len__(self) -> int:
         return len(self.edges)
@@ -117,7 +118,7 @@ def build_network(graph: Graph, georef: Georef, simplify: float) -> Network:
             Peucker 1973).
     """
     graph = straighten(reach_ends(graph, georef), georef)
-    pixel = georef.metric.pixel
+    pixel = Metric.of(georef).pixel
     count = np.maximum(graph.sums[:, 0], 1)
     at_ends = graph.radius[graph.ends].sum(axis=1)  # for edges too short to be sampled
     width = np.where(graph.sums[:, 0] > 0, graph.sums[:, 1] / count, at_ends)
@@ -166,7 +167,7 @@ def _trimmed(graph: Graph, georef: Georef) -> tuple[Floats, Ints]:
     """Return the edges' pixels without those that lie within a junction, where skeletons bend."""
     pixels, sizes = graph.chains.points()
     junction = graph.inside > 0
-    steps = np.where(junction, graph.inside / georef.metric.pixel, 0).astype(np.int64)
+    steps = np.where(junction, graph.inside / Metric.of(georef).pixel, 0).astype(np.int64)
     off = np.minimum(steps[graph.ends], (sizes[:, None] - 1) // 3)
     left = sizes - off.sum(axis=1)
     begin = np.cumsum(sizes) - sizes + off[:, 0]
@@ -188,7 +189,7 @@ def straighten(graph: Graph, georef: Georef) -> Graph:
     edge, side, node = edge[order], side[order], node[order].reshape(-1, 3)[:, 0]
     if not len(node):
         return graph
-    half = np.repeat(graph.radius[node], 3) / georef.metric.pixel
+    half = np.repeat(graph.radius[node], 3) / Metric.of(georef).pixel
     back = _tail(graph.chains, edge, side, np.maximum(np.ceil(2 * half), 4).astype(np.int64))
     row, col = graph.chains.stops()
     ends = np.where(
@@ -256,9 +257,9 @@ def dead_ends(graph: Graph, georef: Georef) -> Tips:
     free = (graph.degree == 1) & ~graph.fixed
     edge, side = np.nonzero(free[graph.ends])
     node = graph.ends[edge, side]
-    steps = np.ceil(3 * graph.radius[node] / georef.metric.pixel).astype(np.int64)
+    steps = np.ceil(3 * graph.radius[node] / Metric.of(georef).pixel).astype(np.int64)
     step = _tail(graph.chains, edge, side, np.maximum(steps, 6))
-    metres = np.maximum(georef.metric.length(step[:, 0], step[:, 1]), 1e-9)
+    metres = np.maximum(Metric.of(georef).length(step[:, 0], step[:, 1]), 1e-9)
     return Tips(node, edge, side, step / metres[:, None])
 
 

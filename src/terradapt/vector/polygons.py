@@ -13,9 +13,9 @@ from terradapt.classes import IGNORE
 from terradapt.errors import DataError
 from terradapt.grid import Window
 from terradapt.progress import Advance
-from terradapt.raster import SceneReader
+from terradapt.raster import CRS, Georef, SceneReader
 from terradapt.vector.graph import Floats
-from terradapt.vector.measure import Georef
+from terradapt.vector.measure import Metric, polygon_areas
 from terradapt.vector.regions import OUTSIDE, LabelSource, Partition, find_regions
 from terradapt.vector.right_angles import right_angled
 from terradapt.vector.rings import region_polygons
@@ -58,7 +58,7 @@ class Polygons:
     shapes: NDArray[Any]
     value: Ints
     area: Floats
-    crs: Any = None
+    crs: CRS | None = None
 
     def __len__(self) -> int:
         return len(self.shapes)
@@ -104,7 +104,7 @@ class RasterLabels:
     @property
     def georef(self) -> Georef:
         """Size, transform and CRS."""
-        return Georef(self.reader.transform, self.reader.crs, self.reader.height, self.reader.width)
+        return self.reader.georef
 
     def labels(self, window: Window) -> NDArray[np.uint8]:
         """Return (H, W) ids."""
@@ -135,12 +135,11 @@ def polygonize_labels(
     """
     georef = source.georef
     partition = find_regions(source, block=options.block, progress=progress)
-    pixel_area = abs(float(np.linalg.det(georef.metric.matrix)))
-    area = (partition.pixels * pixel_area).astype(np.float64)
+    area = partition.pixels * georef.pixel_area(*partition.first.T)
     into = sieve(partition, area, options.min_area)
     shapes, region = _shapes(partition, into)
     if options.simplify > 0 and len(shapes):
-        shapes = _simplified(shapes, options.simplify / georef.metric.pixel)
+        shapes = _simplified(shapes, options.simplify / Metric.of(georef).pixel)
     value = partition.value[region]
     shown = (value != IGNORE) & (value != OUTSIDE)
     shapes, value = shapes[shown], value[shown]
@@ -171,12 +170,8 @@ def _simplified(shapes: NDArray[Any], tolerance: float) -> NDArray[Any]:
 
 
 def _placed(shapes: NDArray[Any], value: Ints, georef: Georef) -> Polygons:
-    area: Floats = shapely.area(shapes).astype(np.float64)
-    bounds = shapely.bounds(shapes).reshape(-1, 4)
-    middle = np.stack([bounds[:, 1] + bounds[:, 3], bounds[:, 0] + bounds[:, 2]], axis=1) / 2 - 0.5
-    scale = np.abs(np.linalg.det(georef.matrices(middle))) if len(shapes) else area
     placed = shapely.transform(shapes, lambda xy: georef.xy(xy[:, ::-1] - 0.5))
-    return Polygons(placed, value, area * scale, georef.crs)
+    return Polygons(placed, value, polygon_areas(shapes, georef), georef.crs)
 
 
 __all__ = ["ArrayLabels", "PolygonOptions", "Polygons", "RasterLabels", "polygonize_labels"]

@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 
 from terradapt.grid import Window
 from terradapt.progress import Advance
+from terradapt.raster import Georef
 from terradapt.vector.graph import Chains, Graph
 from terradapt.vector.join import Part, join
 from terradapt.vector.label import label_equal
-from terradapt.vector.measure import Georef
 from terradapt.vector.trace import Ints, Lattice, Pieces, components, trace
 
 OUTSIDE = 256
@@ -45,12 +45,14 @@ class Partition:
     Attributes:
         value: (R,) class id; 256 is the outside of the scene.
         pixels: (R,) size.
+        first: (R, 2) row and column of the first pixel; -1 for the outside of the scene.
         borders: Chains of pixel corners; nodes are where three and more regions meet.
         sides: (E, 2) the regions left and right of each border.
     """
 
     value: Ints
     pixels: Ints
+    first: Ints
     borders: Graph
     sides: Ints
 
@@ -224,7 +226,8 @@ def _united(blocks: list[_Block], lattice: Lattice) -> Partition:
     )
     keys = keys[np.unique(keys[:, 0], return_index=True)[1]]
     graph = join([b.part for b in blocks], lattice)
-    return Partition(value, pixels, graph, _sides(graph, keys, region, lattice))
+    places = np.stack(lattice.place(np.sort(first)), axis=1)
+    return Partition(value, pixels, places, graph, _sides(graph, keys, region, lattice))
 
 
 def _sides(graph: Graph, keys: Ints, region: Ints, lattice: Lattice) -> Ints:

@@ -10,12 +10,13 @@ from affine import Affine
 from numpy.typing import NDArray
 
 from terradapt.progress import Advance
+from terradapt.raster import CRS, Georef
 from terradapt.vector.bridge import BridgeOptions, bridge
 from terradapt.vector.clean import CleanOptions, clean, drop_components, join_chains
-from terradapt.vector.measure import Georef
+from terradapt.vector.measure import Metric
 from terradapt.vector.network import Network, build_network
 from terradapt.vector.skeleton import blocks, skeleton_graph
-from terradapt.vector.source import ArraySource, Source
+from terradapt.vector.source import ArraySource, MaskSource
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ DEFAULTS = RoadOptions()
 
 
 def road_network(
-    source: Source,
+    source: MaskSource,
     options: RoadOptions = DEFAULTS,
     progress: Advance | None = None,
 ) -> Network:
@@ -53,12 +54,13 @@ def road_network(
         progress: Called with 1 after each block.
     """
     georef = source.georef
+    metric = Metric.of(georef)
     graph = skeleton_graph(source, options.max_width, block=options.block, progress=progress)
     keep = replace(options.noise, min_component=0.0)
-    graph = clean(graph, georef.metric, keep)
+    graph = clean(graph, metric, keep)
     graph = join_chains(bridge(graph, source, options.gaps).compact())
-    graph = drop_components(graph, georef.metric, options.noise.min_component)
-    simplify = options.simplify if options.simplify is not None else georef.metric.pixel / 2
+    graph = drop_components(graph, metric, options.noise.min_component)
+    simplify = options.simplify if options.simplify is not None else metric.pixel / 2
     return build_network(graph, georef, simplify)
 
 
@@ -66,7 +68,7 @@ def roads_from_array(
     array: NDArray[Any],
     *,
     transform: Affine | None = None,
-    crs: Any = None,
+    crs: CRS | str | None = None,
     value: int = 1,
     threshold: float = 0.5,
     options: RoadOptions = DEFAULTS,
@@ -77,7 +79,7 @@ def roads_from_array(
         array: (H, W) bool mask, integer ids (``value`` is road), or float scores of 0..1 where NaN
             is no road.
         transform: Pixel to CRS; pixels of one metre when None.
-        crs: The CRS, or None.
+        crs: The CRS, text that names one, or None.
         value: Class id of road.
         threshold: Scores from here on are road.
         options: Sizes.
@@ -87,7 +89,7 @@ def roads_from_array(
     return road_network(ArraySource(array, georef, value, threshold), options)
 
 
-def block_count(source: Source, options: RoadOptions) -> int:
+def block_count(source: MaskSource, options: RoadOptions) -> int:
     """Return how often ``progress`` will be called."""
     georef = source.georef
     return ceil(georef.height / options.block) * ceil(georef.width / options.block)

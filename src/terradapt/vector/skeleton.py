@@ -23,7 +23,7 @@ from terradapt.vector.directions import COL_STEP, ROW_STEP
 from terradapt.vector.graph import Graph
 from terradapt.vector.join import Part, join
 from terradapt.vector.measure import SCALE, Metric, Widths
-from terradapt.vector.source import Source, read_mirrored
+from terradapt.vector.source import MaskSource, read_mirrored
 from terradapt.vector.thin import thin
 from terradapt.vector.trace import Codes, Ints, Lattice, Pieces, trace
 
@@ -55,7 +55,7 @@ class Reach:
 
 
 def skeleton_graph(
-    source: Source, max_width: float, *, block: int = 2048, progress: Advance | None = None
+    source: MaskSource, max_width: float, *, block: int = 2048, progress: Advance | None = None
 ) -> Graph:
     """Return the graph of a mask's skeleton, the same for every block size.
 
@@ -66,8 +66,9 @@ def skeleton_graph(
         progress: Called with the number of finished blocks after each.
     """
     georef = source.georef
-    reach = Reach(georef.metric, max_width)
-    widths = Widths(georef.metric, max_width / 2)
+    metric = Metric.of(georef)
+    reach = Reach(metric, max_width)
+    widths = Widths(metric, max_width / 2)
     lattice = Lattice(georef.height, georef.width)
     parts = []
     for window in blocks(georef.height, georef.width, block):
@@ -95,7 +96,7 @@ def _cuts(length: int, side: int) -> list[int]:
 
 
 def block_part(
-    source: Source, window: Window, reach: Reach, widths: Widths, lattice: Lattice
+    source: MaskSource, window: Window, reach: Reach, widths: Widths, lattice: Lattice
 ) -> Part | None:
     """Return one block's pieces with the widths and scores along them; None when it is empty."""
     halo = reach.halo

@@ -12,15 +12,14 @@ from numpy.typing import NDArray
 from terradapt.classes import IGNORE
 from terradapt.errors import DataError
 from terradapt.grid import Window
-from terradapt.raster import SceneReader
-from terradapt.vector.measure import Georef
+from terradapt.raster import Georef, SceneReader
 
 _CACHE = 4 << 20  # bytes: a block's tiles
 _TILE = 64  # rows: blocks of fewer are strips
 _STRIP_CACHE = 16 << 20  # bytes: strips cross all blocks of a row
 
 
-class Source(Protocol):
+class MaskSource(Protocol):
     """A mask, and scores where there are some, by windows that lie within the scene."""
 
     @property
@@ -102,8 +101,7 @@ class RasterSource:
     @property
     def georef(self) -> Georef:
         """Size, transform and CRS of the labels."""
-        label = self._label
-        return Georef(label.transform, label.crs, label.height, label.width)
+        return self._label.georef
 
     def read(self, window: Window) -> tuple[NDArray[np.bool_], NDArray[np.float32] | None]:
         """Return the (H, W) mask and scores."""
@@ -141,7 +139,7 @@ def _opened(path: str | Path, band: int | None = None) -> SceneReader:
 
 
 def read_mirrored(
-    source: Source, window: Window
+    source: MaskSource, window: Window
 ) -> tuple[NDArray[np.bool_], NDArray[np.float32] | None]:
     """Read a window that may reach beyond the scene; there the scene is mirrored at its edge.
 
@@ -162,4 +160,4 @@ def read_mirrored(
     return mirrored, None if scores is None else np.pad(scores, pads, mode="reflect")
 
 
-__all__ = ["IGNORE", "ArraySource", "RasterSource", "Source", "read_mirrored"]
+__all__ = ["IGNORE", "ArraySource", "MaskSource", "RasterSource", "read_mirrored"]

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from terradapt.errors import OutputError
 from terradapt.files import check_output, replacing
-from terradapt.raster.crs import move_points, parse_crs
+from terradapt.raster import CRS
+from terradapt.raster.georef import move_points, parse_crs
 from terradapt.vector.geopackage import write_geopackage
 from terradapt.vector.network import Network, import_networkx
 
@@ -55,14 +56,17 @@ Layer = tuple[str, str, NDArray[Any], Fields]
 
 
 def write_layers(
-    path: Path, layers: Sequence[Layer], crs: Any, *, graphml: Callable[[Path], None] | None = None
+    path: Path,
+    layers: Sequence[Layer],
+    crs: CRS | None,
+    *,
+    graphml: Callable[[Path], None] | None = None,
 ) -> None:
     """Write layers as (name, geometry type, geometries, fields) by the path's suffix."""
     suffix = path.suffix.lower()
     with replacing(path, sqlite3.Error) as part:
         if suffix == ".gpkg":
-            known = None if crs is None else parse_crs(crs, "the result")
-            write_geopackage(part, layers, known)
+            write_geopackage(part, layers, crs)
         elif suffix == ".graphml" and graphml is not None:
             graphml(part)
         else:
@@ -105,7 +109,7 @@ def _check_free(path: Path) -> None:
         )
 
 
-def _write_geojson(path: Path, layers: Sequence[Layer], crs: Any) -> None:
+def _write_geojson(path: Path, layers: Sequence[Layer], crs: CRS | None) -> None:
     """Write one collection in longitude and latitude (RFC 7946), or in pixels without a CRS."""
     with path.open("w", encoding="utf-8") as file:
         file.write('{"type": "FeatureCollection", "features": [')
@@ -123,13 +127,12 @@ def _write_geojson(path: Path, layers: Sequence[Layer], crs: Any) -> None:
         file.write("\n]}\n")
 
 
-def to_lonlat(geometries: NDArray[Any], crs: Any) -> NDArray[Any]:
+def to_lonlat(geometries: NDArray[Any], crs: CRS | None) -> NDArray[Any]:
     """Return geometries in WGS 84 degrees; a line across the antimeridian goes on beyond 180."""
     if crs is None or not len(geometries):
         return geometries
-    own, wgs84 = parse_crs(crs, "the result"), parse_crs("EPSG:4326", "WGS 84")
     coords, owner = shapely.get_coordinates(geometries, return_index=True)
-    moved = move_points(coords, own, wgs84)
+    moved = move_points(coords, crs, parse_crs("EPSG:4326", "WGS 84"))
     first = moved[np.searchsorted(owner, owner), 0]
     moved[:, 0] -= 360.0 * np.round((moved[:, 0] - first) / 360.0)
     value: NDArray[Any] = shapely.set_coordinates(geometries.copy(), moved)

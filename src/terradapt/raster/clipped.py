@@ -1,4 +1,4 @@
-"""Area of interest: polygons or a mask raster that bound what is predicted."""
+"""Clipped: a scene within an area of interest, polygons or a mask raster."""
 
 from __future__ import annotations
 
@@ -8,51 +8,61 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from rasterio.crs import CRS
-from rasterio.transform import Affine
 from rasterio.warp import transform_geom
 
 from terradapt.errors import MissingExtraError, SceneError
 from terradapt.grid import Window
-from terradapt.raster.ground import locate
 from terradapt.raster.reader import SceneReader
+from terradapt.raster.scene import Scene
 from terradapt.raster.shapes import rasterize
 
 _VECTOR = frozenset({".gpkg", ".geojson", ".json", ".shp", ".fgb", ".kml"})
 
 
-class AreaOfInterest:
+class Clipped(Scene):
     """A scene whose pixels are valid only inside an area; their values stay, for context.
 
     Args:
-        source: The scene.
-        path: A vector file of polygons, or a raster of the scene's size, not 0 inside.
+        scene: The scene; closed with this.
+        area: A vector file of polygons, or a raster of the scene's size, not 0 inside.
 
     Raises:
         SceneError: A file that cannot be read, has no polygons, or does not lie on the scene.
     """
 
-    def __init__(self, source: Any, path: Path) -> None:
-        self._source = source
+    def __init__(self, scene: Scene, area: Path) -> None:
+        self.path, self.files, self.georef = scene.path, scene.files, scene.georef
+        self.dtype, self.block_height = scene.dtype, scene.block_height
+        self._scene = scene
         self._shapes: list[Any] = []
         self._mask: SceneReader | None = None
-        if path.suffix.lower() in _VECTOR:
-            self._shapes = _polygons(path, source.crs)
-        else:
-            self._mask = SceneReader(path)
-            if (self._mask.height, self._mask.width) != (source.height, source.width):
-                raise SceneError(
-                    f"{path}: is {self._mask.width} x {self._mask.height} px, the scene "
-                    f"{source.width} x {source.height}",
-                    "use a mask on the scene's own grid, or polygons",
-                )
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._source, name)
+        if area.suffix.lower() in _VECTOR:
+            self._shapes = _polygons(area, scene.crs)
+            return
+        self._mask = SceneReader(area)
+        if (self._mask.height, self._mask.width) != (scene.height, scene.width):
+            self._mask.close()
+            raise SceneError(
+                f"{area}: is {self._mask.width} x {self._mask.height} px, the scene "
+                f"{scene.width} x {scene.height}",
+                "use a mask on the scene's own grid, or polygons",
+            )
 
     def read(self, window: Window) -> tuple[NDArray[Any], NDArray[np.bool_]]:
         """Read a window; outside the area no pixel is valid."""
-        pixels, valid = self._source.read(window)
+        pixels, valid = self._scene.read(window)
         return pixels, valid & self.inside(window) if valid.any() else valid
+
+    def close(self) -> None:
+        """Close the scene and the mask."""
+        self._scene.close()
+        if self._mask is not None:
+            self._mask.close()
+
+    @property
+    def resolution(self) -> float | None:
+        """Metres per pixel, as the scene says."""
+        return self._scene.resolution
 
     def inside(self, window: Window) -> NDArray[np.bool_]:
         """Return the (H, W) mask of the area."""
@@ -60,11 +70,9 @@ class AreaOfInterest:
             values, good = self._mask.read(window)
             marked: NDArray[np.bool_] = good & (values != 0).any(0)
             return marked
-        t = self._source.transform
-        x, y = locate(t, window.col, window.row)
-        moved = Affine(t.a, t.b, x, t.d, t.e, y)
+        here = self.georef.crop(window)
         pairs = [(s, 1) for s in self._shapes]
-        burnt = rasterize(pairs, height=window.height, width=window.width, transform=moved)
+        burnt = rasterize(pairs, height=here.height, width=here.width, transform=here.transform)
         inside: NDArray[np.bool_] = burnt > 0
         return inside
 

@@ -1,0 +1,87 @@
+"""Scene: what can be read by windows and lies somewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Protocol, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from rasterio.crs import CRS
+from rasterio.transform import Affine
+
+from terradapt.grid import Window
+from terradapt.raster.georef import Georef
+
+
+class Scene(Protocol):
+    """A raster as a model reads it: one file, a mosaic of many, a part of one, a test double.
+
+    What derives from this has the rest of it from :attr:`georef`, and is a context manager.
+
+    Attributes:
+        path: What errors call it.
+        files: The files that its pixels come from.
+        georef: Size, transform and CRS.
+        dtype: Type of the pixels in the files, for example ``"uint16"``.
+        block_height: Rows of the file's own blocks, px: reading whole ones decodes none twice.
+    """
+
+    path: str | Path
+    files: Sequence[str | Path]
+    georef: Georef
+    dtype: str
+    block_height: int
+
+    def read(self, window: Window) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+        """Read a window: (C, H, W) pixels and (H, W) valid; outside the scene 0 and False.
+
+        Raises:
+            SceneError: A part of the scene cannot be read.
+        """
+
+    def close(self) -> None:
+        """Close the files."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    @property
+    def height(self) -> int:
+        """Rows, px."""
+        return self.georef.height
+
+    @property
+    def width(self) -> int:
+        """Columns, px."""
+        return self.georef.width
+
+    @property
+    def crs(self) -> CRS | None:
+        """The CRS, or None."""
+        return self.georef.crs
+
+    @property
+    def transform(self) -> Affine:
+        """Pixel to CRS."""
+        return self.georef.transform
+
+    @property
+    def resolution(self) -> float | None:
+        """Metres per pixel at the centre, or None if unknown."""
+        return self.georef.resolution
+
+    @property
+    def window(self) -> Window:
+        """The window of the whole scene."""
+        return Window(0, 0, self.height, self.width)

@@ -1,0 +1,158 @@
+"""Job: a scene, opened and measured, that yields its blocks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from terradapt.files import stamp
+from terradapt.grid import Grid, Window
+from terradapt.progress import Advance
+from terradapt.raster import Clipped, Scene, ScenePath, open_scene, signature_of
+from terradapt.raster.cog import TILE
+from terradapt.scene.options import PredictOptions
+from terradapt.scene.predictor import Predictor
+from terradapt.scene.resample import fitted
+from terradapt.scene.stream import Block, Wanted, predict_region
+
+
+@dataclass(frozen=True)
+class Job:
+    """A scene and everything that its pixels depend on.
+
+    Attributes:
+        source: The scene, within its area of interest.
+        predictor: The model, fitted to the scene's resolution.
+        grid: The lattice.
+        batch: Windows per model call.
+        wanted: What is kept of the scores.
+        options: How it was asked for.
+        scene: What was asked for; None where the scene was opened by someone else.
+        signature: Short hash of scene, model and options; as ``stamp``, of opened jobs only.
+        stamp: Sizes and times of the scene's files.
+    """
+
+    source: Scene
+    predictor: Predictor
+    grid: Grid
+    batch: int
+    wanted: Wanted
+    options: PredictOptions
+    scene: ScenePath | None = None
+    signature: str = ""
+    stamp: tuple[list[int], ...] = ()
+
+    @classmethod
+    def of(cls, source: Scene, predictor: Predictor, options: PredictOptions) -> Job:
+        """Settle the lattice, the batch and the classes of an open scene.
+
+        Raises:
+            ConfigError: A window, overlap or class that does not fit the model.
+        """
+        suited = fitted(predictor, options, source.resolution)
+        grid = options.grid(suited, source.height, source.width, TILE)
+        wanted = Wanted.of(options, predictor.classes)
+        return cls(source, suited, grid, options.batch_for(suited, grid), wanted, options)
+
+    def blocks(
+        self, region: Window | None = None, advance: Advance | None = None
+    ) -> Generator[Block, None, None]:
+        """Yield blocks of full width from top to bottom, in this process.
+
+        Args:
+            region: The pixels wanted; the whole scene when None. Its pixels are those of the whole
+                scene's prediction, bit for bit.
+            advance: Called with the number of windows done.
+
+        Raises:
+            SceneError: A part of the scene that cannot be read.
+        """
+        return predict_region(
+            self.source,
+            self.predictor,
+            self.grid,
+            region or self.source.window,
+            batch=self.batch,
+            wanted=self.wanted,
+            advance=advance,
+        )
+
+
+Blocks = Callable[[Job, Window, Advance | None], Generator[Block, None, None]]
+"""What yields a region's blocks: :meth:`Job.blocks`, or that of a cluster."""
+
+
+def open_job(
+    predictor: Predictor,
+    scene: ScenePath,
+    options: PredictOptions,
+    model: str,
+    stack: ExitStack,
+) -> Job:
+    """Open a scene, within its area of interest, and settle how it is predicted.
+
+    Args:
+        predictor: The model.
+        scene: A file; a folder or several files make one mosaic.
+        options: How to predict.
+        model: Name or hash of the model.
+        stack: Closes the scene.
+
+    Raises:
+        ConfigError: A window, overlap or class that does not fit the model.
+        SceneError: The scene or the area of interest cannot be read.
+    """
+    source = stack.enter_context(
+        open_scene(
+            scene,
+            predictor.spec,
+            bands=options.bands or None,
+            nodata=options.nodata,
+            allow_remote=options.allow_remote,
+        )
+    )
+    if options.aoi is not None:
+        source = stack.enter_context(Clipped(source, options.aoi))
+    job = Job.of(source, predictor, options)
+    files = [Path(str(p)) for p in source.files]
+    settings = {k: str(v) for k, v in vars(options).items() if k != "resume"}
+    crs = None if source.crs is None else source.crs.to_wkt()
+    signature = signature_of(
+        [
+            [p.name for p in files],
+            [source.height, source.width, crs, list(source.transform), source.dtype],
+            model,
+            [predictor.engine, predictor.precision],
+            settings,
+            job.batch,
+            predictor.classes.names,
+        ]
+    )
+    stamps = tuple(stamp(p) for p in files)
+    return replace(job, scene=scene, signature=signature, stamp=stamps)
+
+
+def predict_blocks(
+    source: Scene,
+    predictor: Predictor,
+    options: PredictOptions | None = None,
+    progress: Advance | None = None,
+    *,
+    region: Window | None = None,
+) -> Generator[Block, None, None]:
+    """Predict an open scene, or a region of it, as blocks of full width from top to bottom.
+
+    Args:
+        source: The scene, read with the predictor's spec.
+        predictor: The model.
+        options: Windows, classes, scores.
+        progress: Called with the number of windows done.
+        region: As in :meth:`Job.blocks`.
+
+    Raises:
+        ConfigError: Options that do not fit the model.
+        SceneError: A part of the scene that cannot be read.
+    """
+    return Job.of(source, predictor, options or PredictOptions()).blocks(region, progress)
