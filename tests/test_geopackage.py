@@ -15,7 +15,7 @@ from rasterio.crs import CRS
 from skimage.measure import label
 
 from terradapt.vector.geopackage import write_geopackage
-from terradapt.vector.label import label_equal
+from terradapt.vector.polygons.label import label_equal
 
 LINES = shapely.linestrings([[(500_000, 0), (500_010, 5)], [(500_100, 7), (500_200, 9)]])
 POINTS = shapely.points([(1.0, 2.0), (3.0, 4.0), (5.0, 6.0)])

@@ -21,7 +21,7 @@ from terradapt.grid import Window
 from terradapt.raster import Georef, write_raster
 from terradapt.raster.georef import parse_crs
 from terradapt.vector import roads_from_array
-from terradapt.vector.polygons import ArrayLabels, PolygonOptions, polygonize_labels
+from terradapt.vector.polygons.extract import ArrayLabels, PolygonOptions, polygonize_labels
 
 GLOBE = Geod(ellps="WGS84")
 SINUSOIDAL = "+proj=sinu +lon_0=0 +R=6371007.181 +units=m"

@@ -16,7 +16,7 @@ from rasterio.transform import Affine
 from road_files import METRE, UTM, drawn, random_labels
 from terradapt.raster import Georef, polygonize, write_raster
 from terradapt.vector import PolygonOptions, Polygons, polygonize_labels
-from terradapt.vector.polygons import ArrayLabels
+from terradapt.vector.polygons.extract import ArrayLabels
 
 SEEDS = st.integers(0, 10_000)
 

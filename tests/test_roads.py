@@ -14,8 +14,8 @@ from rasterio.transform import Affine
 
 from road_files import METRE, UTM, drawn, in_metres, random_roads, ring_with_arms
 from terradapt.vector import Network, RoadOptions, roads_from_array
-from terradapt.vector.bridge import BridgeOptions
-from terradapt.vector.clean import CleanOptions
+from terradapt.vector.roads.bridge import BridgeOptions
+from terradapt.vector.roads.clean import CleanOptions
 
 NO_GAPS = BridgeOptions(max_gap=0.0)
 

@@ -11,14 +11,14 @@ from skimage.measure import label
 from skimage.morphology import thin as reference_thin
 
 from road_files import in_metres, random_mask, random_roads, ring_with_arms
-from terradapt.vector import thin as thinning
-from terradapt.vector.bits import close_pinholes, depths, pack, unpack
-from terradapt.vector.clean import lengths
-from terradapt.vector.graph import Graph
-from terradapt.vector.measure import Metric
-from terradapt.vector.skeleton import Reach, skeleton_graph
-from terradapt.vector.source import ArraySource
-from terradapt.vector.thin import thin
+from terradapt.vector.lattice.graph import Graph
+from terradapt.vector.lattice.metric import Metric
+from terradapt.vector.roads import thin as thinning
+from terradapt.vector.roads.bits import close_pinholes, depths, pack, unpack
+from terradapt.vector.roads.clean import lengths
+from terradapt.vector.roads.skeleton import Reach, skeleton_graph
+from terradapt.vector.roads.source import ArraySource
+from terradapt.vector.roads.thin import thin
 
 SEEDS = st.integers(0, 10_000)
 

@@ -22,10 +22,10 @@ def run_roads(
     block: int,
 ) -> None:
     """Write a road network and say what it is."""
-    from terradapt.vector.bridge import BridgeOptions
-    from terradapt.vector.clean import CleanOptions
     from terradapt.vector.files import road_blocks, vectorize_roads
-    from terradapt.vector.roads import RoadOptions
+    from terradapt.vector.roads.bridge import BridgeOptions
+    from terradapt.vector.roads.clean import CleanOptions
+    from terradapt.vector.roads.extract import RoadOptions
 
     options = RoadOptions(
         max_width, CleanOptions(min_spur=min_spur), BridgeOptions(max_gap=max_gap), simplify, block
@@ -57,7 +57,7 @@ def run_polygons(
 ) -> None:
     """Write polygons and say what they are."""
     from terradapt.vector.files import polygon_blocks, raster_classes, vectorize_polygons
-    from terradapt.vector.polygons import PolygonOptions
+    from terradapt.vector.polygons.extract import PolygonOptions
 
     square = None if buildings is None else raster_classes(labels).value(buildings, labels)
     options = PolygonOptions(simplify, min_area, square, block)

@@ -27,9 +27,9 @@ from terradapt.metrics.network_files import (
 from terradapt.raster import CRS, Georef
 from terradapt.raster.georef import metric_crs, move_points
 from terradapt.report import Plate
-from terradapt.vector.bridge import BridgeOptions
-from terradapt.vector.roads import RoadOptions, road_network
-from terradapt.vector.source import ArraySource
+from terradapt.vector.roads.bridge import BridgeOptions
+from terradapt.vector.roads.extract import RoadOptions, road_network
+from terradapt.vector.roads.source import ArraySource
 
 SUFFIXES = (".gpkg", ".geojson", ".json", ".shp", ".fgb")
 LEGEND = (("road found", TRUE), ("road missed", MISSED), ("road invented", INVENTED))

@@ -1,10 +1,10 @@
 """Rasters to vectors: road networks and land-cover polygons, for scenes of any size."""
 
 from terradapt.vector.files import vectorize_polygons, vectorize_roads
-from terradapt.vector.network import Network
-from terradapt.vector.polygons import PolygonOptions, Polygons, polygonize_labels
-from terradapt.vector.roads import RoadOptions, road_network, roads_from_array
-from terradapt.vector.source import ArraySource, RasterSource
+from terradapt.vector.polygons.extract import PolygonOptions, Polygons, polygonize_labels
+from terradapt.vector.roads.extract import RoadOptions, road_network, roads_from_array
+from terradapt.vector.roads.network import Network
+from terradapt.vector.roads.source import ArraySource, RasterSource
 from terradapt.vector.write import write_network
 
 __all__ = [

@@ -15,10 +15,15 @@ from terradapt.files import parse_json
 from terradapt.grid import Window
 from terradapt.progress import Advance
 from terradapt.raster import SceneReader
-from terradapt.vector.network import import_networkx
-from terradapt.vector.polygons import PIXELS, PolygonOptions, RasterLabels, polygonize_labels
-from terradapt.vector.roads import DEFAULTS, RoadOptions, block_count, road_network
-from terradapt.vector.source import RasterSource
+from terradapt.vector.polygons.extract import (
+    PIXELS,
+    PolygonOptions,
+    RasterLabels,
+    polygonize_labels,
+)
+from terradapt.vector.roads.extract import DEFAULTS, RoadOptions, block_count, road_network
+from terradapt.vector.roads.network import import_networkx
+from terradapt.vector.roads.source import RasterSource
 from terradapt.vector.write import SUFFIXES, check_vector, write_layers, write_network
 
 

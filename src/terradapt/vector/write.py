@@ -17,7 +17,7 @@ from terradapt.files import check_output, replacing
 from terradapt.raster import CRS
 from terradapt.raster.georef import move_points, parse_crs
 from terradapt.vector.geopackage import write_geopackage
-from terradapt.vector.network import Network, import_networkx
+from terradapt.vector.roads.network import Network, import_networkx
 
 Fields = dict[str, NDArray[Any]]
 SUFFIXES = (".gpkg", ".geojson", ".json", ".graphml")

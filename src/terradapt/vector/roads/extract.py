@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 
 from terradapt.progress import Advance
 from terradapt.raster import CRS, Georef
-from terradapt.vector.bridge import BridgeOptions, bridge
-from terradapt.vector.clean import CleanOptions, clean, drop_components, join_chains
-from terradapt.vector.measure import Metric
-from terradapt.vector.network import Network, build_network
-from terradapt.vector.skeleton import blocks, skeleton_graph
-from terradapt.vector.source import ArraySource, MaskSource
+from terradapt.vector.lattice.metric import Metric
+from terradapt.vector.roads.bridge import BridgeOptions, bridge
+from terradapt.vector.roads.clean import CleanOptions, clean, drop_components, join_chains
+from terradapt.vector.roads.network import Network, build_network
+from terradapt.vector.roads.skeleton import blocks, skeleton_graph
+from terradapt.vector.roads.source import ArraySource, MaskSource
 
 
 @dataclass(frozen=True)

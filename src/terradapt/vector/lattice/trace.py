@@ -1,8 +1,7 @@
 """Chains between nodes on a pixel lattice, one block at a time, all followed at once.
 
-Touching junction pixels are one node; see :mod:`terradapt.vector.directions` for the pixels' links.
-Chains that leave the block are cut there and carry keys by which :mod:`terradapt.vector.join` puts
-them together again.
+Touching junction pixels are one node; see ``directions`` for the pixels' links. Chains that leave
+the block are cut there and carry keys by which ``join`` puts them together again.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from scipy.ndimage import label
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
-from terradapt.vector.directions import (
+from terradapt.vector.lattice.directions import (
     BITS,
     CHAIN,
     END,
@@ -24,7 +23,7 @@ from terradapt.vector.directions import (
     KIND,
     OUTSIDE,
 )
-from terradapt.vector.follow import Paths, Plane, Walks
+from terradapt.vector.lattice.follow import Paths, Plane, Walks
 
 Ints = NDArray[np.int64]
 Codes = NDArray[np.uint8]

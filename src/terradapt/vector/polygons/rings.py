@@ -9,8 +9,8 @@ import numpy as np
 import shapely
 from numpy.typing import NDArray
 
-from terradapt.vector.graph import Floats, Graph
-from terradapt.vector.trace import Ints
+from terradapt.vector.lattice.graph import Floats, Graph
+from terradapt.vector.lattice.trace import Ints
 
 _TURNS = (2, 0, -2, 4)  # left, straight on, right, back
 

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
-from terradapt.vector.directions import COL_STEP, ROW_STEP
-from terradapt.vector.trace import Codes, Ints
+from terradapt.vector.lattice.directions import COL_STEP, ROW_STEP
+from terradapt.vector.lattice.trace import Codes, Ints
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]

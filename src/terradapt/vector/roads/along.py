@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from terradapt.grid import Window
-from terradapt.vector.directions import COL_STEP, ROW_STEP
-from terradapt.vector.graph import line_codes
-from terradapt.vector.source import MaskSource
+from terradapt.vector.lattice.directions import COL_STEP, ROW_STEP
+from terradapt.vector.lattice.graph import line_codes
+from terradapt.vector.roads.source import MaskSource
 
 _TILE, _TILES = 512, 32  # px; tiles kept
 

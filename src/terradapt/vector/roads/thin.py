@@ -13,8 +13,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from terradapt.vector.bits import Bits, Words, beside, spread
-from terradapt.vector.trace import Ints
+from terradapt.vector.lattice.trace import Ints
+from terradapt.vector.roads.bits import Bits, Words, beside, spread
 
 _STRIP = 12_288  # words whose planes stay in the processor's second cache
 _SPARSE = 6  # fewer words than one in so many are picked out

@@ -15,7 +15,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from terradapt.vector.directions import BITS, CHAIN, COL_STEP, DEGREE, OUTSIDE, ROW_STEP
+from terradapt.vector.lattice.directions import BITS, CHAIN, COL_STEP, DEGREE, OUTSIDE, ROW_STEP
 
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]

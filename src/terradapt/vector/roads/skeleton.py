@@ -18,14 +18,15 @@ from numpy.typing import NDArray
 
 from terradapt.grid import Window
 from terradapt.progress import Advance
-from terradapt.vector.bits import Bits, close_pinholes, depths, pack, unpack
-from terradapt.vector.directions import COL_STEP, ROW_STEP
-from terradapt.vector.graph import Graph
-from terradapt.vector.join import Part, join
-from terradapt.vector.measure import SCALE, Metric, Widths
-from terradapt.vector.source import MaskSource, read_mirrored
-from terradapt.vector.thin import thin
-from terradapt.vector.trace import Codes, Ints, Lattice, Pieces, trace
+from terradapt.vector.lattice.directions import COL_STEP, ROW_STEP
+from terradapt.vector.lattice.graph import Graph
+from terradapt.vector.lattice.join import Part, join
+from terradapt.vector.lattice.metric import Metric
+from terradapt.vector.lattice.trace import Codes, Ints, Lattice, Pieces, trace
+from terradapt.vector.roads.bits import Bits, close_pinholes, depths, pack, unpack
+from terradapt.vector.roads.source import MaskSource, read_mirrored
+from terradapt.vector.roads.thin import thin
+from terradapt.vector.roads.widths import SCALE, Widths
 
 _BEYOND = 2  # px traced outside the scene, where mirrored roads end
 

@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 from terradapt.grid import Window
 from terradapt.progress import Advance
 from terradapt.raster import Georef
-from terradapt.vector.graph import Chains, Graph
-from terradapt.vector.join import Part, join
-from terradapt.vector.label import label_equal
-from terradapt.vector.trace import Ints, Lattice, Pieces, components, trace
+from terradapt.vector.lattice.graph import Chains, Graph
+from terradapt.vector.lattice.join import Part, join
+from terradapt.vector.lattice.trace import Ints, Lattice, Pieces, components, trace
+from terradapt.vector.polygons.label import label_equal
 
 OUTSIDE = 256
 # rows and columns of the pixels left and right of a step from a corner, by direction

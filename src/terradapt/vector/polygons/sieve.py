@@ -8,9 +8,9 @@ from collections import defaultdict
 import numpy as np
 
 from terradapt.classes import IGNORE
-from terradapt.vector.graph import Floats
-from terradapt.vector.regions import OUTSIDE, Partition
-from terradapt.vector.trace import Ints
+from terradapt.vector.lattice.graph import Floats
+from terradapt.vector.lattice.trace import Ints
+from terradapt.vector.polygons.regions import OUTSIDE, Partition
 
 
 def sieve(partition: Partition, area: Floats, least: float) -> Ints:

@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 
 from terradapt.errors import MissingExtraError
 from terradapt.raster import CRS, Georef
-from terradapt.vector.directions import COL_STEP, ROW_STEP
-from terradapt.vector.graph import Chains, Floats, Graph, spans
-from terradapt.vector.measure import Metric, line_lengths
-from terradapt.vector.smooth import smooth
-from terradapt.vector.trace import Ints, components
+from terradapt.vector.lattice.directions import COL_STEP, ROW_STEP
+from terradapt.vector.lattice.graph import Chains, Floats, Graph, spans
+from terradapt.vector.lattice.metric import Metric, line_lengths
+from terradapt.vector.lattice.trace import Ints, components
+from terradapt.vector.roads.smooth import smooth
 
 if TYPE_CHECKING:
     import networkx as nx

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from terradapt.vector.directions import COL_STEP, ROW_STEP
-from terradapt.vector.graph import Bools, Chains, Floats, Graph, spans
-from terradapt.vector.trace import Codes, Ints, Lattice, Pieces, components
+from terradapt.vector.lattice.directions import COL_STEP, ROW_STEP
+from terradapt.vector.lattice.graph import Bools, Chains, Floats, Graph, spans
+from terradapt.vector.lattice.trace import Codes, Ints, Lattice, Pieces, components
 
 _CORNER = 3  # steps of a loop around the corner of a thick spot
 

@@ -8,7 +8,7 @@ import numpy as np
 import shapely
 from numpy.typing import NDArray
 
-from terradapt.vector.graph import Floats
+from terradapt.vector.lattice.graph import Floats
 
 _LEAST_IOU = 0.8
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from terradapt.vector.graph import Bools, Chains, Floats, Graph, line_codes, spans
-from terradapt.vector.measure import Metric
-from terradapt.vector.trace import Codes, Ints, components
+from terradapt.vector.lattice.graph import Bools, Chains, Floats, Graph, line_codes, spans
+from terradapt.vector.lattice.metric import Metric
+from terradapt.vector.lattice.trace import Codes, Ints, components
 
 _ROUNDS = 8
 

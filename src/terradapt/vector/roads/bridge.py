@@ -13,14 +13,15 @@ from scipy.spatial import cKDTree
 
 from terradapt.grid import Window
 from terradapt.raster import Georef
-from terradapt.vector.along import Scores
-from terradapt.vector.clean import append
-from terradapt.vector.graph import Chains, Floats, Graph, line_codes, spans
-from terradapt.vector.measure import SCALE, Metric
-from terradapt.vector.network import Tips, dead_ends
-from terradapt.vector.skeleton import SAMPLED
-from terradapt.vector.source import MaskSource
-from terradapt.vector.trace import Ints
+from terradapt.vector.lattice.graph import Chains, Floats, Graph, line_codes, spans
+from terradapt.vector.lattice.metric import Metric
+from terradapt.vector.lattice.trace import Ints
+from terradapt.vector.roads.along import Scores
+from terradapt.vector.roads.clean import append
+from terradapt.vector.roads.network import Tips, dead_ends
+from terradapt.vector.roads.skeleton import SAMPLED
+from terradapt.vector.roads.source import MaskSource
+from terradapt.vector.roads.widths import SCALE
 
 _BATCH = 50_000  # px looked at at once
 

@@ -14,13 +14,13 @@ from terradapt.errors import DataError
 from terradapt.grid import Window
 from terradapt.progress import Advance
 from terradapt.raster import CRS, Georef, SceneReader
-from terradapt.vector.graph import Floats
-from terradapt.vector.measure import Metric, polygon_areas
-from terradapt.vector.regions import OUTSIDE, LabelSource, Partition, find_regions
-from terradapt.vector.right_angles import right_angled
-from terradapt.vector.rings import region_polygons
-from terradapt.vector.sieve import sieve
-from terradapt.vector.trace import Ints
+from terradapt.vector.lattice.graph import Floats
+from terradapt.vector.lattice.metric import Metric, polygon_areas
+from terradapt.vector.lattice.trace import Ints
+from terradapt.vector.polygons.regions import OUTSIDE, LabelSource, Partition, find_regions
+from terradapt.vector.polygons.right_angles import right_angled
+from terradapt.vector.polygons.rings import region_polygons
+from terradapt.vector.polygons.sieve import sieve
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from terradapt.vector.graph import Floats
-from terradapt.vector.trace import Ints
+from terradapt.vector.lattice.graph import Floats
+from terradapt.vector.lattice.trace import Ints
 
 
 def smooth(points: Floats, sizes: Ints, reach: Ints) -> Floats:

@@ -1,0 +1,1 @@
+"""Polygons: class ids in, a coverage of regions out."""

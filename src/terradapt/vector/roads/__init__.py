@@ -1,0 +1,1 @@
+"""Roads: a mask or scores in, a network out."""
