@@ -31,6 +31,7 @@ check: install
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python checks/names.py --limit $(TWICE)
 	$(MAKE) docs
 
 docs: install

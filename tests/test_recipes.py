@@ -24,7 +24,7 @@ from terradapt.complexity import build_on_meta
 from terradapt.config import RunConfig, load_config, recipe_names, recipe_text
 from terradapt.models.encoder import SAM2_TRUNKS
 from terradapt.prepare import DATASETS
-from test_training import write_folder
+from training_files import write_folder
 
 FEW_AREAS = ("1", "3", "30", "2", "4", "5", "6", "7")
 FEW_TILES = ("2_11", "2_12", "2_10", "2_13", "2_14", "3_10", "3_11", "3_12")

@@ -13,10 +13,10 @@ from terradapt.synthetic.files import (
     write_dataset,
     write_large_scene,
 )
-from terradapt.synthetic.scene import Scene, make_scene
+from terradapt.synthetic.scene import CityScene, make_scene
 
 __all__ = [
-    "Scene",
+    "CityScene",
     "make_scene",
     "prepare",
     "road_labels",

@@ -21,7 +21,7 @@ REACH = 45.0  # m beyond a window from which things may reach into it
 
 
 @dataclass(frozen=True)
-class Scene:
+class CityScene:
     """A window of a city.
 
     Args:
@@ -37,7 +37,7 @@ class Scene:
     lines: tuple[CityRoad, ...]
 
 
-def make_scene(seed: int, height: int, width: int, row: int = 0, col: int = 0) -> Scene:
+def make_scene(seed: int, height: int, width: int, row: int = 0, col: int = 0) -> CityScene:
     """Draw the window of a city whose top left pixel is (row, col); adjacent windows fit.
 
     Args:
@@ -77,7 +77,7 @@ def make_scene(seed: int, height: int, width: int, row: int = 0, col: int = 0) -
     image = photograph(canvas, MARGIN)
     labels = np.ascontiguousarray(canvas.label[inner])
     roads = np.ascontiguousarray(ground.road[inner]).astype(np.uint8)
-    return Scene(image, labels, roads, _clipped(city, bounds, row, col, height, width))
+    return CityScene(image, labels, roads, _clipped(city, bounds, row, col, height, width))
 
 
 def _things(

@@ -15,7 +15,7 @@ from terradapt.grid import Window
 from terradapt.metrics.confusion import Confusion
 from terradapt.raster import SceneReader, rasterize, read_label
 from terradapt.synthetic import (
-    Scene,
+    CityScene,
     make_scene,
     write_city,
     write_dataset,
@@ -27,7 +27,7 @@ IMPERVIOUS, BUILDING, LOW, TREE, CAR, CLUTTER = range(6)
 
 
 @pytest.fixture(scope="module")
-def scenes() -> dict[int, Scene]:
+def scenes() -> dict[int, CityScene]:
     return {seed: make_scene(seed, 640, 640) for seed in (2, 3, 4)}
 
 
@@ -63,7 +63,7 @@ def test_scenes_that_touch_fit() -> None:
     assert apart.mean() < 6  # the sensor's noise
 
 
-def test_a_scene_shows_all_that_the_classes_name(scenes: dict[int, Scene]) -> None:
+def test_a_scene_shows_all_that_the_classes_name(scenes: dict[int, CityScene]) -> None:
     counts = sum(np.bincount(s.labels.ravel(), minlength=6) for s in scenes.values())
     share = counts / counts.sum()
     assert (share[[IMPERVIOUS, BUILDING, LOW, TREE]] > 0.05).all()
@@ -72,7 +72,7 @@ def test_a_scene_shows_all_that_the_classes_name(scenes: dict[int, Scene]) -> No
     assert all(s.labels.max() <= 5 for s in scenes.values())
 
 
-def test_roads_go_on_under_trees_and_cars(scenes: dict[int, Scene]) -> None:
+def test_roads_go_on_under_trees_and_cars(scenes: dict[int, CityScene]) -> None:
     road = np.concatenate([s.roads.ravel() for s in scenes.values()]).astype(bool)
     label = np.concatenate([s.labels.ravel() for s in scenes.values()])
     assert set(np.unique(label[road])) >= {IMPERVIOUS, TREE, CAR}
@@ -80,7 +80,7 @@ def test_roads_go_on_under_trees_and_cars(scenes: dict[int, Scene]) -> None:
     assert np.isin(label[road], [BUILDING, LOW]).mean() < 1e-4
 
 
-def test_centrelines_lie_on_the_roads_and_cover_them(scenes: dict[int, Scene]) -> None:
+def test_centrelines_lie_on_the_roads_and_cover_them(scenes: dict[int, CityScene]) -> None:
     from affine import Affine
     from shapely import LineString
 
@@ -108,8 +108,8 @@ def test_shadows_fall_away_from_the_sun() -> None:
     assert beside(dy, dx) < 0.75 * beside(-dy, -dx)
 
 
-def test_colour_alone_does_not_solve_an_unseen_city(scenes: dict[int, Scene]) -> None:
-    def binned(scene: Scene) -> np.ndarray:
+def test_colour_alone_does_not_solve_an_unseen_city(scenes: dict[int, CityScene]) -> None:
+    def binned(scene: CityScene) -> np.ndarray:
         q = (scene.image // 16).astype(np.int64)
         return (q[..., 0] * 16 + q[..., 1]) * 16 + q[..., 2]
 

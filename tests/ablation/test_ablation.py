@@ -15,7 +15,7 @@ from terradapt.complexity import build_on_meta
 from terradapt.config import load_config
 from terradapt.errors import ConfigError, OutputError
 from terradapt.report.printed import load_tables
-from test_training import SMALL, write_folder
+from training_files import SMALL, write_folder
 
 TINY = [*SMALL, "train.epochs=1", "train.steps_per_epoch=2", "train.ema=null"]
 

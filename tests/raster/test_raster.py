@@ -448,7 +448,7 @@ def test_rasterize_and_polygonize_are_inverse():
 @contextmanager
 def served(scene):
     """Serve a file at every address of a local port; gives the port."""
-    command = [sys.executable, str(Path(__file__).with_name("range_server.py")), str(scene)]
+    command = [sys.executable, str(Path(__file__).parents[1] / "range_server.py"), str(scene)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
         assert server.stdout
         yield server.stdout.readline().strip()

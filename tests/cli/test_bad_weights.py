@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from terradapt.models.sam2_weights import PREFIX, RENAMES
-from test_training import SMALL, write_folder
+from training_files import SMALL, write_folder
 
 State = dict[str, Tensor]
 RAN = Path("/tmp/terradapt_weights_ran_code")

@@ -19,7 +19,7 @@ from terradapt.classes import ClassMap
 from terradapt.config import EncoderConfig, InputSpec, ModelConfig, RunConfig
 from terradapt.meta import Meta
 from terradapt.raster import SceneReader, read_label, write_raster
-from test_training import SMALL, write_folder
+from training_files import SMALL, write_folder
 
 CLASSES = ClassMap(("class0", "class1", "class2"))
 MODEL = ModelConfig(name="kd-arafnet", encoder=EncoderConfig(name="mobilenetv3_small_050"))

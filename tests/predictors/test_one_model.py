@@ -19,7 +19,7 @@ from scene_files import noise, write_scene
 from terradapt.predictors import engines
 from terradapt.raster import SceneWriter, write_raster
 
-CHECKPOINT = Path(__file__).parent / "files" / "checkpoint_0.1.0.safetensors"
+CHECKPOINT = Path(__file__).parents[1] / "files" / "checkpoint_0.1.0.safetensors"
 """Trained at 0.3 m; line width 12 m, split seed 7, test fraction 0.4; random crops 0.4 to 1.6."""
 
 

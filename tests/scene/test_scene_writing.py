@@ -187,7 +187,7 @@ print("done", flush=True)
                                   pytest.param(2, marks=pytest.mark.slow)])  # fmt: skip
 def test_a_killed_run_resumes_to_the_same_bytes(scene, result, tmp_path, seed):
     draw, out = random.Random(seed), tmp_path / "map.tif"
-    command = [sys.executable, "-c", CHILD, str(Path(__file__).parent), str(scene), str(out)]
+    command = [sys.executable, "-c", CHILD, str(Path(__file__).parents[1]), str(scene), str(out)]
     kills = 0
     for _ in range(12):
         child = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)

@@ -26,7 +26,7 @@ from terradapt.meta import Meta
 from terradapt.training.distillation import Distilled, LogitCache, fingerprint
 from terradapt.training.objectives import Supervised
 from terradapt.training.trainer import Trainer
-from test_training import SMALL, StopError, same_run, write_folder
+from training_files import SMALL, StopError, same_run, write_folder
 
 TINY = EncoderConfig(name="mobilenetv3_small_050")
 NAMES = ("class0", "class1", "class2")

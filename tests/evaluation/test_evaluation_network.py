@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import shapely
+from test_evaluation_cli import _checkpoint
 
 from conftest import Call
 from eval_files import STEP, GreyPredictor, write_dataset, write_raster
@@ -15,7 +16,6 @@ from terradapt.errors import ConfigError, DataError
 from terradapt.evaluation import Protocol, evaluate
 from terradapt.evaluation.networks import NetworkScorer
 from terradapt.evaluation.scoring import Scored
-from test_evaluation_cli import _checkpoint
 
 SIDE, SPACING, HALF = 240, 80, 4  # px; at 1 m
 ORIGIN = (4e5, 5e6)
