@@ -19,10 +19,22 @@ import torch
 from torch import Tensor, nn
 
 from terradapt.config import EncoderConfig, ModelConfig
-from terradapt.models import build
+from terradapt.models import MODELS, build
 from terradapt.models.contract import SegmentationModel
 from terradapt.models.encoder import MIT_ENCODERS, SAM2_TRUNKS, STUDENTS
 
+ROAD_BASELINES = (
+    "unet",
+    "unet++",
+    "d-linknet",
+    "msnet",
+    "m2snet",
+    "seg-road",
+    "swin-unet",
+    "sgcnnet",
+    "msmdffnet",
+)
+"""The networks that SAM2MS compares with, in its order."""
 UPSAMPLE_MACS = {"nearest": 1, "linear": 5, "bilinear": 11, "bicubic": 259}
 
 
@@ -113,6 +125,7 @@ def _rule(module: nn.Module) -> Callable[[Any, Tensor, Tensor], float] | None:
         (nn.Linear, lambda m, x, y: m.in_features * y.numel()),
         (nn.LayerNorm, _norm),
         (nn.AdaptiveAvgPool2d, _adaptive_pool),
+        (nn.Softmax, lambda m, x, y: 3 * y.numel() - y.numel() // y.shape[m.dim]),
         (nn.AvgPool2d, lambda m, x, y: y.numel()),
         (nn.Upsample, lambda m, x, y: UPSAMPLE_MACS[m.mode] * y.numel()),
     ]
@@ -187,6 +200,7 @@ def catalogue() -> list[ComplexityRow]:
         row("sam2ms", SAM2_TRUNKS[-1], options={"drb": "release"}, **roads),
         row("sam2-unet", SAM2_TRUNKS[-1], **roads),
         row("smp-unet", "resnet18"),
+        *(row(name, MODELS[name].encoder, **roads) for name in ROAD_BASELINES),
     ]
 
 

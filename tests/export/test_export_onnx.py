@@ -22,7 +22,7 @@ from terradapt.predictors.onnx import OnnxPredictor
 from terradapt.predictors.torch import TorchPredictor
 
 TINY = "mobilenetv3_small_100"
-FIXED = {"sam2_hiera_tiny", "sam2_hiera_large"}
+FIXED = {"sam2_hiera_tiny", "sam2_hiera_large", "swin_tiny_patch4_window7_224"}
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,18 @@ from terradapt.models import MODELS, build, default_config, entry
 from terradapt.models.contract import Prediction, SegmentationModel, two_classes
 
 SMALL = "mobilenetv3_small_100"
-CASES = [(name, SMALL) for name in MODELS] + [("kd-arafnet", "mit_b0"), ("kd-arafnet", "resnet18")]
+OF_RESNET = ("msnet", "m2snet")  # need a stem of 64 channels
+SWIN = "swin_tiny_patch4_window7_224"
+
+
+def smallest(name: str) -> str:
+    """Return the smallest encoder that a model takes."""
+    if name in OF_RESNET:
+        return "resnet18"
+    return MODELS[name].encoder if MODELS[name].encoder in ("own", SWIN) else SMALL
+
+
+CASES = [(name, smallest(name)) for name in MODELS] + [("kd-arafnet", "mit_b0"), ("kd-arafnet", "resnet18")]
 CASES += [(name, "sam2_hiera_tiny") for name in ("sam2-arafnet", "sam2ms", "sam2-unet")]
 
 
@@ -46,7 +57,9 @@ def test_logits_have_the_input_s_size(
     assert out.logits.shape == (batch, model.num_classes, height, width)
     assert out.aux == ()
     shapes = [(f.shape[2], f.shape[3]) for f in out.features]
-    assert shapes == [(height // s, width // s) for s in (4, 8, 16, 32)]
+    own = model.config.encoder.name == "own"
+    assert shapes == ([] if own else [(height // s, width // s) for s in (4, 8, 16, 32)])
+    assert out.connectivity == ()
 
 
 def test_backward_reaches_every_trainable_parameter_and_no_frozen_one(
@@ -55,7 +68,8 @@ def test_backward_reaches_every_trainable_parameter_and_no_frozen_one(
     model.train()
     model.zero_grad(set_to_none=True)
     out = model(torch.randn(2, 3, 64, 64))
-    loss = sum((m.square().mean() for m in out.aux), out.logits.square().mean())
+    further = (*out.aux, *out.connectivity)
+    loss = sum((m.square().mean() for m in further), out.logits.square().mean())
     loss.backward()
     for name, parameter in model.named_parameters():
         assert (parameter.grad is not None) == parameter.requires_grad, name
@@ -100,7 +114,7 @@ def test_images_of_a_batch_do_not_meet(model: SegmentationModel) -> None:
 
 @pytest.mark.parametrize("name", MODELS)
 def test_four_bands(name: str) -> None:
-    model = make(name, SMALL, in_channels=4).eval()
+    model = make(name, smallest(name), in_channels=4).eval()
     with torch.no_grad():
         assert model(torch.randn(1, 4, 32, 32)).logits.shape[2:] == (32, 32)
 

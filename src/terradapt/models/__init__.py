@@ -77,6 +77,39 @@ MODELS: dict[str, ModelEntry] = {
         "resnet18",
         "U-Net of segmentation_models_pytorch: the baseline",
     ),
+    # the networks that SAM2MS compares with
+    "unet": ModelEntry("baselines.unet_plain", "UNet", "own", "U-Net (2015): plain, padded, BN"),
+    "unet++": ModelEntry(
+        "baselines.unetplusplus", "UNetPlusPlus", "own", "UNet++ (2018): nested skip paths"
+    ),
+    "d-linknet": ModelEntry(
+        "baselines.dlinknet", "DLinkNet", "resnet50", "D-LinkNet (2018): roads, dilated centre"
+    ),
+    "msnet": ModelEntry(
+        "baselines.msnet", "MSNet", "res2net50d", "MSNet (2021): multi-scale subtraction"
+    ),
+    "m2snet": ModelEntry(
+        "baselines.m2snet", "M2SNet", "res2net50d", "M2SNet (2023): MSNet over windows too"
+    ),
+    "seg-road": ModelEntry(
+        "baselines.segroad",
+        "SegRoad",
+        "mit_b2",
+        "Seg-Road (2023): roads, MiT with connectivity branches in training",
+        binary=True,
+    ),
+    "swin-unet": ModelEntry(
+        "baselines.swinunet",
+        "SwinUnet",
+        "swin_tiny_patch4_window7_224",
+        "Swin-Unet (2022): shifted-window transformers in a U",
+    ),
+    "sgcnnet": ModelEntry(
+        "baselines.sgcnnet", "SGCNNet", "own", "SGCN (2022): roads, graph convolutions"
+    ),
+    "msmdffnet": ModelEntry(
+        "baselines.msmdffnet", "MSMDFFNet", "own", "MSMDFF-Net (2024): roads, strips"
+    ),
 }
 
 

@@ -17,11 +17,14 @@ class Prediction(NamedTuple):
         logits: (B, K, H, W), K >= 2, unnormalised. A one-logit road head z stands as (0, z).
         aux: Further logits (B, K, H, W) at the input's size, in training only; may be empty.
         features: Encoder maps at strides 4, 8, 16, 32, finest first; may be empty.
+        connectivity: Logits (B, 9, H, W) of "this pixel and its neighbour are both road", the near
+            neighbours, then the far ones, in training only; may be empty.
     """
 
     logits: Tensor
     aux: tuple[Tensor, ...] = ()
     features: tuple[Tensor, ...] = ()
+    connectivity: tuple[Tensor, ...] = ()
 
 
 class SegmentationModel(nn.Module):
@@ -66,3 +69,13 @@ class SegmentationModel(nn.Module):
 def two_classes(z_B1HW: Tensor) -> Tensor:
     """Return (0, z): two logits whose softmax is the sigmoid of z and whose CE is its BCE."""
     return torch.cat([torch.zeros_like(z_B1HW), z_B1HW], 1)
+
+
+def head_channels(num_classes: int) -> int:
+    """Return the channels of a head: the papers' one logit for two classes, else one a class."""
+    return 1 if num_classes == 2 else num_classes
+
+
+def class_logits(z: Tensor) -> Tensor:
+    """Return logits (B, K, H, W), K >= 2, of a head with :func:`head_channels` channels."""
+    return two_classes(z) if z.shape[1] == 1 else z

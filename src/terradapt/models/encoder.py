@@ -71,25 +71,39 @@ class Encoder(nn.Module):
 
 
 class TimmEncoder(Encoder):
-    """A timm backbone's last four stages.
+    """A timm backbone's last four stages; with ``stem`` its map at stride 2 stands before them.
 
     Raises:
         ConfigError: No such backbone, unknown arguments, or no maps at strides 4, 8, 16, 32.
     """
 
     def __init__(
-        self, name: str, in_channels: int, *, pretrained: bool, checkpointing: bool, args: Any
+        self,
+        name: str,
+        in_channels: int,
+        *,
+        pretrained: bool,
+        checkpointing: bool,
+        args: Any,
+        stem: bool = False,
     ) -> None:
         super().__init__()
-        self.body = _create(
-            name, in_chans=in_channels, pretrained=pretrained, features_only=True, args=args
+        self.strides = (2, *STRIDES) if stem else STRIDES
+        self.body = create_timm(
+            name,
+            in_chans=in_channels,
+            pretrained=pretrained,
+            features_only=True,
+            out_indices=tuple(range(-len(self.strides), 0)),
+            args=args,
         )
         info = self.body.feature_info
         self.channels = tuple(info.channels())
         self.channels_last = getattr(self.body, "output_fmt", "NCHW") == "NHWC"
-        if tuple(info.reduction()) != STRIDES:
+        if tuple(info.reduction()) != self.strides:
             raise ConfigError(
-                f"encoder '{name}' has maps at strides {tuple(info.reduction())}, not {STRIDES}",
+                f"encoder '{name}' has maps at strides {tuple(info.reduction())}, "
+                f"not {self.strides}",
                 f"use a hierarchical backbone, for example: {', '.join(STUDENTS)}",
             )
         if checkpointing:
@@ -164,7 +178,7 @@ class Sam2Encoder(Encoder):
         args: Any = None,
     ) -> None:
         super().__init__()
-        self.trunk = _create(name, in_chans=in_channels, pretrained=pretrained, args=args or {})
+        self.trunk = create_timm(name, in_chans=in_channels, pretrained=pretrained, args=args or {})
         self.trunk.head = nn.Identity()  # timm's classifier norm is no part of SAM2
         self.channels = tuple(info["num_chs"] for info in self.trunk.feature_info)
         self.adapters = nn.ModuleList(
@@ -201,16 +215,24 @@ def _recomputed(function: Callable[..., Tensor], *inputs: Any) -> Tensor:
     return out
 
 
-def _create(
-    name: str, *, pretrained: bool, args: dict[str, Any], features_only: bool = False, **kwargs: Any
-) -> Any:
+def create_timm(name: str, *, pretrained: bool, args: dict[str, Any], **kwargs: Any) -> Any:
+    """Return ``timm.create_model``'s network.
+
+    Args:
+        name: A name of timm's, with its tag if wanted.
+        pretrained: Whether timm loads the weights from its hub.
+        args: The user's arguments.
+        kwargs: The caller's own arguments.
+
+    Raises:
+        ConfigError: No such network, or arguments that it does not take.
+        CheckpointError: The weights cannot be fetched.
+    """
     if name.split(".", maxsplit=1)[0] not in timm.list_models():
         raise ConfigError(
             f"no encoder '{name}'",
             f"use a timm backbone, for example: {', '.join(STUDENTS)}; or {', '.join(SAM2_TRUNKS)}",
         )
-    if features_only:
-        kwargs |= {"features_only": True, "out_indices": (-4, -3, -2, -1)}
     try:
         made = timm.create_model(name, **kwargs, **args)
     except (TypeError, RuntimeError, ValueError, AssertionError, IndexError) as error:
@@ -237,6 +259,7 @@ def build_encoder(
     adapter_activation: str = "gelu",
     freeze: bool | None = None,
     checkpointing: bool = False,
+    stem: bool = False,
     **args: Any,
 ) -> Encoder:
     """Build an encoder and load its weights.
@@ -244,13 +267,14 @@ def build_encoder(
     Args:
         name: A timm backbone, ``mit_b0`` .. ``mit_b5``, or one of :data:`SAM2_TRUNKS`.
         weights: A local file (timm's or SAM2's official state dict), ``"hub"`` for the library's
-            hub, or None for random weights.
+            hub, or None for random weights. MiT's weights are NVIDIA's, for research only.
         adapters: Adapters before every block; SAM2 trunks only.
         in_channels: Bands; the first convolution is adapted to them when weights are loaded.
         adapter_width: Hidden width of the adapters.
         adapter_activation: ``"gelu"`` or ``"relu"``.
         freeze: Whether the backbone's own weights train not. None: only a trunk with adapters.
         checkpointing: Recompute activations in the backward pass.
+        stem: Give the map at stride 2 too, before the others; timm backbones only.
         args: Further arguments of ``timm.create_model``, for example ``pad_type="same"``.
 
     Raises:
@@ -259,6 +283,11 @@ def build_encoder(
     """
     pretrained = weights == HUB
     encoder: Encoder
+    if stem and (is_sam2(name) or name in MIT_ENCODERS):
+        raise ConfigError(
+            f"encoder '{name}' has no map at stride 2",
+            "use a timm backbone that has one, for example: resnet18, resnet50, res2net50d",
+        )
     if is_sam2(name):
         encoder = Sam2Encoder(
             name,
@@ -272,7 +301,7 @@ def build_encoder(
         )
         frozen = adapters if freeze is None else freeze
     else:
-        kind = MitEncoder if name in MIT_ENCODERS else TimmEncoder
+        kind = MitEncoder if name in MIT_ENCODERS else partial(TimmEncoder, stem=stem)
         encoder = kind(
             name, in_channels, pretrained=pretrained, checkpointing=checkpointing, args=args
         )
@@ -312,7 +341,7 @@ def resolve_encoder(config: EncoderConfig) -> EncoderConfig:
     return config
 
 
-def from_config(config: EncoderConfig, in_channels: int = 3) -> Encoder:
+def from_config(config: EncoderConfig, in_channels: int = 3, *, stem: bool = False) -> Encoder:
     """Build the encoder of a config, resolved first; see :func:`build_encoder`."""
     config = resolve_encoder(config)
     return build_encoder(
@@ -324,6 +353,7 @@ def from_config(config: EncoderConfig, in_channels: int = 3) -> Encoder:
         adapter_activation=config.adapter_activation,
         freeze=config.freeze,
         checkpointing=config.checkpointing,
+        stem=stem,
         **config.args,
     )
 
