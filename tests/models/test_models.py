@@ -24,7 +24,10 @@ def smallest(name: str) -> str:
     return MODELS[name].encoder if MODELS[name].encoder in ("own", SWIN) else SMALL
 
 
-CASES = [(name, smallest(name)) for name in MODELS] + [("kd-arafnet", "mit_b0"), ("kd-arafnet", "resnet18")]
+CASES = [(name, smallest(name)) for name in MODELS] + [
+    ("kd-arafnet", "mit_b0"),
+    ("kd-arafnet", "resnet18"),
+]
 CASES += [(name, "sam2_hiera_tiny") for name in ("sam2-arafnet", "sam2ms", "sam2-unet")]
 
 

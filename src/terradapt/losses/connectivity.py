@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -36,17 +38,16 @@ def connectivity_targets(target: Tensor, distance: int) -> tuple[Tensor, Tensor]
     return road * roads, known
 
 
-def connectivity(near: Tensor, far: Tensor, target: Tensor) -> Tensor:
+def connectivity(logits: Sequence[Tensor], target: Tensor) -> Tensor:
     """Return 0.4 BCE(near) + 0.6 BCE(far), means over the pixels and neighbours that are known.
 
     Args:
-        near: Logits (B, 9, H, W) of the neighbours at 2 px.
-        far: Those at 4 px.
+        logits: Two (B, 9, H, W): of the neighbours at 2 px, of those at 4 px.
         target: (B, H, W), 0, 1 or 255.
     """
     terms = []
-    for weight, logits, distance in zip(WEIGHTS, (near, far), (NEAR, FAR), strict=True):
+    for weight, z, distance in zip(WEIGHTS, logits, (NEAR, FAR), strict=True):
         truth, known = connectivity_targets(target, distance)
-        bce = F.binary_cross_entropy_with_logits(logits.float(), truth, reduction="none")
+        bce = F.binary_cross_entropy_with_logits(z.float(), truth, reduction="none")
         terms.append(weight * (bce * known).sum() / known.sum().clamp(min=1))
     return torch.stack(terms).sum()

@@ -46,7 +46,7 @@ class Supervised:
             terms["aux"] = config.aux * torch.stack(parts).sum()
         if prediction.connectivity:
             terms["connectivity"] = config.connectivity * connectivity(
-                *prediction.connectivity, mask
+                prediction.connectivity, mask
             )
         return _total(terms)
 
@@ -71,7 +71,7 @@ class Structure:
             terms["aux"] = self.config.aux * torch.stack(parts).sum()
         if prediction.connectivity:
             terms["connectivity"] = self.config.connectivity * connectivity(
-                *prediction.connectivity, mask
+                prediction.connectivity, mask
             )
         if self.lossnet is not None:
             terms["lossnet"] = self.lossnet(prediction.logits, mask)

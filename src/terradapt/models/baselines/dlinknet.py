@@ -37,9 +37,12 @@ class DilatedCentre(nn.Module):
 
     def __init__(self, channels: int, dilations: tuple[int, ...]) -> None:
         super().__init__()
-        self.convs = nn.ModuleList(conv(channels, channels, dilation=d, bias=True) for d in dilations)
-        for layer in self.convs:
-            nn.init.zeros_(layer.bias)
+        self.convs = nn.ModuleList(
+            conv(channels, channels, dilation=d, bias=True) for d in dilations
+        )
+        for name, parameter in self.named_parameters():
+            if name.endswith("bias"):
+                nn.init.zeros_(parameter)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return a map of the same shape."""

@@ -2,9 +2,9 @@
 
 Wang, Tong, Luo, Xiao, Yang 2024, "A Multiscale and Multidirection Feature Fusion Network for Road
 Detection from Satellite Imagery", IEEE TGRS 62, doi 10.1109/TGRS.2024.3379988. The release has two
-ways to make a strip diagonal: to rotate the map (the paper's) or to shear it. SAM2MS's row (39.26 M,
-603.21 G, printed in each other's column) has the rotation in the first block and the shear in the
-decoder, which is the default; ``decoder: rotation`` is the paper's (598.408 G).
+ways to make a strip diagonal: to rotate the map (the paper's) or to shear it. SAM2MS's row (39.26
+M, 603.21 G, printed in each other's column) has the rotation in the first block and the shear in
+the decoder, which is the default; ``decoder: rotation`` is the paper's (598.408 G).
 
 Slip of the release, reproduced: with the shear both diagonal strips look along the same diagonal;
 ``fix_diagonal`` mirrors the map for the second one. Rotations cut the corners of the canvas. The
@@ -139,13 +139,12 @@ class Residual(nn.Module):
         )
         straight = cin == cout and stride == 1
         shortcut = nn.Conv2d(cin, cout, 1, stride=stride, bias=False)
-        self.shortcut = (
-            nn.Identity() if straight else nn.Sequential(shortcut, nn.BatchNorm2d(cout))
-        )
+        self.shortcut = nn.Identity() if straight else nn.Sequential(shortcut, nn.BatchNorm2d(cout))
 
     def forward(self, x: Tensor) -> Tensor:
         """Return (B, C, H / stride, W / stride)."""
-        return (self.convs(x) + self.shortcut(x)).relu()
+        out: Tensor = (self.convs(x) + self.shortcut(x)).relu()
+        return out
 
 
 class MultiScaleEncoder(Encoder):

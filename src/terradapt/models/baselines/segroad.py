@@ -46,7 +46,8 @@ class Gate(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return the gated map, of the same shape."""
         gate = self.up(self.down(x.mean((2, 3))).relu()).sigmoid()
-        return x * gate[:, :, None, None]
+        out: Tensor = x * gate[:, :, None, None]
+        return out
 
 
 def branch(channels: int, dilation: int) -> nn.Sequential:

@@ -64,7 +64,8 @@ class Bottleneck(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return (B, 4 width, H / stride, W / stride)."""
-        return (self.convs(x) + self.shortcut(x)).relu()
+        out: Tensor = (self.convs(x) + self.shortcut(x)).relu()
+        return out
 
 
 def stage(cin: int, width: int, stride: int, dilations: tuple[int, ...]) -> nn.Sequential:
@@ -108,68 +109,62 @@ class DilatedResNet(Encoder):
         return x0, x1, x2, self.conv2(self.stage4(self.stage3(self.stage2(x2))))
 
 
-def gradients(x_BCHW: Tensor) -> tuple[Tensor, Tensor]:
-    """Return |G_x * x| and |G_y * x| of each channel, G Sobel's 3x3 filters, zero padding."""
-    smooth, step = x_BCHW.new_tensor([1.0, 2.0, 1.0]), x_BCHW.new_tensor([-1.0, 0.0, 1.0])
-    channels = x_BCHW.shape[1]
-    filters = (smooth[:, None] * step, step[:, None] * smooth)
-    across, down = (
-        F.conv2d(x_BCHW, f.expand(channels, 1, 3, 3), padding=1, groups=channels).abs()
-        for f in filters
-    )
-    return across, down
-
-
-def normalized_adjacency(a_BNF: Tensor, b_BNF: Tensor, graph: Graph) -> Tensor:
-    """Return D^-1/2 (A + I) D^-1/2 for A = softmax(a b^T), D the row sums of A + I: (B, N, N)."""
-    products = a_BNF @ b_BNF.transpose(1, 2)
-    a = products.softmax(0 if graph == "release" else 2)
-    a = a + torch.eye(a.shape[1], device=a.device, dtype=a.dtype)
-    scale = a.sum(2).rsqrt()
-    return scale[:, :, None] * a * scale[:, None, :]
+def gradients(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Return |G_x * x| and |G_y * x| of maps (..., H, W), G Sobel's filters, zero padding."""
+    x = F.pad(x, (1, 1, 1, 1))
+    rows = x[..., :-2, :] + 2 * x[..., 1:-1, :] + x[..., 2:, :]
+    columns = x[..., :-2] + 2 * x[..., 1:-1] + x[..., 2:]
+    across = rows[..., 2:] - rows[..., :-2]
+    down = columns[..., 2:, :] - columns[..., :-2, :]
+    return across.abs(), down.abs()
 
 
 class GraphConvolutions(nn.Module):
-    """Three graph layers, X <- W(A X), with ReLU between; W mixes channels.
+    """Three graph layers X <- W(N X), N = D^-1/2 (A + I) D^-1/2, with ReLU between.
+
+    A is the softmax of the products of the nodes' gradients, D the row sums of A + I. W mixes
+    channels.
 
     Args:
         channels: C.
         over: Whether the nodes are the ``channels`` or the ``positions``.
-        graph: How the adjacency is made.
+        graph: How A is made.
     """
 
-    def __init__(
-        self, channels: int, over: Literal["channels", "positions"], graph: Graph
-    ) -> None:
+    def __init__(self, channels: int, over: Literal["channels", "positions"], graph: Graph) -> None:
         super().__init__()
         self.over = over
-        self.graph: Graph = graph
+        self.graph = graph
         self.layers = nn.ModuleList(conv(channels, channels, 1) for _ in range(3))
 
     def forward(self, x: Tensor) -> Tensor:
         """Return a map of the same shape (B, C, H, W)."""
         with without_autocast(x):  # the products are large
-            adjacency = self._adjacency(x.float())
+            a = self.adjacency(x.float()).to(x.dtype)
+        scale = (a.sum(2, keepdim=True) + 1).rsqrt()
         for index, layer in enumerate(self.layers):
-            nodes = x.flatten(2)
-            if self.over == "channels":
-                mixed = adjacency.to(x.dtype) @ nodes
-            else:
-                mixed = nodes @ adjacency.to(x.dtype).transpose(1, 2)
+            nodes = scale * self._nodes(x)
+            mixed = scale * (a @ nodes + nodes)
+            mixed = mixed if self.over == "channels" else mixed.transpose(1, 2)
             x = layer(mixed.reshape(x.shape))
             if index < len(self.layers) - 1:
                 x = x.relu()
         return x
 
-    def _adjacency(self, x: Tensor) -> Tensor:
+    def _nodes(self, x: Tensor) -> Tensor:
+        flat = x.flatten(2)
+        return flat if self.over == "channels" else flat.transpose(1, 2)
+
+    def adjacency(self, x: Tensor) -> Tensor:
+        """Return A (B, N, N) of a map (B, C, H, W) with N nodes."""
         release = self.graph == "release"
         if self.over == "channels":
             source = x.sum(1, keepdim=True).expand_as(x) if release else x
             across, down = (g.flatten(2) for g in gradients(source))
         else:  # the table of positions and channels is an image
-            across, down = (g[:, 0] for g in gradients(x.flatten(2).transpose(1, 2)[:, None]))
-        adjacency = normalized_adjacency(across, down, self.graph)
-        return adjacency.detach() if release else adjacency
+            across, down = gradients(self._nodes(x))
+        products = across @ down.transpose(1, 2)
+        return products.softmax(0).detach() if release else products.softmax(2)
 
 
 class TwofoldGCN(nn.Module):
@@ -179,7 +174,7 @@ class TwofoldGCN(nn.Module):
         super().__init__()
         half = channels // 2
         self.spatial_input = nn.Sequential(
-            *(self._depthwise(channels, kernel=3, last=i == 4) for i in range(5)),
+            *(self._depthwise(channels, last=i == 4) for i in range(5)),
             conv_bn_relu(channels, half, bias=True),
         )
         self.channel_input = nn.Sequential(
@@ -197,8 +192,8 @@ class TwofoldGCN(nn.Module):
         )
 
     @staticmethod
-    def _depthwise(channels: int, kernel: int, last: bool) -> nn.Sequential:
-        layer = nn.Conv2d(channels, channels, kernel, padding=kernel // 2, groups=channels)
+    def _depthwise(channels: int, last: bool) -> nn.Sequential:
+        layer = nn.Conv2d(channels, channels, 3, padding=1, groups=channels)
         block = nn.Sequential(layer, nn.BatchNorm2d(channels))
         return block if last else block.append(nn.ReLU(inplace=True))
 

@@ -186,7 +186,9 @@ class SwinUnet(SegmentationModel):
             else:
                 encoder.load(read_state(chosen.weights), chosen.weights)
             for stage, index in zip(model.stages, (2, 1, 0), strict=True):
-                stage.load_state_dict(encoder.body.layers[index].blocks.state_dict(prefix="blocks."))
+                stage.load_state_dict(
+                    encoder.body.layers[index].blocks.state_dict(prefix="blocks.")
+                )
         if chosen.freeze:
             encoder.freeze()
         return model

@@ -90,20 +90,18 @@ class UNetPlusPlus(OwnEncoderModel):
         self.num_classes = num_classes
         self.deep_supervision = options.deep_supervision
         self.encoder = Column(in_channels, options.width)
-        self.columns = nn.ModuleList(
-            nn.ModuleList(Node(c, j) for c in self.encoder.channels[: DEPTH - j])
-            for j in range(1, DEPTH)
-        )
+        nodes = [(i, j) for j in range(1, DEPTH) for i in range(DEPTH - j)]
+        widths = self.encoder.channels
+        self.nodes = nn.ModuleDict({f"{i}{j}": Node(widths[i], j) for i, j in nodes})
         head = head_channels(num_classes)
         self.heads = nn.ModuleList(nn.Conv2d(options.width, head, 1) for _ in range(1, DEPTH))
 
     def forward(self, x: Tensor) -> Prediction:
         """Return logits (B, K, H, W), the mean of four heads."""
         rows = [[node] for node in self.encoder(x)]
-        for column in self.columns:
-            deeper = [row[-1] for row in rows[1:]]
-            for node, deep, row in zip(column, deeper, rows, strict=False):
-                row.append(node(deep, list(row)))
+        for j in range(1, DEPTH):
+            for i in range(DEPTH - j):
+                rows[i].append(self.nodes[f"{i}{j}"](rows[i + 1][j - 1], rows[i][:j]))
         sides = [head(node) for head, node in zip(self.heads, rows[0][1:], strict=True)]
         aux = sides if self.training and self.deep_supervision else []
         logits = class_logits(torch.stack(sides).mean(0))
