@@ -87,19 +87,13 @@ class Strips(nn.Module):
         super().__init__()
         self.diagonal = diagonal
         self.fix_diagonal = fix_diagonal
-        self.stride = stride
         across, down = (1, STRIP), (STRIP, 1)
-        # which way a diagonal strip lies in its turned map, in the first block and the decoder
+        # a diagonal strip of the turned map: the two ways, and the two blocks, differ
         turned = across if stride == 2 else down
         kernels = (across, down, *((turned, turned) if diagonal == "rotation" else (down, across)))
         self.convs = nn.ModuleList(
-            nn.Conv2d(cin, cout, k, stride=self._stride(i), padding=(k[0] // 2, k[1] // 2))
-            for i, k in enumerate(kernels)
+            nn.Conv2d(cin, cout, k, stride=stride, padding=(k[0] // 2, k[1] // 2)) for k in kernels
         )
-
-    def _stride(self, index: int) -> int:
-        """A sheared map is strided when it is straight again."""
-        return self.stride if index < 2 or self.diagonal == "rotation" else 1
 
     def forward(self, x: Tensor) -> list[Tensor]:
         """Return the four directions' maps."""
@@ -107,9 +101,11 @@ class Strips(nn.Module):
         out = [across(x), down(x)]
         if self.diagonal == "rotation":
             return [*out, rotate(first(rotate(x, 45)), -45), rotate(second(rotate(x, 135)), -135)]
-        out.append(unshear(first(shear(x))))
+        wide = out[0].shape[2] + out[0].shape[3] - 1  # a strided map has one column more
+        out.append(unshear(first(shear(x))[..., :wide]))
         turned = (x.flip(3) if self.fix_diagonal else x).transpose(2, 3)
-        turned = unshear(second(shear(turned).transpose(2, 3)).transpose(2, 3)).transpose(2, 3)
+        turned = second(shear(turned).transpose(2, 3)).transpose(2, 3)
+        turned = unshear(turned[..., :wide]).transpose(2, 3)
         return [*out, turned.flip(3) if self.fix_diagonal else turned]
 
 

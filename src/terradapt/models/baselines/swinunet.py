@@ -16,6 +16,7 @@ relative positions), 123.588 GMACs. Two classes have one logit, K > 2 classes ha
 
 from __future__ import annotations
 
+import warnings
 from functools import partial
 from typing import Any
 
@@ -83,7 +84,9 @@ class SwinEncoder(Encoder):
         """
         own = self.body.state_dict()
         known = {k: v for k, v in source.items() if k in own or "downsample" in k}
-        known = checkpoint_filter_fn(known, self.body)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of the interpolation's speed
+            known = checkpoint_filter_fn(known, self.body)
         missing = next((key for key in own if key not in known), None)
         if missing is not None:
             raise CheckpointError(
