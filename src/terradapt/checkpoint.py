@@ -87,8 +87,7 @@ def load(
     """
     path = Path(path)
     meta = read_meta(path)
-    tensors = _read(path)
-    weights = {k: v for k, v in tensors.items() if not k.startswith(STATE_PREFIX)}
+    weights = read_weights(path)
     encoder = meta.config.model.encoder
     named = meta.trunk is not None and not meta.trunk.bundled
     source = _trunk_source(path, meta, trunk) if named else None
@@ -127,6 +126,20 @@ def read_meta(path: str | Path) -> Meta:
     except (SafetensorError, OSError) as error:
         raise _damaged(path, error) from error
     return Meta.from_json(metadata.get(KEY, "null"), str(path))
+
+
+def read_weights(path: str | Path) -> dict[str, Tensor]:
+    """Read the model's tensors, without a frozen trunk that is only named."""
+    return {k: v for k, v in _read(Path(path)).items() if not k.startswith(STATE_PREFIX)}
+
+
+def rewrite_meta(path: str | Path, meta: Meta) -> None:
+    """Let a checkpoint say something else of itself; its tensors stay.
+
+    Raises:
+        OutputError: The file cannot be written.
+    """
+    _write(Path(path), _read(Path(path)), meta)
 
 
 def read_training_state(path: str | Path) -> dict[str, Tensor]:

@@ -200,6 +200,7 @@ class TrainConfig(ConfigPart):
     seed: int = 42
     monitor: str = "miou"  # the best checkpoint has its maximum
     deterministic: bool = True
+    calibrate: Literal["temperature", "bias", "none"] = "temperature"  # on val, when all is done
     bundle: bool = False  # store a frozen trunk inside the checkpoint instead of naming it
 
 
