@@ -104,10 +104,10 @@ def load(
         ) from error
     expected = model.state_dict()
     trunk_keys = frozen_keys(model)
-    _check_names(path, weights, expected, trunk_keys if named else frozenset())
+    check_names(path, weights, expected, trunk_keys if named else frozenset())
     if meta.trunk is not None:
         held = expected if named else weights
-        _check_trunk(path, meta.trunk, {k: held[k] for k in trunk_keys})
+        check_trunk(path, meta.trunk, {k: held[k] for k in trunk_keys})
     model.load_state_dict(weights, strict=False)
     return model.to(device).eval(), meta
 
@@ -218,7 +218,12 @@ def _trunk_source(path: Path, meta: Meta, given: str | Path | None) -> str:
     )
 
 
-def _check_trunk(path: Path, trunk: Trunk, tensors: Mapping[str, Tensor]) -> None:
+def check_trunk(path: Path, trunk: Trunk, tensors: Mapping[str, Tensor]) -> None:
+    """Refuse a frozen trunk's tensors that are not those that a checkpoint was tuned on.
+
+    Raises:
+        CheckpointError: Another hash.
+    """
     found = hash_tensors(tensors)
     if found != trunk.sha256:
         raise CheckpointError(
@@ -228,12 +233,23 @@ def _check_trunk(path: Path, trunk: Trunk, tensors: Mapping[str, Tensor]) -> Non
         )
 
 
-def _check_names(
+def check_names(
     path: Path,
     weights: Mapping[str, Tensor],
     expected: Mapping[str, Tensor],
     elsewhere: frozenset[str],
 ) -> None:
+    """Refuse tensors that are not those of a model, in name or shape.
+
+    Args:
+        path: Where they come from.
+        weights: The tensors.
+        expected: The model's own.
+        elsewhere: Names that may be missing.
+
+    Raises:
+        CheckpointError: One is missing, unknown or of another shape.
+    """
     wanted = {k: v for k, v in expected.items() if k not in elsewhere}
     missing = sorted(wanted.keys() - weights.keys())
     unknown = sorted(weights.keys() - expected.keys())

@@ -106,6 +106,7 @@ class Meta:
         progress: State of an unfinished run (only in ``last.safetensors``).
         calibration: What makes the scores probabilities; None where nothing was found to calibrate
             on.
+        start: SHA-256 of the checkpoint that the run began with, None where it began afresh.
 
     Raises:
         ValidationError: A value of the wrong type, out of range, or not fitting the others.
@@ -123,6 +124,7 @@ class Meta:
     data: str = ""
     progress: dict[str, Any] = field(default_factory=dict)
     calibration: Calibration | None = None
+    start: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None = None
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
@@ -154,6 +156,7 @@ class Meta:
             (encoder, "weights"),
             (objective["distill"], "teacher"),
             (objective["lossnet"] or {}, "weights"),
+            (values["train"], "start"),
         ):
             if home.get(key) and not home[key].startswith("hf:"):
                 home[key] = Path(home[key]).name

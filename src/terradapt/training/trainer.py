@@ -48,6 +48,7 @@ from terradapt.training.optim import (
     set_rates,
 )
 from terradapt.training.run import Run
+from terradapt.training.starting import open_start
 
 LOG_EVERY = 10  # steps
 
@@ -64,7 +65,8 @@ class Trainer:
     Raises:
         DataError: No training image.
         OutputError: The folder holds another run, or cannot be written.
-        ConfigError: Resumed with another config.
+        ConfigError: Resumed with another config, or another start.
+        CheckpointError: The checkpoint to start from cannot be read or does not fit.
     """
 
     def __init__(
@@ -76,9 +78,12 @@ class Trainer:
         resume: bool = False,
     ) -> None:
         _require_items(dataset, "train")
-        self.config = config = config.model_copy(update={"model": resolve(config.model)})
         self.dataset = dataset
         self.run = Run(folder)
+        self.start = open_start(config, self.run, resume)
+        if self.start is not None:
+            config = self.start.config(config, dataset)
+        self.config = config = config.model_copy(update={"model": resolve(config.model)})
         AcceleratorState._reset_state()  # runs of one process may differ in precision
         self.accelerator = Accelerator(
             mixed_precision="no" if config.train.precision == "fp32" else config.train.precision,
@@ -86,6 +91,8 @@ class Trainer:
         )
         _require_divisible(config.train.batch, self.accelerator.num_processes)
         self.spec = _input_spec(dataset, config)
+        if self.start is not None:
+            self.spec = self.start.spec(self.spec)
         self.crops = CropDataset(dataset, "train", config, self.spec)
         self.steps_per_epoch = math.ceil(len(self.crops) / self.crops_per_step)
         self.total_steps = self.steps_per_epoch * config.train.epochs
@@ -95,6 +102,8 @@ class Trainer:
         self._stop = False
         if self._open_run(resume):
             self._restore()
+        elif self.start is not None and self.accelerator.is_main_process:
+            self.run.log({"event": "start", "step": 0, **self.start.told(dataset.classes)})
 
     @property
     def crops_per_step(self) -> int:
@@ -279,6 +288,8 @@ class Trainer:
             torch.backends.cudnn.benchmark = False
             torch.backends.cudnn.deterministic = True
         model = build(self.config.model, len(self.dataset.classes))
+        if self.start is not None and not self.start.goes_on:
+            self.start.fill(model, self.dataset.classes, self.spec.bands)
         if train.channels_last:
             model = model.to(memory_format=torch.channels_last)
         self.model = model.to(self.accelerator.device)
@@ -295,6 +306,7 @@ class Trainer:
             window=self.config.data.crop,
             commit=code_commit(),
             data=self.dataset.name,
+            start=self.start.sha256 if self.start else None,
         )
 
     def _bare_optimizer(self) -> torch.optim.Optimizer:
