@@ -93,6 +93,7 @@ def export_model(
         window=told.window,
         fixed=told.fixed,
         metadata=properties(told),
+        calibration=told.calibration,
     )
     return ExportResult(path, told)
 
@@ -157,7 +158,7 @@ def export_with_proof(
     result = export_model(model, meta, path, window=window)
     if images is None:
         images = patches(len(meta.spec.bands), result.meta.window, PARITY_WINDOWS)
-    torch = TorchPredictor(model, meta.classes, meta.spec, result.meta.window)
+    torch = TorchPredictor(model, meta.classes, meta.spec, result.meta.window, meta=meta)
     parity = compare(torch, OnnxPredictor(path), images, shown)
     if parity.equal_classes < EQUAL_CLASSES:
         path.unlink()

@@ -52,7 +52,8 @@ class TorchPredictor(Predictor):
         device: Where the model is.
         precision: Arithmetic of the forward pass; scores are always float32.
         engine: One of :data:`COMPILED`; any other name runs the model eagerly.
-        meta: What the model's checkpoint says of itself, when it comes from one.
+        meta: What the model's checkpoint says of itself, when it comes from one; its calibration is
+            applied.
 
     Attributes:
         streams: Calls of :meth:`predict` that pay at once. On a CPU a core each is faster than
@@ -102,7 +103,7 @@ class TorchPredictor(Predictor):
             with self._modes, torch.no_grad(), self._autocast():
                 x = normalize_tensor(self._sent(images), self.spec)
                 logits = self._run(x.contiguous(memory_format=torch.channels_last)).logits
-                scores: Tensor = logits.float().softmax(1)
+                scores: Tensor = self._calibrated(logits.float()).softmax(1)
                 return scores
         except torch.OutOfMemoryError as error:
             raise MemoryError(str(error)) from error
@@ -145,6 +146,15 @@ class TorchPredictor(Predictor):
         if torch.device(self.device).type != "cuda":
             return pixels.to(self.device)
         return pixels.pin_memory().to(self.device, non_blocking=True)
+
+    def _calibrated(self, logits: Tensor) -> Tensor:
+        found = self.meta and self.meta.calibration
+        if not found:
+            return logits
+        scaled = logits / found.temperature
+        if found.bias:
+            scaled += torch.tensor(found.bias, device=logits.device).view(1, -1, 1, 1)
+        return scaled
 
     def _autocast(self) -> AbstractContextManager[Any]:
         if self.precision == "fp32":

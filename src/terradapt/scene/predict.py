@@ -123,6 +123,7 @@ def _quantized(values: NDArray[np.float32]) -> NDArray[np.uint8]:
 
 def _layers(job: Job, out: Path, options: PredictOptions) -> dict[str, Layer]:
     classes = job.predictor.classes
+    sure = {"TERRADAPT_CONFIDENCE": sidecars.confidence(job.predictor)}
     layers = {
         "classes": Layer(
             out, colours=classes.colours, band_names=("class",), tags=sidecars.tags(classes)
@@ -130,7 +131,7 @@ def _layers(job: Job, out: Path, options: PredictOptions) -> dict[str, Layer]:
     }
     if options.confidence:
         path = out.with_name(f"{out.stem}_confidence.tif")
-        layers["confidence"] = Layer(path, band_names=("confidence",), scale=0.004)
+        layers["confidence"] = Layer(path, band_names=("confidence",), tags=sure, scale=0.004)
     if options.scores:
         names = tuple(classes.names[i] for i in job.wanted.subset) or classes.names
         path, half = out.with_name(f"{out.stem}_scores.tif"), options.scores == "float16"
@@ -140,6 +141,7 @@ def _layers(job: Job, out: Path, options: PredictOptions) -> dict[str, Layer]:
             options.scores,
             float("nan") if half else 255,
             band_names=names,
+            tags=sure,
             scale=1.0 if half else 0.004,
         )
     return layers

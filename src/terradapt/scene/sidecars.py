@@ -15,6 +15,7 @@ from terradapt.errors import DataError
 from terradapt.files import read_json, write_together
 from terradapt.grid import Window
 from terradapt.scene.job import Job
+from terradapt.scene.predictor import Predictor
 from terradapt.scene.stream import Block
 
 _HECTARE = 10_000.0  # m2
@@ -24,6 +25,11 @@ _SPAN = 4096  # columns measured at a time
 def tags(classes: ClassMap) -> dict[str, str]:
     """Return the class raster's metadata: what the ids mean."""
     return {"TERRADAPT_CLASSES": json.dumps(classes.to_dict(), separators=(",", ":"))}
+
+
+def confidence(predictor: Predictor) -> str:
+    """Return how far a predictor's scores are probabilities, in words."""
+    return predictor.meta.confidence if predictor.meta else "not calibrated"
 
 
 def count(job: Job, block: Block) -> dict[str, list[float]]:
@@ -72,6 +78,7 @@ def statistics(
         "raster": out.name,
         "scene": str(source.path),
         "model": model,
+        "confidence": confidence(job.predictor),
         "width": source.width,
         "height": source.height,
         "resolution": source.resolution,
