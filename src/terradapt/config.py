@@ -211,9 +211,7 @@ class TrainConfig(ConfigPart):
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     compile: bool = False
     channels_last: bool = True
-    ema: float | None = Field(
-        None, ge=0, lt=1
-    )  # decay of an average of the weights, which is then validated
+    ema: float | None = Field(None, ge=0, lt=1)  # decay of an average of weights, then validated
     seed: int = Field(42, ge=0, lt=1 << 63)
     monitor: str = "miou"  # the best checkpoint has its maximum
     deterministic: bool = True

@@ -176,6 +176,18 @@ def write_json(path: Path, values: Any, indent: int = 1) -> Path:
     return write_text(path, json.dumps(values, indent=indent) + "\n")
 
 
+def check_name(path: str | Path, error: type[TerradaptError] = DataError) -> None:
+    """Refuse a path that is no text, as old archives leave it: libraries take UTF-8 alone.
+
+    Raises:
+        TerradaptError: Of class ``error``: names it with its odd bytes as they are.
+    """
+    name = str(path)
+    if not name.isprintable() and any("\ud800" <= c <= "\udfff" for c in name):
+        shown = os.fsencode(name).decode("utf-8", "backslashreplace")
+        raise error(f"{shown}: its name is no UTF-8", "rename it, for example with: convmv")
+
+
 def check_output(path: str | Path, suffixes: Sequence[str] = ()) -> Path:
     """Check that a result can be written to a place before the work starts; leaves nothing there.
 
@@ -249,6 +261,7 @@ def _checked(path: Path, folder: bool = False) -> Path:
             f"{path}: is an address, and results are written to local files",
             "name a file here with -o, and copy it there afterwards",
         )
+    check_name(path, OutputError)
     if path.is_dir() and not folder:
         raise OutputError(f"{path}: is a folder", "name a file in it with -o")
     if path.exists() and not path.is_dir() and (folder or not path.is_file()):

@@ -114,8 +114,8 @@ def read_splits(path: Path, items: Sequence[Item]) -> tuple[Splits, str]:
     protocol = str(values.pop("protocol", "given"))
     values.pop("seed", None)
     fix = "write each split as a JSON list of item ids"
-    ids = validated(dict[str, tuple[str, ...]], values, path, DataError, fix)
-    splits = {**dict.fromkeys(NAMES, ()), **ids}
+    lists = validated(dict[str, list[str]], values, path, DataError, fix)
+    splits = {**dict.fromkeys(NAMES, ()), **{name: tuple(ids) for name, ids in lists.items()}}
     check_splits(splits, items, str(path))
     return splits, protocol
 
