@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +81,20 @@ def vector_classes(
     names = [n.lower() for n in classes.names]
     background = next((i for i, n in enumerate(names) if n in _BACKGROUND), IGNORE)
     return classes, VectorForm(column, table, 1, background, config.line_width)
+
+
+def spellings(form: VectorForm, classes: ClassMap) -> Iterator[str]:
+    """Say which texts of a column stand for a class whose name they differ from by case or blanks.
+
+    Args:
+        form: How the column's texts become classes.
+        classes: The class map.
+    """
+    for class_id, name in enumerate(classes.names):
+        texts = sorted(text for text, found in form.classes.items() if found == class_id)
+        odd = [t for t in texts if t != name and t.strip().casefold() == name.casefold()]
+        if odd:
+            yield f"{', '.join(map(repr, odd))} read as '{name}'"
 
 
 def _one_class(

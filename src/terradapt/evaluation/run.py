@@ -12,6 +12,7 @@ import numpy as np
 from terradapt.classes import ClassMap
 from terradapt.data import Dataset, Item
 from terradapt.data.reading import ItemReader
+from terradapt.data.scan import is_labelled
 from terradapt.documents import read_log
 from terradapt.errors import ConfigError, DataError
 from terradapt.evaluation.describe import references
@@ -77,6 +78,11 @@ def evaluate(
     road = _road(joined, predictor.classes, protocol.road)
     check_resolution(items, protocol)
     _check_items(dataset, items, predictor)
+    if not is_labelled(dataset, items):
+        raise DataError(
+            f"{dataset.root}: no pixel of the split '{split}' is labelled, all are ignored",
+            "evaluate a split with labels, or label its images",
+        )
     scorer = Scorer(joined.classes, protocol, road.joined if road else None)
     networks = _networks(protocol, road)
     places: list[Place] = []
