@@ -97,8 +97,10 @@ class TorchPredictor(Predictor):
         """Return softmax scores (B, K, H, W) float32 on the device for pixels (B, C, H, W).
 
         Raises:
+            SceneError: What are no such pixels; see :meth:`Predictor.check_images`.
             MemoryError: The batch does not fit into the device's memory.
         """
+        self.check_images(images)
         try:
             with self._modes, torch.no_grad(), self._autocast():
                 x = normalize_tensor(self._sent(images), self.spec)

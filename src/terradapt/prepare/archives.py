@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
+from terradapt.documents import validated
 from terradapt.errors import DataError, OutputError
 from terradapt.files import read_json, replacing, size_text, stamp, write_json
 from terradapt.progress import Advance, Track, silent
@@ -149,11 +150,11 @@ def _folder_name(name: str) -> str:
 def _is_unpacked(archive: Path, target: Path) -> bool:
     try:
         receipt = read_json(target / _RECEIPT)
+        sizes = validated(dict[str, int], receipt.get("files"), target, DataError, "")
     except DataError:
         return False
     if receipt.get("archive") != stamp(archive):
         return False
-    sizes: dict[str, int] = receipt["files"]
     return all(
         (target / n).is_file() and (target / n).stat().st_size == s for n, s in sizes.items()
     )

@@ -7,13 +7,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
-from terradapt.config import DataConfig, first_error
+from terradapt.config import DataConfig
 from terradapt.data.dataset import Dataset, Item
 from terradapt.data.folder import open_folder
 from terradapt.data.new_splits import with_splits
 from terradapt.data.splits import SPLITS_NAME, read_splits, write_splits
+from terradapt.documents import validated
 from terradapt.errors import DataError
 from terradapt.progress import Track, silent
 
@@ -60,10 +59,8 @@ def folder_config(options: Mapping[str, Any]) -> DataConfig:
     unknown = sorted(set(options) - set(known))
     if unknown:
         raise DataError(f"no option '{unknown[0]}' for a folder", f"options: {', '.join(known)}")
-    try:
-        return DataConfig.model_validate({k: v for k, v in options.items() if k in OPTIONS})
-    except ValidationError as error:
-        raise DataError(f"option {': '.join(first_error(error))}", "correct its value") from error
+    own = {k: v for k, v in options.items() if k in OPTIONS}
+    return validated(DataConfig, own, "options", DataError, "correct its value")
 
 
 def _measured(items: tuple[Item, ...], resolution: Any) -> tuple[Item, ...]:

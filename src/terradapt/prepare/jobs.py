@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from terradapt.classes import IGNORE, ClassMap, Colour
 from terradapt.data.labels import ColourForm, LabelForm, RasterForm, VectorForm
 from terradapt.data.reading import check_pair
+from terradapt.documents import validated
 from terradapt.errors import DataError, SceneError
 from terradapt.files import read_json, write_json
 from terradapt.grid import Window
@@ -128,8 +129,8 @@ def finished_jobs(job: PrepareJob) -> Receipt | None:
     if not path.is_file():
         return None
     try:
-        receipt = Receipt(**read_json(path))
-    except (DataError, TypeError):
+        receipt = validated(Receipt, read_json(path), path, DataError, "")
+    except DataError:
         return None
     if receipt.signature != signature(job):
         return None

@@ -22,6 +22,7 @@ from terradapt.classes import ClassMap
 from terradapt.data.dataset import INDEX_NAME, Dataset, Item, load_index
 from terradapt.data.labels import IndexForm
 from terradapt.data.splits import SPLITS_NAME, Splits, read_splits, write_splits
+from terradapt.documents import validated
 from terradapt.errors import DataError, OutputError
 from terradapt.files import read_json, size_text, write_json
 from terradapt.machine import cpu_cores
@@ -164,7 +165,8 @@ def _outputs(out: Path) -> dict[str, set[str]]:
     found: dict[str, set[str]] = {}
     for path in (out / RECEIPTS).glob("*.json"):
         with suppress(DataError):
-            found[path.stem] = set(read_json(path).get("outputs", {}))
+            stored = validated(Receipt, read_json(path), path, DataError, "")
+            found[path.stem] = set(stored.outputs)
     return found
 
 

@@ -11,8 +11,11 @@ from numpy.typing import NDArray
 
 from terradapt.classes import ClassMap
 from terradapt.config import InputSpec
+from terradapt.errors import SceneError
 from terradapt.grid import Grid
 from terradapt.meta import Meta
+
+RANK = 4
 
 
 class Predictor(ABC):
@@ -56,6 +59,40 @@ class Predictor(ABC):
         Raises:
             MemoryError: The batch does not fit; the caller tries half of it.
         """
+
+    def check_images(self, images: Any, name: str = "the model") -> None:
+        """Refuse what are no pixels of windows that the model can take.
+
+        Args:
+            images: What should be (B, C, H, W) uint8.
+            name: What the error calls the model.
+
+        Raises:
+            SceneError: Another type, another number of axes or bands, or sides that do not fit.
+        """
+        if not isinstance(images, np.ndarray) or images.dtype != np.uint8:
+            kind = images.dtype if isinstance(images, np.ndarray) else type(images).__name__
+            raise SceneError(
+                f"{name} takes pixels as NumPy arrays of uint8, 0 to 255, not {kind}",
+                "give the pixels as the scene has them, np.uint8; the model itself normalises them",
+            )
+        if images.ndim != RANK or not images.size:
+            raise SceneError(
+                f"{name} takes images (B, C, H, W), not of shape {images.shape}",
+                "add an axis for a single image: images[None]",
+            )
+        bands, height, width = images.shape[1:]
+        if bands != len(self.spec.bands):
+            raise SceneError(
+                f"{name} takes {len(self.spec.bands)} bands, the images (B, C, H, W) have {bands}",
+                "give imagery with the bands that it was trained on",
+            )
+        if height % self.multiple or width % self.multiple:
+            raise SceneError(
+                f"{name} takes sides that are multiples of {self.multiple} px, "
+                f"not {height} x {width}",
+                f"use a window that is a multiple of {self.multiple} px",
+            )
 
     def asarray(self, array: NDArray[np.float32]) -> Any:
         """Bring an array, such as blending weights, to where the scores are."""

@@ -28,7 +28,8 @@ def train(
         bar: ``bar(total, label, unit)``: a context manager that yields ``advance(n)``.
 
     Returns:
-        The validation metrics of the best checkpoint, fractions.
+        The metrics of the best checkpoint, fractions; ``split`` says whether they are of ``val``
+        or, where there is no such image, of ``train``.
 
     Raises:
         DataError: A dataset that cannot be used.
