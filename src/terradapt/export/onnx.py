@@ -15,8 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from terradapt.errors import MissingExtraError, OutputError
-from terradapt.files import write_together
+from terradapt.errors import MissingExtraError
+from terradapt.files import replacing
 from terradapt.models.contract import SegmentationModel
 from terradapt.models.encoder import is_sam2
 
@@ -64,23 +64,15 @@ def export_onnx(
         OutputError: The file cannot be written.
         MissingExtraError: The onnx package is not installed.
     """
-    path = Path(path)
-    traced = path.with_name(f".{path.name}.traced")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as part:
+        traced = part.with_name("traced.onnx.part")
         with _as_exportable(model):
             _trace(model, traced, torch.zeros(2, channels, window, window), fixed)
         proto = import_onnx().load(str(traced), load_external_data=False)
         side = window if fixed else None
         _shape(proto.graph.input[0], channels, side)
         _shape(proto.graph.output[0], model.num_classes, side)
-        return write_proto(proto, path, metadata or {})
-    except OSError as error:
-        raise OutputError(
-            f"{path}: cannot be written ({error})", "check the folder's permissions and free space"
-        ) from error
-    finally:
-        traced.unlink(missing_ok=True)
+        return write_proto(proto, part, metadata or {})
 
 
 def fixed_size(encoder: str) -> bool:
@@ -89,7 +81,7 @@ def fixed_size(encoder: str) -> bool:
 
 
 def write_proto(proto: Any, path: Path, metadata: Mapping[str, str]) -> int:
-    """Stamp IR 8, prune unused operator sets, add metadata, check, and write a ModelProto.
+    """Stamp IR 8, prune unused operator sets, add metadata, check, and write a part.
 
     Returns:
         The file's size in bytes.
@@ -105,7 +97,7 @@ def write_proto(proto: Any, path: Path, metadata: Mapping[str, str]) -> int:
         proto, {**{p.key: p.value for p in proto.metadata_props}, **metadata}
     )
     onnx.checker.check_model(proto)
-    write_together({path: proto.SerializeToString()})
+    path.write_bytes(proto.SerializeToString())
     return path.stat().st_size
 
 

@@ -27,8 +27,10 @@ from terradapt.export.onnx import import_onnx, write_proto
 from terradapt.export.parity import compare
 from terradapt.export.run import ExportResult, export_model
 from terradapt.export.windows import Windows, collect
+from terradapt.files import replacing
 from terradapt.meta import Meta
 from terradapt.metrics import Confusion
+from terradapt.owner import owned
 from terradapt.predictors import engines
 from terradapt.predictors.onnx import OnnxPredictor
 from terradapt.predictors.torch import TorchPredictor
@@ -79,7 +81,7 @@ def export_int8(
         MissingExtraError: ONNX Runtime's quantization is not installed.
     """
     model, meta = checkpoint.load(source, trunk=trunk)
-    with TemporaryDirectory() as work:
+    with owned(path), TemporaryDirectory() as work:
         plain = export_model(model, meta, Path(work) / "float.onnx", window=window)
         sample = gather_sample(folder, meta, plain.meta.window, count)
         for note in sample.notes:
@@ -89,9 +91,9 @@ def export_int8(
         parity = compare(torch, OnnxPredictor(plain.path), sample.held_out.images[:4], shown)
         chosen, layers = _quantized(plain, sample, Path(work), advance)
         told = replace(plain.meta, precision="int8")
-        path.parent.mkdir(parents=True, exist_ok=True)
         proto = slim(import_onnx().load(str(chosen)))
-        write_proto(proto, path, properties(told))
+        with replacing(path) as part:
+            write_proto(proto, part, properties(told))
         result = ExportResult(path, told, parity)
         write_item(path, mlm_item(path, told))
         report = compare_int8(plain, result, sample)

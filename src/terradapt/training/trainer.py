@@ -93,6 +93,8 @@ class Trainer:
         self._stop = False
         if self._open_run(resume):
             self._restore()
+        elif resume and self.accelerator.is_main_process:
+            self.run.rewind_log(-1)  # it was killed before it had a state
 
     @property
     def crops_per_step(self) -> int:
