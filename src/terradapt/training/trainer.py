@@ -105,8 +105,11 @@ class Trainer:
         self._stop = False
         if self._open_run(resume):
             self._restore()
-        elif self.start is not None and self.accelerator.is_main_process:
-            self.run.log({"event": "start", "step": 0, **self.start.told(dataset.classes)})
+        elif self.accelerator.is_main_process:
+            if resume:
+                self.run.rewind_log(-1)  # it was killed before it had a state
+            if self.start is not None:
+                self.run.log({"event": "start", "step": 0, **self.start.told(dataset.classes)})
 
     @property
     def crops_per_step(self) -> int:
