@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import rasterio
-from rasterio.errors import NotGeoreferencedWarning, RasterioError, RasterioIOError
+from rasterio.errors import NotGeoreferencedWarning, RasterioIOError
 
-from terradapt.errors import SceneError, reason
-from terradapt.files import is_remote
+from terradapt.errors import SceneError, reason, refusing
+from terradapt.files import check_name, is_remote
 
 _MAGIC = (
     (b"II*\0", "GTiff"),
@@ -51,6 +51,7 @@ def open_raster(path: str | Path, *, allow_remote: bool = False) -> Any:
     Raises:
         SceneError: No such file, an empty, damaged or foreign file, or an address not allowed.
     """
+    check_name(path, SceneError)
     if is_remote(path):
         if not allow_remote:
             raise SceneError(
@@ -60,14 +61,10 @@ def open_raster(path: str | Path, *, allow_remote: bool = False) -> Any:
     else:
         driver = _local_driver(Path(path), allow_remote)
     options = _REMOTE_OPTIONS if is_remote(path) else {}
-    try:
-        with quiet(), rasterio.Env(**options):
-            return rasterio.open(path, driver=driver)
-    except (RasterioError, OSError) as error:
-        raise SceneError(
-            f"{path}: cannot be read as a raster ({reason(error)})",
-            "copy it again if it is cut short, or write it as a GeoTIFF: gdal_translate",
-        ) from error
+    fix = "copy it again if it is cut short, or write it as a GeoTIFF: gdal_translate"
+    what = "cannot be read as a raster"
+    with refusing(path, SceneError, fix, what), quiet(), rasterio.Env(**options):
+        return rasterio.open(path, driver=driver)
 
 
 @contextmanager
