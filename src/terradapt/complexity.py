@@ -109,15 +109,17 @@ def _count(
 
 def _rule(module: nn.Module) -> Callable[[Any, Tensor, Tensor], float] | None:
     kinds: list[tuple[type | tuple[type, ...], Callable[[Any, Tensor, Tensor], float]]] = [
-        ((nn.Conv2d, nn.ConvTranspose2d), _conv),
         (nn.Linear, lambda m, x, y: m.in_features * y.numel()),
         (nn.LayerNorm, _norm),
         (nn.AdaptiveAvgPool2d, _adaptive_pool),
         (nn.AvgPool2d, lambda m, x, y: y.numel()),
         (nn.Upsample, lambda m, x, y: UPSAMPLE_MACS[m.mode] * y.numel()),
     ]
-    if type(module) is nn.BatchNorm2d:  # its subclasses, norm and activation in one, stay out
+    # subclasses stay out: norm and activation in one, convolutions with standardized weights
+    if type(module) is nn.BatchNorm2d:
         return _norm
+    if type(module) in (nn.Conv2d, nn.ConvTranspose2d):
+        return _conv
     return next((rule for kind, rule in kinds if isinstance(module, kind)), None)
 
 
