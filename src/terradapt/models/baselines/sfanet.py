@@ -85,7 +85,6 @@ class SFANet(SegmentationModel):
             AttentionBlock(GlobalLocalAttention()) for _ in range(3)
         )
         self.fusion_3, self.fusion_2 = WeightedFusion(c3), WeightedFusion(c2)
-        self.shuffle = nn.ChannelShuffle(4)
         self.refinement = FeatureRefinement(c1)
         self.head = segmentation_head(num_classes)
         self.aux_head = AuxiliaryHead(num_classes)
@@ -97,7 +96,8 @@ class SFANet(SegmentationModel):
         x4 = self.block_4(self.reduce(in4))
         x3 = self.block_3(self.fusion_3(x4, in3))
         x2 = self.block_2(self.fusion_2(x3, f2))
-        logits = upsample(self.head(self.refinement(self.shuffle(x2), f1)), x)
+        shuffled = x2.unflatten(1, (4, -1)).transpose(1, 2).flatten(1, 2)  # in four groups
+        logits = upsample(self.head(self.refinement(shuffled, f1)), x)
         aux = (self.aux_head(x4, x3, x2, x),) if self.training else ()
         return Prediction(logits, aux, features)
 

@@ -49,6 +49,17 @@ class StandardizedConv(nn.Conv2d):
         return F.conv2d(x, centred / scale, None, self.stride, self.padding)
 
 
+class ChannelNorm(nn.GroupNorm):
+    """A group norm of one channel a group, which maps of a single pixel pass too."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the normed map."""
+        return torch.group_norm(x, self.num_groups, self.weight, self.bias, self.eps)
+
+
 class StandardizedBottleneck(nn.Module):
     """A bottleneck of standardized convolutions and group norms."""
 
@@ -63,9 +74,7 @@ class StandardizedBottleneck(nn.Module):
         )
         self.short: nn.Module = nn.Identity()
         if cin != cout or stride != 1:
-            self.short = nn.Sequential(
-                StandardizedConv(cin, cout, 1, stride), nn.GroupNorm(cout, cout)
-            )
+            self.short = nn.Sequential(StandardizedConv(cin, cout, 1, stride), ChannelNorm(cout))
 
     def forward(self, x: Tensor) -> Tensor:
         """Return (B, cout, H / stride, W / stride)."""
