@@ -121,7 +121,6 @@ def _count(
 
 def _rule(module: nn.Module) -> Callable[[Any, Tensor, Tensor], float] | None:
     kinds: list[tuple[type | tuple[type, ...], Callable[[Any, Tensor, Tensor], float]]] = [
-        ((nn.Conv2d, nn.ConvTranspose2d), _conv),
         (nn.Linear, lambda m, x, y: m.in_features * y.numel()),
         (nn.LayerNorm, _norm),
         (nn.AdaptiveAvgPool2d, _adaptive_pool),
@@ -129,8 +128,11 @@ def _rule(module: nn.Module) -> Callable[[Any, Tensor, Tensor], float] | None:
         (nn.AvgPool2d, lambda m, x, y: y.numel()),
         (nn.Upsample, lambda m, x, y: UPSAMPLE_MACS[m.mode] * y.numel()),
     ]
-    if type(module) is nn.BatchNorm2d:  # its subclasses, norm and activation in one, stay out
+    # subclasses stay out: norm and activation in one, convolutions with standardized weights
+    if type(module) is nn.BatchNorm2d:
         return _norm
+    if type(module) in (nn.Conv2d, nn.ConvTranspose2d):
+        return _conv
     return next((rule for kind, rule in kinds if isinstance(module, kind)), None)
 
 
@@ -177,7 +179,7 @@ def row(
 
 
 def catalogue() -> list[ComplexityRow]:
-    """Return ARAFNet's Table 4 (batch 8, 512 px, 6 classes), the road models, the baseline."""
+    """Return ARAFNet's Table 4 (batch 8, 512 px, 6 classes), the road models, the baselines."""
     arafnets = [("sam2-arafnet", SAM2_TRUNKS[-1])] + [("kd-arafnet", s) for s in STUDENTS]
     roads: dict[str, Any] = {"classes": 2, "batch": 1, "size": 1024}
     return [
@@ -185,8 +187,11 @@ def catalogue() -> list[ComplexityRow]:
         *(row("sam2ms", trunk, **roads) for trunk in SAM2_TRUNKS),
         row("sam2ms", SAM2_TRUNKS[-1], options={"drb": "release"}, **roads),
         row("sam2-unet", SAM2_TRUNKS[-1], **roads),
-        row("smp-unet", "resnet18"),
-        *(row(name, MODELS[name].encoder, **roads) for name in ROAD_BASELINES),
+        *(
+            row(n, line.encoder, **(roads if n in ROAD_BASELINES else {}))
+            for n, line in MODELS.items()
+            if line.module.startswith("baselines")
+        ),
     ]
 
 

@@ -48,11 +48,13 @@ class Encoder(nn.Module):
     """Base of the encoders: ``forward(x_BCHW) -> (F1, F2, F3, F4)``, finest first.
 
     Attributes:
+        in_channels: Bands of the input.
         channels: C1..C4.
-        strides: 4, 8, 16, 32.
+        strides: 4, 8, 16, 32, but for a timm backbone that is dilated or gives its stem too.
         size_multiple: The input's sides must be multiples of this, px.
     """
 
+    in_channels: int
     channels: tuple[int, ...]
     strides: tuple[int, ...] = STRIDES
     size_multiple: int = 32
@@ -71,10 +73,19 @@ class Encoder(nn.Module):
 
 
 class TimmEncoder(Encoder):
-    """A timm backbone's last four stages; with ``stem`` its map at stride 2 stands before them.
+    """A timm backbone's last stages.
+
+    Args:
+        name: Of the backbone.
+        in_channels: Bands of the input.
+        strides: Of the wanted maps: the last four, or five with the stem's; repeated ones mean
+            dilation, (4, 8, 8, 8) an output stride of 8.
+        pretrained: Whether timm loads weights from its hub.
+        checkpointing: Whether stages are recomputed in the backward pass.
+        args: Further arguments of ``timm.create_model``.
 
     Raises:
-        ConfigError: No such backbone, unknown arguments, or no maps at strides 4, 8, 16, 32.
+        ConfigError: No such backbone, unknown arguments, or no maps at these strides.
     """
 
     def __init__(
@@ -82,28 +93,29 @@ class TimmEncoder(Encoder):
         name: str,
         in_channels: int,
         *,
+        strides: tuple[int, ...] = STRIDES,
         pretrained: bool,
         checkpointing: bool,
         args: Any,
-        stem: bool = False,
     ) -> None:
         super().__init__()
-        self.strides = (2, *STRIDES) if stem else STRIDES
+        if strides[-1] != STRIDES[-1]:
+            args = {"output_stride": strides[-1], **args}
         self.body = create_timm(
             name,
             in_chans=in_channels,
             pretrained=pretrained,
             features_only=True,
-            out_indices=tuple(range(-len(self.strides), 0)),
+            out_indices=tuple(range(-len(strides), 0)),
             args=args,
         )
         info = self.body.feature_info
         self.channels = tuple(info.channels())
         self.channels_last = getattr(self.body, "output_fmt", "NCHW") == "NHWC"
-        if tuple(info.reduction()) != self.strides:
+        self.strides = strides
+        if tuple(info.reduction()) != strides:
             raise ConfigError(
-                f"encoder '{name}' has maps at strides {tuple(info.reduction())}, "
-                f"not {self.strides}",
+                f"encoder '{name}' has maps at strides {tuple(info.reduction())}, not {strides}",
                 f"use a hierarchical backbone, for example: {', '.join(STUDENTS)}",
             )
         if checkpointing:
@@ -255,11 +267,11 @@ def build_encoder(
     adapters: bool = True,
     *,
     in_channels: int = 3,
+    strides: tuple[int, ...] = STRIDES,
     adapter_width: int = 32,
     adapter_activation: str = "gelu",
     freeze: bool | None = None,
     checkpointing: bool = False,
-    stem: bool = False,
     **args: Any,
 ) -> Encoder:
     """Build an encoder and load its weights.
@@ -270,11 +282,11 @@ def build_encoder(
             hub, or None for random weights. MiT's weights are NVIDIA's, for research only.
         adapters: Adapters before every block; SAM2 trunks only.
         in_channels: Bands; the first convolution is adapted to them when weights are loaded.
+        strides: Of the maps; other than 4, 8, 16, 32 only from timm's backbones.
         adapter_width: Hidden width of the adapters.
         adapter_activation: ``"gelu"`` or ``"relu"``.
         freeze: Whether the backbone's own weights train not. None: only a trunk with adapters.
         checkpointing: Recompute activations in the backward pass.
-        stem: Give the map at stride 2 too, before the others; timm backbones only.
         args: Further arguments of ``timm.create_model``, for example ``pad_type="same"``.
 
     Raises:
@@ -283,10 +295,10 @@ def build_encoder(
     """
     pretrained = weights == HUB
     encoder: Encoder
-    if stem and (is_sam2(name) or name in MIT_ENCODERS):
+    if strides != STRIDES and (is_sam2(name) or name in MIT_ENCODERS):
         raise ConfigError(
-            f"encoder '{name}' has no map at stride 2",
-            "use a timm backbone that has one, for example: resnet18, resnet50, res2net50d",
+            f"encoder '{name}' has maps at strides {STRIDES}, not {strides}",
+            "use a timm backbone, for example resnet18 or resnet50",
         )
     if is_sam2(name):
         encoder = Sam2Encoder(
@@ -301,11 +313,14 @@ def build_encoder(
         )
         frozen = adapters if freeze is None else freeze
     else:
-        kind = MitEncoder if name in MIT_ENCODERS else partial(TimmEncoder, stem=stem)
+        kind: Any = MitEncoder
+        if name not in MIT_ENCODERS:
+            kind = partial(TimmEncoder, strides=strides)
         encoder = kind(
             name, in_channels, pretrained=pretrained, checkpointing=checkpointing, args=args
         )
         frozen = bool(freeze)
+    encoder.in_channels = in_channels
     if weights is not None and not pretrained:
         load_weights(encoder, weights)
     if frozen:
@@ -341,7 +356,9 @@ def resolve_encoder(config: EncoderConfig) -> EncoderConfig:
     return config
 
 
-def from_config(config: EncoderConfig, in_channels: int = 3, *, stem: bool = False) -> Encoder:
+def from_config(
+    config: EncoderConfig, in_channels: int = 3, strides: tuple[int, ...] = STRIDES
+) -> Encoder:
     """Build the encoder of a config, resolved first; see :func:`build_encoder`."""
     config = resolve_encoder(config)
     return build_encoder(
@@ -349,11 +366,11 @@ def from_config(config: EncoderConfig, in_channels: int = 3, *, stem: bool = Fal
         config.weights,
         config.adapters,
         in_channels=in_channels,
+        strides=strides,
         adapter_width=config.adapter_width,
         adapter_activation=config.adapter_activation,
         freeze=config.freeze,
         checkpointing=config.checkpointing,
-        stem=stem,
         **config.args,
     )
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
-
 import torch
 from torch import Tensor, nn
 
@@ -88,10 +86,3 @@ class CBAM(nn.Module):
 def attention(channels: int, enabled: bool = True) -> nn.Module:
     """Return a CBAM, or nothing at all for an ablation."""
     return CBAM(channels) if enabled else nn.Identity()
-
-
-def without_autocast(x: Tensor) -> AbstractContextManager[object]:
-    """Return a context in which x's device computes in the tensors' own precision."""
-    if x.device.type == "meta":  # has no autocast to switch off
-        return nullcontext()
-    return torch.autocast(x.device.type, enabled=False)

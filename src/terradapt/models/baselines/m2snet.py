@@ -16,9 +16,10 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from terradapt.models.baselines.layers import full_precision
 from terradapt.models.baselines.msnet import WIDTH, MSNet, MSNetOptions
 from terradapt.models.encoder import Encoder
-from terradapt.models.layers import without_autocast
+
 
 KERNELS = (3, 5)
 
@@ -38,7 +39,7 @@ class WindowDifference(nn.Module):
         return total
 
     def _sums(self, x: Tensor, kernel: int, norm: nn.Module) -> Tensor:
-        with without_autocast(x):  # sums of 1600 values overflow float16
+        with full_precision(x):  # sums of 1600 values overflow float16
             total = x.float().sum(1, keepdim=True)
             total = kernel**2 * F.avg_pool2d(total, kernel, stride=1, padding=kernel // 2)
             out: Tensor = norm(total.expand(-1, WIDTH, -1, -1)).relu()

@@ -152,6 +152,7 @@ class MultiScaleEncoder(Encoder):
 
     def __init__(self, in_channels: int, options: MSMDFFNetOptions) -> None:
         super().__init__()
+        self.in_channels = in_channels
         self.init = InitBlock(in_channels, options)
         widths = (64, 128, 256, 512)
         shapes = zip(widths, (3, 4, 6, 3), (1, 2, 2, 2), strict=True)

@@ -56,6 +56,7 @@ class MSNet(SegmentationModel):
     """
 
     Options = MSNetOptions
+    strides = (2, 4, 8, 16, 32)
 
     def __init__(self, encoder: Encoder, num_classes: int, options: MSNetOptions) -> None:
         super().__init__()
@@ -78,7 +79,7 @@ class MSNet(SegmentationModel):
         Raises:
             ConfigError: No such encoder, or its map at stride 2 has not 64 channels.
         """
-        encoder = from_config(config.encoder, config.in_channels, stem=True)
+        encoder = from_config(config.encoder, config.in_channels, cls.strides)
         if encoder.channels[0] != WIDTH:
             raise ConfigError(
                 f"{config.name} needs {WIDTH} channels at stride 2, encoder "

@@ -4,12 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from terradapt.config import EncoderConfig, ModelConfig
-from terradapt.errors import ConfigError
+from terradapt.config import ModelConfig
 from terradapt.models.contract import SegmentationModel
-
-OWN = "own"
-"""The ``encoder.name`` of these models."""
 
 
 class OwnEncoderModel(SegmentationModel):
@@ -17,34 +13,7 @@ class OwnEncoderModel(SegmentationModel):
 
     @classmethod
     def from_config(cls, config: ModelConfig, num_classes: int, options: Any) -> SegmentationModel:
-        """Build the model, with random weights.
-
-        Raises:
-            ConfigError: An encoder, weights, arguments or recomputation are asked for.
-        """
-        refuse_choice(config.name, config.encoder)
+        """Build the model; its encoder is its own."""
         make: Any = cls
         model: SegmentationModel = make(config.in_channels, num_classes, options)
-        if config.encoder.freeze:
-            freeze: Any = model.encoder
-            freeze.freeze()
         return model
-
-
-def refuse_choice(model: str, encoder: EncoderConfig) -> None:
-    """Refuse what an encoder of a model's own cannot do.
-
-    Raises:
-        ConfigError: The encoder's name is not :data:`OWN`, or it is given weights or arguments.
-    """
-    if encoder.name != OWN:
-        raise ConfigError(
-            f"{model} has an encoder of its own, not '{encoder.name}'",
-            f"use encoder.name={OWN}",
-        )
-    for name in ("weights", "args", "checkpointing"):
-        if getattr(encoder, name):
-            raise ConfigError(
-                f"{model} has an encoder of its own, which takes no encoder.{name}",
-                f"leave encoder.{name} out",
-            )

@@ -26,10 +26,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from terradapt.config import ConfigPart
+from terradapt.models.baselines.layers import full_precision
 from terradapt.models.baselines.own import OwnEncoderModel
 from terradapt.models.contract import Prediction, class_logits, head_channels
 from terradapt.models.encoder import Encoder
-from terradapt.models.layers import conv, conv_bn, conv_bn_relu, without_autocast
+from terradapt.models.layers import conv, conv_bn, conv_bn_relu
 
 Graph = Literal["paper", "release"]
 
@@ -85,6 +86,7 @@ class DilatedResNet(Encoder):
 
     def __init__(self, in_channels: int) -> None:
         super().__init__()
+        self.in_channels = in_channels
         self.conv0 = nn.Sequential(
             *(conv_bn_relu(c, 64, bias=True) for c in (in_channels, 64, 64)),
         )
@@ -139,7 +141,7 @@ class GraphConvolutions(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return a map of the same shape (B, C, H, W)."""
-        with without_autocast(x):  # the products are large
+        with full_precision(x):  # the products are large
             a = self.adjacency(x.float()).to(x.dtype)
         scale = (a.sum(2, keepdim=True) + 1).rsqrt()
         for index, layer in enumerate(self.layers):

@@ -58,6 +58,7 @@ class SwinEncoder(Encoder):
 
     def __init__(self, config: EncoderConfig, in_channels: int, window: int) -> None:
         super().__init__()
+        self.in_channels = in_channels
         if not config.name.startswith("swin_"):
             raise ConfigError(
                 f"swin-unet has no encoder '{config.name}'", "use swin_tiny_patch4_window7_224"

@@ -45,6 +45,7 @@ class Column(Encoder):
 
     def __init__(self, in_channels: int, width: int) -> None:
         super().__init__()
+        self.in_channels = in_channels
         self.channels = tuple(width * 2**i for i in range(DEPTH))
         pairs = zip((in_channels, *self.channels), self.channels, strict=False)
         self.stages = nn.ModuleList(biased_pair(i, o) for i, o in pairs)
