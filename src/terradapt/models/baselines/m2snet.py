@@ -20,7 +20,6 @@ from terradapt.models.baselines.layers import full_precision
 from terradapt.models.baselines.msnet import WIDTH, MSNet, MSNetOptions
 from terradapt.models.encoder import Encoder
 
-
 KERNELS = (3, 5)
 
 
