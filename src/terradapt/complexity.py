@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from terradapt.config import EncoderConfig, ModelConfig
-from terradapt.models import build
+from terradapt.models import MODELS, build
 from terradapt.models.contract import SegmentationModel
 from terradapt.models.encoder import MIT_ENCODERS, SAM2_TRUNKS, STUDENTS
 
@@ -180,7 +180,7 @@ def row(
 
 
 def catalogue() -> list[ComplexityRow]:
-    """Return ARAFNet's Table 4 (batch 8, 512 px, 6 classes), the road models, the baseline."""
+    """Return ARAFNet's Table 4 (batch 8, 512 px, 6 classes), the road models, the baselines."""
     arafnets = [("sam2-arafnet", SAM2_TRUNKS[-1])] + [("kd-arafnet", s) for s in STUDENTS]
     roads: dict[str, Any] = {"classes": 2, "batch": 1, "size": 1024}
     return [
@@ -188,7 +188,11 @@ def catalogue() -> list[ComplexityRow]:
         *(row("sam2ms", trunk, **roads) for trunk in SAM2_TRUNKS),
         row("sam2ms", SAM2_TRUNKS[-1], options={"drb": "release"}, **roads),
         row("sam2-unet", SAM2_TRUNKS[-1], **roads),
-        row("smp-unet", "resnet18"),
+        *(
+            row(n, line.encoder)
+            for n, line in MODELS.items()
+            if line.module.startswith("baselines")
+        ),
     ]
 
 
