@@ -32,7 +32,7 @@ def lively(model: SegmentationModel, seed: int = 0) -> SegmentationModel:
     """
     for parameter in model.parameters():
         if not parameter.any() and (parameter.numel() == 1 or parameter.ndim > 1):
-            nn.init.normal_(parameter, std=0.1)
+            nn.init.normal_(parameter, std=0.1 * parameter[0].numel() ** -0.5)
     norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
     momenta = [m.momentum for m in norms]
     x = normalize_tensor(torch.from_numpy(pixels(8, 128, 128, seed)), InputSpec())

@@ -183,6 +183,7 @@ class ObjectiveConfig(ConfigPart):
     ce: float = 1.0
     dice: float = 1.0
     aux: float = 0.4
+    relation: float = 0.0  # of attention along lines, where the model tells it (slcnet: 10)
     connectivity: float = 0.4  # of Seg-Road's branches
     class_weights: tuple[float, ...] | Literal["balanced"] | None = None
     reproduce_release: bool = False  # structure loss with SAM2MS's reduce='none' slip

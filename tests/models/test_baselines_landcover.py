@@ -14,14 +14,18 @@ from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from terradapt.complexity import build_on_meta, measure
-from terradapt.config import EncoderConfig, ModelConfig
-from terradapt.models import MODELS
+from terradapt.config import EncoderConfig, ModelConfig, ObjectiveConfig
+from terradapt.losses.pixel import relation
+from terradapt.models import MODELS, build
 from terradapt.models.baselines.layers import LinearAttention, adaptive_mean, reflect_pad
 from terradapt.models.baselines.manet import ChannelAffinity, KernelAttention
 from terradapt.models.baselines.slcnet import LongRangeCorrelation
 from terradapt.models.baselines.stunet import ModulatedDeformConv, ShiftedWindowAttention
 from terradapt.models.baselines.unetformer import from_windows, relative_index, to_windows
 from terradapt.models.contract import SegmentationModel
+from terradapt.training.objectives import Supervised
+
+STRIDES = (16, 8, 4, 2)
 
 COUNTS = {  # parameters that predict, those of training-only heads, GMACs by thop, in truth
     "pspnet": (16_162_374, 591_878, 67.5966, 67.4729),
@@ -215,7 +219,45 @@ def test_a_column_attends_to_itself_alone() -> None:
     changed = x.clone()
     changed[..., 0, 2] += 1
     for lines, order in ((layer.columns, (0, 3, 2, 1)), (layer.rows, (0, 2, 3, 1))):
-        moved = (lines(x.permute(order)) - lines(changed.permute(order))).abs().sum((0, 3)) > 0
+        before, after = lines(x.permute(order))[0], lines(changed.permute(order))[0]
+        moved = (before - after).abs().sum((0, 3)) > 0
         line = 2 if lines is layer.columns else 0
         assert moved[line].all()
         assert moved.sum() == moved.shape[1]
+
+
+def test_slcnet_tells_its_attention_in_training_and_it_can_be_supervised() -> None:
+    torch.manual_seed(0)
+    model = build(
+        ModelConfig(name="slcnet", encoder=EncoderConfig(name="mobilenetv3_small_100")), 3
+    )
+    x, mask = torch.randn(2, 3, 32, 64), torch.randint(0, 3, (2, 32, 64))
+    out = model.train()(x)
+    shapes = [tuple(r.shape) for r in out.relations]
+    expected = [((2, 64 // s, 32 // s, 32 // s), (2, 32 // s, 64 // s, 64 // s)) for s in STRIDES]
+    assert shapes == [shape for pair in expected for shape in pair]
+    for weights in out.relations:
+        torch.testing.assert_close(weights.sum(3), torch.ones(weights.shape[:3]))
+    plain, supervised = (
+        Supervised(ObjectiveConfig(relation=weight)).compare(out, mask) for weight in (0.0, 10.0)
+    )
+    assert "relation" not in plain[1]
+    gap = 10 * relation(out.relations, mask)
+    torch.testing.assert_close(supervised[0] - plain[0], gap)
+    gap.backward()
+    assert model.get_submodule("correlations.0.rows.query").weight.grad.abs().max() > 0
+    assert model.eval()(x).relations == ()
+
+
+def test_relation_written_out() -> None:
+    """A column of three pixels, classes 0 0 1, then the last one void."""
+    target, even = torch.tensor([0, 0, 1])[None, :, None], torch.full((1, 1, 3, 3), 1 / 3)
+    alike = torch.tensor([[1.0, 1, 0], [1, 1, 0], [0, 0, 1]]).softmax(1)
+    assert relation([even], target) == pytest.approx(float((alike - 1 / 3).abs().mean()))
+    assert relation([alike[None, None]], target) == pytest.approx(0, abs=1e-7)
+    row = torch.full((1, 3, 1, 1), 1.0)  # three rows of one pixel: nothing to be unlike
+    assert relation([even, row], target) == relation([even], target)
+    void = torch.tensor([0, 0, 255])[None, :, None]
+    two = (alike[:2, :2] - 1 / 3).abs().mean()
+    assert relation([even], void) == pytest.approx(float(two))
+    assert relation([even], torch.full_like(void, 255)) == 0

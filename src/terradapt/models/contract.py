@@ -18,6 +18,9 @@ class Prediction(NamedTuple):
         aux: Further logits (B, K, H, W) at the input's size, in training only; may be empty.
         features: Encoder maps at the encoder's strides (4, 8, 16, 32 unless it is dilated), finest
             first; may be empty.
+        relations: In training only, attention among the pixels of one line, rows that sum to 1:
+            (B, W, H, H) of every column or (B, H, W, W) of every row, in the order columns, rows,
+            columns, rows; may be empty.
         connectivity: Logits (B, 9, H, W) of "this pixel and its neighbour are both road", the near
             neighbours, then the far ones, in training only; may be empty.
     """
@@ -25,6 +28,7 @@ class Prediction(NamedTuple):
     logits: Tensor
     aux: tuple[Tensor, ...] = ()
     features: tuple[Tensor, ...] = ()
+    relations: tuple[Tensor, ...] = ()
     connectivity: tuple[Tensor, ...] = ()
 
 
@@ -34,7 +38,8 @@ class SegmentationModel(nn.Module):
     A subclass has ``self.encoder`` and a decoder; its input sides must be multiples of
     ``size_multiple``. Parameters of the encoder (adapters included) form the backbone group of
     the optimiser, everything else that trains is the decoder group. ``training_only`` names the
-    submodules that take no part in prediction, ``strides`` the encoder maps that it takes.
+    submodules that take no part in prediction, ``strides`` the encoder maps that it takes;
+    ``min_batch`` images train together on a device, 2 where a batch norm sees single pixels.
     ``config`` is set by ``models.build``: the model's config as it was built.
     """
 
@@ -43,6 +48,7 @@ class SegmentationModel(nn.Module):
     num_classes: int
     config: ModelConfig
     size_multiple: int = 32
+    min_batch: int = 1
     strides: tuple[int, ...] = (4, 8, 16, 32)
     training_only: tuple[str, ...] = ()
 

@@ -247,7 +247,12 @@ def create_timm(name: str, *, pretrained: bool, args: dict[str, Any], **kwargs: 
         )
     try:
         made = timm.create_model(name, **kwargs, **args)
-    except (TypeError, RuntimeError, ValueError, AssertionError, IndexError) as error:
+    except IndexError as error:
+        raise ConfigError(
+            f"encoder '{name}' has too few stages for the wanted strides",
+            "use a backbone with more, for example resnet18 or resnet50",
+        ) from error
+    except (TypeError, RuntimeError, ValueError, AssertionError) as error:
         raise ConfigError(
             f"encoder '{name}' cannot be built: {error}",
             "check encoder.args, or use a backbone with four stages",

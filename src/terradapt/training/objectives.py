@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from terradapt.config import ObjectiveConfig
 from terradapt.losses.connectivity import connectivity
 from terradapt.losses.lossnet import LossNet
-from terradapt.losses.pixel import cross_entropy, dice, structure
+from terradapt.losses.pixel import cross_entropy, dice, relation, structure
 from terradapt.models.contract import Prediction
 
 Logs = dict[str, Tensor]
@@ -20,6 +20,8 @@ Objective = Callable[[nn.Module, Batch], tuple[Tensor, Logs]]
 
 class Supervised:
     """CE + Dice on the logits and, weighted by ``aux``, CE on auxiliary ones (ARAFNet Eq 5).
+
+    A model that tells its attention along lines has it supervised too, weighted by ``relation``.
 
     Args:
         config: Weights of the terms.
@@ -44,6 +46,8 @@ class Supervised:
         if prediction.aux:
             parts = [cross_entropy(aux, mask, weights) for aux in prediction.aux]
             terms["aux"] = config.aux * torch.stack(parts).sum()
+        if prediction.relations and config.relation:
+            terms["relation"] = config.relation * relation(prediction.relations, mask)
         if prediction.connectivity:
             terms["connectivity"] = config.connectivity * connectivity(
                 prediction.connectivity, mask

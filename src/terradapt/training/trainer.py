@@ -298,6 +298,7 @@ class Trainer:
             self.start.fill(model, self.dataset.classes, self.spec.bands)
         if train.channels_last:
             model = model.to(memory_format=torch.channels_last)
+        _require_batch(model.min_batch, train.batch, self.accelerator.num_processes)
         self.model = model.to(self.accelerator.device)
         self.objective = build_objective(self.config, self.dataset, self.accelerator.device)
         optimizer = build_optimizer(self.model, self.config.optim)
@@ -395,6 +396,14 @@ def _require_divisible(batch: int, processes: int) -> None:
         raise ConfigError(
             f"a batch of {batch} cannot be shared by {processes} processes",
             f"set train.batch to a multiple of {processes}",
+        )
+
+
+def _require_batch(least: int, batch: int, processes: int) -> None:
+    if batch // processes < least:
+        raise ConfigError(
+            f"a batch of {batch // processes} is too small for a model with norms of single pixels",
+            f"set train.batch to {least * processes} or more",
         )
 
 

@@ -73,6 +73,7 @@ class BiSeNet(SegmentationModel):
         options: None.
     """
 
+    min_batch = 2
     training_only = ("aux_16", "aux_8")
 
     def __init__(self, encoder: Encoder, num_classes: int, options: ConfigPart) -> None:

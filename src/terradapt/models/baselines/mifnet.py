@@ -155,6 +155,8 @@ class MIFNet(SegmentationModel):
         options: None.
     """
 
+    min_batch = 2
+
     def __init__(self, encoder: Encoder, num_classes: int, options: ConfigPart) -> None:
         super().__init__()
         self.encoder = encoder

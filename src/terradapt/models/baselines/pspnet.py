@@ -55,6 +55,7 @@ class PSPNet(SegmentationModel):
     """
 
     Options = PSPNetOptions
+    min_batch = 2
     training_only = ("aux_head",)
 
     def __init__(self, encoder: Encoder, num_classes: int, options: PSPNetOptions) -> None:

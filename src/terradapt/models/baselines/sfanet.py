@@ -72,6 +72,7 @@ class SFANet(SegmentationModel):
     """
 
     Options = SFANetOptions
+    min_batch = 2
     training_only = ("aux_head",)
 
     def __init__(self, encoder: Encoder, num_classes: int, options: SFANetOptions) -> None:

@@ -3,7 +3,11 @@
 Paper: Yu, Ji 2023, "Long-Range Correlation Supervision for Land-Cover Classification From Remote
 Sensing Images", IEEE TGRS 61. At 6 classes and 512 px: 186,039,686 parameters (1,108,248 more for
 the four side heads of training), 340.975 GMACs by thop (the released forward runs the side heads in
-evaluation too: 350.090), 315.059 in truth. The code weighs each side loss by 0.05.
+evaluation too: 350.090), 315.059 in truth. Training takes two images a batch or more.
+
+The supervision of its name: attention among the pixels of a line is to be alike where classes are.
+``objective.relation: 10`` and ``objective.aux: 0.05`` are the weights of the code, whose main loss
+is Lovasz-softmax instead of cross-entropy and Dice; without the first it trains as any model.
 """
 
 from __future__ import annotations
@@ -27,12 +31,11 @@ class LineAttention(nn.Module):
             nn.Linear(channels, channels, bias=False) for _ in range(4)
         )
 
-    def forward(self, x_BLNC: Tensor) -> Tensor:
-        """Return (B, lines, N, C) for lines of N tokens."""
+    def forward(self, x_BLNC: Tensor) -> tuple[Tensor, Tensor]:
+        """Return (B, lines, N, C) for lines of N tokens, and the attention (B, lines, N, N)."""
         q, k, v = self.query(x_BLNC), self.key(x_BLNC), self.value(x_BLNC)
         weights = (q * q.shape[3] ** -0.5 @ k.transpose(2, 3)).softmax(3)
-        out: Tensor = self.out(weights @ v)
-        return out
+        return self.out(weights @ v), weights
 
 
 class LongRangeCorrelation(nn.Module):
@@ -43,13 +46,12 @@ class LongRangeCorrelation(nn.Module):
         self.columns, self.rows = LineAttention(channels), LineAttention(channels)
         self.conv_columns, self.conv_rows = _cvr(channels, channels), _cvr(channels, channels)
 
-    def forward(self, x_BCHW: Tensor) -> Tensor:
-        """Return the attended map, of the same shape."""
-        y = self.columns(x_BCHW.permute(0, 3, 2, 1)).permute(0, 3, 2, 1)
-        x_BCHW = self.conv_columns(y + x_BCHW)
-        y = self.rows(x_BCHW.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
-        out: Tensor = self.conv_rows(y + x_BCHW)
-        return out
+    def forward(self, x_BCHW: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        """Return the attended map, of the same shape, and the attention of columns and of rows."""
+        y, columns = self.columns(x_BCHW.permute(0, 3, 2, 1))
+        x_BCHW = self.conv_columns(y.permute(0, 3, 2, 1) + x_BCHW)
+        y, rows = self.rows(x_BCHW.permute(0, 2, 3, 1))
+        return self.conv_rows(y.permute(0, 3, 1, 2) + x_BCHW), (columns, rows)
 
 
 class ResidualUnit(nn.Module):
@@ -97,6 +99,7 @@ class SLCNet(SegmentationModel):
     """
 
     strides = (2, 4, 8, 16, 32)
+    min_batch = 2
     training_only = ("sides",)
 
     def __init__(self, encoder: Encoder, num_classes: int, options: ConfigPart) -> None:
@@ -119,16 +122,19 @@ class SLCNet(SegmentationModel):
         )
 
     def forward(self, x: Tensor) -> Prediction:
-        """Return logits (B, K, H, W); those of the four side heads in training only."""
+        """Return logits (B, K, H, W); in training those of the side heads and the attention too."""
         *skips, deep = self.encoder(x)
         out = self.bridge(deep)
-        sides = []
+        sides: list[Tensor] = []
+        relations: list[Tensor] = []
         for i in (3, 2, 1, 0):
-            skip = skips[i]
-            out = self.ups[i](out, self.correlations[i](skip), self.fields[i](x, skip))
+            correlated, attention = self.correlations[i](skips[i])
+            out = self.ups[i](out, correlated, self.fields[i](x, skips[i]))
             if self.training:
                 sides.append(upsample(self.sides[i](out), x))
-        return Prediction(self.head(self.last(out)), tuple(sides), (*skips[1:], deep))
+                relations += attention
+        features = (*skips[1:], deep)
+        return Prediction(self.head(self.last(out)), tuple(sides), features, tuple(relations))
 
 
 def _cvr(cin: int, cout: int) -> nn.Sequential:
