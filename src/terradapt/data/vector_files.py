@@ -15,7 +15,8 @@ from terradapt.classes import IGNORE, ROADS, ClassMap
 from terradapt.config import DataConfig
 from terradapt.data.class_files import MOST_CLASSES, ClassFile
 from terradapt.data.labels import VectorForm
-from terradapt.errors import DataError
+from terradapt.errors import DataError, SceneError
+from terradapt.raster.vectors import local_vector
 
 CLASS_COLUMNS = (
     "class",
@@ -73,16 +74,18 @@ def read_features(path: Path, layer: str | None = None) -> Features:
     import pyogrio
     from pyogrio.errors import DataLayerError, DataSourceError
 
-    if path.stat().st_size == 0:
-        raise DataError(f"{path}: the file is empty", "copy or save it again")
     try:
-        layers = [name for name, kind in pyogrio.list_layers(path) if kind is not None]
-        if layer is None and len(layers) > 1:
-            raise DataError(
-                f"{path}: has {len(layers)} layers: {', '.join(layers[:6])}",
-                "save the layer of the labels as a file of its own",
-            )
-        meta, _, wkb, values = pyogrio.raw.read(path, layer=layer or next(iter(layers), None))
+        with local_vector(path) as opened:
+            layers = [name for name, kind in pyogrio.list_layers(opened) if kind is not None]
+            if layer is None and len(layers) > 1:
+                raise DataError(
+                    f"{path}: has {len(layers)} layers: {', '.join(layers[:6])}",
+                    "save the layer of the labels as a file of its own",
+                )
+            chosen = layer or next(iter(layers), None)
+            meta, _, wkb, values = pyogrio.raw.read(opened, layer=chosen)
+    except SceneError as error:
+        raise DataError(error.message, error.fix) from error
     except (DataSourceError, DataLayerError, OSError, ValueError) as error:
         reason = " ".join(str(error).split())[:120]
         raise DataError(

@@ -11,12 +11,13 @@ import shapely
 from affine import Affine
 from numpy.typing import NDArray
 
-from terradapt.errors import DataError
+from terradapt.errors import DataError, SceneError
 from terradapt.metrics.network import Roads
 from terradapt.metrics.network_apls import AplsOptions, apls
 from terradapt.metrics.network_topo import TopoOptions, topo
 from terradapt.raster import CRS, Georef, rasterize
 from terradapt.raster.georef import metric_crs, move_points, parse_crs
+from terradapt.raster.vectors import local_vector
 
 TRUE, MISSED, INVENTED = (0, 200, 83), (255, 196, 0), (255, 0, 140)
 """RGB of roads that are in both networks, in the truth alone, and in the proposal alone."""
@@ -36,12 +37,13 @@ def read_lines(path: str | Path, layer: str | None = None) -> tuple[NDArray[Any]
     Raises:
         DataError: The file cannot be read, or has other things than lines only.
     """
-    if not Path(path).is_file():
-        raise DataError(f"{path}: no such file", "check the path")
     try:
-        names = [str(n) for n in pyogrio.list_layers(path)[:, 0]]
-        chosen = layer or ("edges" if "edges" in names else names[0] if names else None)
-        meta, _, wkb, _ = pyogrio.raw.read(path, layer=chosen, columns=[], force_2d=True)
+        with local_vector(path) as opened:
+            names = [str(n) for n in pyogrio.list_layers(opened)[:, 0]]
+            chosen = layer or ("edges" if "edges" in names else names[0] if names else None)
+            meta, _, wkb, _ = pyogrio.raw.read(opened, layer=chosen, columns=[], force_2d=True)
+    except SceneError as error:
+        raise DataError(error.message, error.fix) from error
     except (pyogrio.errors.DataSourceError, pyogrio.errors.DataLayerError, ValueError) as error:
         raise DataError(
             f"{path}: cannot be read as a vector file ({error})",

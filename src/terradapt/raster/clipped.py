@@ -15,8 +15,7 @@ from terradapt.grid import Window
 from terradapt.raster.reader import SceneReader
 from terradapt.raster.scene import Scene
 from terradapt.raster.shapes import rasterize
-
-_VECTOR = frozenset({".gpkg", ".geojson", ".json", ".shp", ".fgb", ".kml"})
+from terradapt.raster.vectors import VECTOR_SUFFIXES, local_vector
 
 
 class Clipped(Scene):
@@ -36,7 +35,7 @@ class Clipped(Scene):
         self._scene = scene
         self._shapes: list[Any] = []
         self._mask: SceneReader | None = None
-        if area.suffix.lower() in _VECTOR:
+        if area.suffix.lower() in VECTOR_SUFFIXES:
             self._shapes = _polygons(area, scene.crs)
             return
         self._mask = SceneReader(area)
@@ -85,10 +84,11 @@ def _polygons(path: Path, crs: CRS | None) -> list[Any]:
         from pyogrio.raw import read
     except ImportError as error:
         raise MissingExtraError("--aoi with polygons", "vector") from error
-    if not path.exists():
-        raise SceneError(f"{path}: no such file", "check the path of --aoi")
     try:
-        meta, _, geometry, _ = read(path, columns=[])
+        with local_vector(path) as name:
+            meta, _, geometry, _ = read(name, columns=[])
+    except SceneError:
+        raise
     except Exception as error:
         raise SceneError(
             f"{path}: cannot be read as polygons ({' '.join(str(error).split())})",
