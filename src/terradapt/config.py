@@ -209,7 +209,7 @@ class TrainConfig(ConfigPart):
     steps_per_epoch: int | None = Field(None, ge=1)  # None: crops that cover the images once
     val_every: int = Field(1, ge=1)  # epochs
     save_every: int = Field(200, ge=1)  # steps
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    precision: Literal["fp32", "bf16", "fp16", "auto"] = "fp32"  # auto: what is faster here
     compile: bool = False
     channels_last: bool = True
     ema: float | None = Field(None, ge=0, lt=1)  # decay of an average of weights, then validated
