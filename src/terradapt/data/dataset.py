@@ -8,8 +8,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from terradapt.classes import ClassMap
-from terradapt.data.labels import LabelForm, label_form
+from terradapt.classes import IGNORE, ClassMap
+from terradapt.data.labels import LabelForm, VectorForm, label_form
 from terradapt.errors import DataError
 from terradapt.files import read_json, write_json
 from terradapt.grid import Window
@@ -50,6 +50,19 @@ class Item:
         return Window(0, 0, self.height, self.width)
 
 
+@dataclass(frozen=True)
+class Corrections:
+    """A vector file that lies above the labels.
+
+    Args:
+        path: The file.
+        form: How its features become classes.
+    """
+
+    path: Path
+    form: VectorForm
+
+
 @dataclass(frozen=True, eq=False)
 class Dataset:
     """Labelled images in the one form that training and evaluation read.
@@ -62,6 +75,7 @@ class Dataset:
         label: How label files are read.
         splits: Item ids by split name.
         protocol: How the splits were made.
+        corrections: What lies above the labels, or None.
     """
 
     name: str
@@ -71,6 +85,7 @@ class Dataset:
     label: LabelForm
     splits: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     protocol: str = "by_image"
+    corrections: Corrections | None = None
 
     @cached_property
     def _by_id(self) -> dict[str, Item]:
@@ -86,6 +101,16 @@ class Dataset:
             known = ", ".join(sorted(self._by_id)[:4])
             raise DataError(f"{self.root}: no item '{name}'", f"use ids such as {known}")
         return self._by_id[name]
+
+    def is_labelled(self, item: Item) -> bool:
+        """Tell whether an item's class ids can be read; without a label they are corrections."""
+        return item.label is not None or self.corrections is not None
+
+    @property
+    def is_partial(self) -> bool:
+        """Whether large parts of the images may have no label, as the labels are drawn shapes."""
+        drawn = isinstance(self.label, VectorForm) and self.label.background == IGNORE
+        return drawn or any(item.label is None for item in self.items)
 
     def split(self, name: str) -> tuple[Item, ...]:
         """Return the items of a split (``train``, ``val``, ``test``, or ``all``).

@@ -37,9 +37,13 @@ def train(
         KeyboardInterrupt: Stopped, with a state to resume from.
     """
     from terradapt.data import open_dataset
+    from terradapt.training.run import Run
+    from terradapt.training.starting import start_classes
     from terradapt.training.trainer import Trainer
 
-    trainer = Trainer(config, open_dataset(Path(data), config.data), run, resume=resume)
+    known = start_classes(config, Run(run), resume)
+    dataset = open_dataset(Path(data), config.data, known=known)
+    trainer = Trainer(config, dataset, run, resume=resume)
     if bar is None:
         return trainer.fit()
     left = trainer.total_steps - trainer.step
