@@ -45,7 +45,8 @@ def train(
     if os.environ.get("RANK", "0") != "0":  # one voice under accelerate launch
         return
     typer.echo(f"best checkpoint: {output / 'checkpoint.safetensors'}")
-    typer.echo(f"validation: mIoU {best['miou']:.4f}, mF1 {best['mf1']:.4f}, OA {best['oa']:.4f}")
+    of = "validation" if best["split"] == "val" else "training images (no validation split)"
+    typer.echo(f"{of}: mIoU {best['miou']:.4f}, mF1 {best['mf1']:.4f}, OA {best['oa']:.4f}")
     typer.echo(f"confidence: {checkpoint.read_meta(output / 'checkpoint.safetensors').confidence}")
     if not plain:
         _report(output, data)

@@ -65,7 +65,8 @@ def with_corrections(dataset: Dataset, config: DataConfig) -> Dataset:
     classes = _with_new(dataset.classes, keys)
     names = {name.casefold(): i for i, name in enumerate(classes.names)}
     values = _values(dataset.label, len(dataset.classes))
-    table = {key: names.get(key.casefold(), values.get(key, -1)) for key in keys}
+    texts = {key: key.strip() for key in keys}
+    table = {k: names.get(t.casefold(), values.get(t, -1)) for k, t in texts.items()}
     lost = [key for key, found in table.items() if found < 0]
     if lost:
         raise DataError(
@@ -108,8 +109,9 @@ def corrections_file(config: DataConfig) -> Path | None:
 def _with_new(classes: ClassMap, keys: Sequence[str] | None) -> ClassMap:
     """The classes, then those that only the corrections name."""
     known = {name.casefold() for name in classes.names}
-    new = [k for k in keys or () if k.casefold() not in known and not is_number(k)]
-    new = list({k.casefold(): k for k in new}.values())
+    texts = [k.strip() for k in keys or ()]
+    new = [k for k in texts if k.casefold() not in known and not is_number(k)]
+    new = list({k.casefold(): k for k in reversed(new)}.values())[::-1]  # the commonest spelling
     if not new:
         return classes
     names = (*classes.names, *new)

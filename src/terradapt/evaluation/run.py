@@ -12,6 +12,8 @@ import numpy as np
 from terradapt.classes import ClassMap
 from terradapt.data import Dataset, Item
 from terradapt.data.reading import ItemReader
+from terradapt.data.scan import is_labelled
+from terradapt.documents import read_log
 from terradapt.errors import ConfigError, DataError
 from terradapt.evaluation.describe import references
 from terradapt.evaluation.joining import JoinedClasses, join_classes
@@ -21,7 +23,6 @@ from terradapt.evaluation.places import Place, choose_places, image_places
 from terradapt.evaluation.predicting import Road, Trust, score_item
 from terradapt.evaluation.resolution import check_resolution, resolution_notes
 from terradapt.evaluation.scoring import Scorer
-from terradapt.files import read_json_lines
 from terradapt.grid import Window
 from terradapt.machine import hardware
 from terradapt.meta import Meta
@@ -77,6 +78,11 @@ def evaluate(
     road = _road(joined, predictor.classes, protocol.road)
     check_resolution(items, protocol)
     _check_items(dataset, items, predictor)
+    if not is_labelled(dataset, items):
+        raise DataError(
+            f"{dataset.root}: no pixel of the split '{split}' is labelled, all are ignored",
+            "evaluate a split with labels, or label its images",
+        )
     scorer = Scorer(joined.classes, protocol, road.joined if road else None)
     trust = Trust(joined.classes, predictor.meta.calibration if predictor.meta else None)
     networks = _networks(protocol, road)
@@ -112,7 +118,7 @@ def evaluate(
         images=sorted(scorer.rows, key=lambda row: (row["miou"], row["id"])),
         facts=_facts(predictor, items, seconds) | dict(facts or {}),
         notes=notes,
-        events=read_json_lines(Path(checkpoint).with_name("log.jsonl")) if checkpoint else (),
+        events=read_log(Path(checkpoint).with_name("log.jsonl")) if checkpoint else (),
         reliability=trust.tables(),
         pictures=_pictures(dataset, predictor, joined.classes, choose_places(places, pictures)),
         networks=_plates(dataset, predictor, networks, pictures),

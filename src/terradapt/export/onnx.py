@@ -16,8 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from terradapt.errors import MissingExtraError, OutputError
-from terradapt.files import write_together
+from terradapt.errors import MissingExtraError
+from terradapt.files import replacing
 from terradapt.meta import Calibration
 from terradapt.models.contract import SegmentationModel
 from terradapt.models.encoder import is_sam2
@@ -68,10 +68,8 @@ def export_onnx(
         OutputError: The file cannot be written.
         MissingExtraError: The onnx package is not installed.
     """
-    path = Path(path)
-    traced = path.with_name(f".{path.name}.traced")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as part:
+        traced = part.with_name("traced.onnx.part")
         with _as_exportable(model):
             _trace(model, traced, torch.zeros(2, channels, window, window), fixed)
         proto = import_onnx().load(str(traced), load_external_data=False)
@@ -80,13 +78,7 @@ def export_onnx(
         _shape(proto.graph.output[0], model.num_classes, side)
         if calibration is not None:
             calibrate_graph(proto, calibration)
-        return write_proto(proto, path, metadata or {})
-    except OSError as error:
-        raise OutputError(
-            f"{path}: cannot be written ({error})", "check the folder's permissions and free space"
-        ) from error
-    finally:
-        traced.unlink(missing_ok=True)
+        return write_proto(proto, part, metadata or {})
 
 
 def fixed_size(encoder: str) -> bool:
@@ -114,7 +106,7 @@ def calibrate_graph(proto: Any, calibration: Calibration) -> None:
 
 
 def write_proto(proto: Any, path: Path, metadata: Mapping[str, str]) -> int:
-    """Stamp IR 8, prune unused operator sets, add metadata, check, and write a ModelProto.
+    """Stamp IR 8, prune unused operator sets, add metadata, check, and write a part.
 
     Returns:
         The file's size in bytes.
@@ -130,7 +122,7 @@ def write_proto(proto: Any, path: Path, metadata: Mapping[str, str]) -> int:
         proto, {**{p.key: p.value for p in proto.metadata_props}, **metadata}
     )
     onnx.checker.check_model(proto)
-    write_together({path: proto.SerializeToString()})
+    path.write_bytes(proto.SerializeToString())
     return path.stat().st_size
 
 

@@ -27,9 +27,11 @@ from terradapt.export.onnx import calibrate_graph, import_onnx, write_proto
 from terradapt.export.parity import compare
 from terradapt.export.run import ExportResult, export_model
 from terradapt.export.windows import Windows, collect
+from terradapt.files import replacing
 from terradapt.meta import Calibration, Meta
 from terradapt.metrics import Confusion
 from terradapt.metrics.calibration import fit_calibration, labelled_sample
+from terradapt.owner import owned
 from terradapt.predictors import engines
 from terradapt.predictors.onnx import OnnxPredictor
 from terradapt.predictors.torch import TorchPredictor
@@ -80,7 +82,7 @@ def export_int8(
         MissingExtraError: ONNX Runtime's quantization is not installed.
     """
     model, meta = checkpoint.load(source, trunk=trunk)
-    with TemporaryDirectory() as work:
+    with owned(path), TemporaryDirectory() as work:
         bare = replace(meta, calibration=None)
         plain = export_model(model, bare, Path(work) / "float.onnx", window=window)
         sample = gather_sample(folder, meta, plain.meta.window, count)
@@ -90,7 +92,6 @@ def export_int8(
         shown = f"windows of {folder.name}"
         parity = compare(torch, OnnxPredictor(plain.path), sample.held_out.images[:4], shown)
         chosen, layers = _quantized(plain, sample, Path(work), advance)
-        path.parent.mkdir(parents=True, exist_ok=True)
         proto = slim(import_onnx().load(str(chosen)))
         found = None
         if meta.calibration is not None:
@@ -99,7 +100,8 @@ def export_int8(
         told = replace(plain.meta, precision="int8", calibration=found)
         if found is not None:
             calibrate_graph(proto, found)
-        write_proto(proto, path, properties(told))
+        with replacing(path) as part:
+            write_proto(proto, part, properties(told))
         result = ExportResult(path, told, parity)
         write_item(path, mlm_item(path, told))
         report = compare_int8(plain, result, sample)

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from terradapt.config import EncoderConfig, ModelConfig, first_error
-from terradapt.errors import ConfigError
+from terradapt.config import EncoderConfig, ModelConfig
+from terradapt.errors import ConfigError, first_error
 
 if TYPE_CHECKING:
     from terradapt.models.contract import SegmentationModel

@@ -39,7 +39,7 @@ def draw_curves(events: Sequence[Mapping[str, Any]]) -> str:
     panels = [
         ("loss", steps, losses),
         ("learning rate", steps, [k for k in ("lr",) if k in _keys(steps)]),
-        ("validation", checks, [k for k in _VALIDATED if k in _keys(checks)]),
+        (_checked_on(checks), checks, [k for k in _VALIDATED if k in _keys(checks)]),
     ]
     panels = [p for p in panels if p[2]]
     figure = _figure(10.5, 2.9)
@@ -82,6 +82,11 @@ def draw_reliability(tables: Mapping[str, Sequence[Mapping[str, float | int]]]) 
         axes.set_xlim(0, 1)
     left.set_ylim(0, 1)
     return to_svg(figure)
+
+
+def _checked_on(checks: Sequence[Mapping[str, Any]]) -> str:
+    """Name the images that a run was checked on: a run without a validation split has others."""
+    return "training images" if any(e.get("split") == "train" for e in checks) else "validation"
 
 
 def draw_scatter(

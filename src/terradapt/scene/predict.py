@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 
 from terradapt.errors import SceneError
 from terradapt.grid import Window
+from terradapt.owner import owned
 from terradapt.progress import Track
 from terradapt.raster import (
     Layer,
@@ -56,17 +58,22 @@ def predict_scene(
     Raises:
         ConfigError: Options that do not fit.
         SceneError: The scene cannot be read; what is written can be resumed.
-        OutputError: The result cannot be written; what is written can be resumed.
+        OutputError: Another process writes this result. Or it cannot be written; what is written
+            can be resumed.
     """
     options = options or PredictOptions()
     with ExitStack() as stack:
+        for owner in (out, out.with_suffix(".json")):  # map.tif and map.tiff share the second
+            stack.enter_context(owned(owner))
         job = open_job(predictor, scene, options, model, stack)
-        done = sidecars.finished(out, job.signature) if options.resume else None
-        if done is not None and not part_folder(out).exists():
+        layers = _layers(job, out, options)
+        done = sidecars.finished(job, out, layers.values()) if options.resume else None
+        if done is not None:
+            shutil.rmtree(part_folder(out), ignore_errors=True)
             return done
         source = job.source
         writer = SceneWriter(
-            _layers(job, out, options),
+            layers,
             width=source.width,
             height=source.height,
             crs=source.crs,
@@ -79,7 +86,7 @@ def predict_scene(
         _fill(writer, job, bar, Path(str(source.path)).name, blocks)
         statistics = sidecars.statistics(job, writer.notes, out, model)
         writer.commit()
-        sidecars.write(out, predictor.classes, statistics)
+        statistics = sidecars.write(out, predictor.classes, statistics, layers.values())
         writer.clean()
     return statistics
 

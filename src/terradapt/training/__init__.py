@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 from terradapt.config import RunConfig
+from terradapt.owner import owned
 from terradapt.progress import Track
 
 
@@ -28,12 +31,14 @@ def train(
         bar: ``bar(total, label, unit)``: a context manager that yields ``advance(n)``.
 
     Returns:
-        The validation metrics of the best checkpoint, fractions.
+        The metrics of the best checkpoint, fractions; ``split`` says whether they are of ``val``
+        or, where there is no such image, of ``train``.
 
     Raises:
         DataError: A dataset that cannot be used.
         ConfigError: A config that cannot be used, or another one than the resumed run's.
-        OutputError: The folder holds another run, or cannot be written.
+        OutputError: The folder holds another run, is being written by another process, or cannot
+            be written.
         KeyboardInterrupt: Stopped, with a state to resume from.
     """
     from terradapt.data import open_dataset
@@ -41,11 +46,13 @@ def train(
     from terradapt.training.starting import start_classes
     from terradapt.training.trainer import Trainer
 
-    known = start_classes(config, Run(run), resume)
-    dataset = open_dataset(Path(data), config.data, known=known)
-    trainer = Trainer(config, dataset, run, resume=resume)
-    if bar is None:
-        return trainer.fit()
-    left = trainer.total_steps - trainer.step
-    with bar(left, f"train {config.name}", "steps") as advance:
-        return trainer.fit(advance)
+    first = os.environ.get("RANK", "0") == "0"  # the others of one launch write nothing
+    with owned(run, folder=True) if first else nullcontext():
+        known = start_classes(config, Run(run), resume)
+        dataset = open_dataset(Path(data), config.data, known=known)
+        trainer = Trainer(config, dataset, run, resume=resume)
+        if bar is None:
+            return trainer.fit()
+        left = trainer.total_steps - trainer.step
+        with bar(left, f"train {config.name}", "steps") as advance:
+            return trainer.fit(advance)

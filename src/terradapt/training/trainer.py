@@ -28,6 +28,7 @@ from terradapt import data as datasets
 from terradapt.config import InputSpec, RunConfig
 from terradapt.data.reading import ItemReader
 from terradapt.data.sampling import CropDataset
+from terradapt.data.scan import is_labelled
 from terradapt.errors import CheckpointError, ConfigError, DataError
 from terradapt.meta import Meta, code_commit
 from terradapt.metrics.calibration import fit_calibration
@@ -63,7 +64,7 @@ class Trainer:
         resume: Go on from ``last.safetensors`` when it is there.
 
     Raises:
-        DataError: No training image.
+        DataError: No training image, or no labelled pixel in the split ``train`` or ``val``.
         OutputError: The folder holds another run, or cannot be written.
         ConfigError: Resumed with another config, or another start.
         CheckpointError: The checkpoint to start from cannot be read or does not fit.
@@ -77,7 +78,9 @@ class Trainer:
         *,
         resume: bool = False,
     ) -> None:
-        _require_items(dataset, "train")
+        _require_labels(dataset, "train")
+        if dataset.splits.get("val"):
+            _require_labels(dataset, "val")
         self.dataset = dataset
         self.run = Run(folder)
         self.start = open_start(config, self.run, resume)
@@ -102,8 +105,11 @@ class Trainer:
         self._stop = False
         if self._open_run(resume):
             self._restore()
-        elif self.start is not None and self.accelerator.is_main_process:
-            self.run.log({"event": "start", "step": 0, **self.start.told(dataset.classes)})
+        elif self.accelerator.is_main_process:
+            if resume:
+                self.run.rewind_log(-1)  # it was killed before it had a state
+            if self.start is not None:
+                self.run.log({"event": "start", "step": 0, **self.start.told(dataset.classes)})
 
     @property
     def crops_per_step(self) -> int:
@@ -111,7 +117,7 @@ class Trainer:
         return self.config.train.batch * self.config.train.accumulate
 
     def fit(self, progress: Advance | None = None) -> dict[str, Any]:
-        """Train to the end; return the best validation metrics.
+        """Train to the end; return the best metrics, with the ``split`` that they are of.
 
         Raises:
             KeyboardInterrupt: After Ctrl-C or a termination, with the state saved.
@@ -245,7 +251,7 @@ class Trainer:
     def _validate(self, epoch: int) -> None:
         split = "val" if self.dataset.splits.get("val") else "train"
         started = time.monotonic()
-        metrics = self.evaluate(split)
+        metrics = {**self.evaluate(split), "split": split}
         if not self.accelerator.is_main_process:
             return
         figures = {k: v for k, v in metrics.items() if isinstance(v, float)}
@@ -371,11 +377,16 @@ def _input_spec(dataset: datasets.Dataset, config: RunConfig) -> InputSpec:
     return spec.model_copy(update={"mean": mean, "std": std})
 
 
-def _require_items(dataset: datasets.Dataset, split: str) -> None:
+def _require_labels(dataset: datasets.Dataset, split: str) -> None:
     if not dataset.splits.get(split):
         raise DataError(
             f"{dataset.root}: no image in the split '{split}'",
             "add images, or mend splits.json",
+        )
+    if not is_labelled(dataset, dataset.split(split)):
+        raise DataError(
+            f"{dataset.root}: no pixel of the split '{split}' is labelled, all are ignored",
+            "label some of its images, or move labelled ones there in splits.json",
         )
 
 
