@@ -133,6 +133,8 @@ class DataConfig(ConfigPart):
     balance: float = Field(0.0, ge=0, le=1)  # share of crops centred on a class drawn uniformly
     line_width: float = Field(6.0, gt=0)  # m, buffer of line labels
     class_column: str | None = None  # of a vector label file
+    corrections: str | None = None  # a vector file above the labels, or the only labels
+    background: Literal["ignore", "class"] | None = None  # ground without a feature; None: see docs
     workers: int = Field(2, ge=0)
 
 
@@ -162,7 +164,8 @@ class LossNetConfig(ConfigPart):
 class DistillConfig(ConfigPart):
     """DIST (ARAFNet Eqs 6-8), or Hinton's KL."""
 
-    teacher: str | None = None  # path of a checkpoint
+    teacher: str | None = None  # path of a checkpoint; None: the one that the run starts from
+    where: Literal["labelled", "unlabelled", "all"] = "labelled"  # pixels with a soft loss
     loss: Literal["dist", "kl"] = "dist"  # two classes: kl uses all that the teacher says
     temperature: float = Field(0.5, gt=0)
     beta: float = 1.0  # inter-class weight of DIST
