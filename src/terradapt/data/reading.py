@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from terradapt.classes import IGNORE
 from terradapt.config import InputSpec
 from terradapt.data.dataset import Dataset, Item
-from terradapt.data.labels import VectorForm
+from terradapt.data.labels import VectorForm, decode_shown
 from terradapt.data.vector_labels import vector_source
 from terradapt.errors import DataError, SceneError
 from terradapt.grid import Window
@@ -131,11 +131,13 @@ class ItemReader(Scene):
         if self._label is None:
             self._label = open_label(item.label)
             check_pair(self._readers[0], self._label)
-        return dataset.label.decode(self._label.read(window)[0], dataset.classes, str(item.label))
+        form, classes, name = dataset.label, dataset.classes, str(item.label)
+        return decode_shown(lambda raw: form.decode(raw, classes, name), *self._label.read(window))
 
     def _open(self, spec: InputSpec | None) -> None:
         first = SceneReader(self.item.image)
         self._readers.append(first)
+        first.check_image()
         self.georef, self.dtype, self.block_height = first.georef, first.dtype, first.block_height
         if spec is not None:
             own = [i for i, b in enumerate(spec.bands) if b <= first.count or not self.item.extra]

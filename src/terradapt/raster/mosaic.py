@@ -19,6 +19,7 @@ from terradapt.raster.scene import Scene
 
 SUFFIXES = frozenset({".tif", ".tiff", ".vrt", ".jp2", ".png", ".jpg", ".jpeg"})
 _OPEN = 32
+_TOLD = 4  # files whose values are looked at before a prediction
 _SNAP = 0.05  # px
 ScenePath = str | Path | Sequence[Path]
 """A file, a folder that makes one mosaic, an address, or several files that do."""
@@ -43,14 +44,19 @@ class Mosaic(Scene):
         if not paths:
             raise SceneError(f"{name}: has no rasters", "put GeoTIFF files in it")
         self.path, self.spec = name, spec
-        self.files = self._paths = list(paths)
+        self._paths = list(paths)
         self._options = options
         self._open: OrderedDict[int, SceneReader] = OrderedDict()
         first = self._reader(0)
         self.count, self.dtype, self.block_height = first.count, first.dtype, 1
         self.nodata, self.band_names = first.nodata, first.band_names
         self.indexes = first.indexes
-        areas = [self._place(i, first) for i in range(len(paths))]
+        files: dict[str, str | Path] = {}
+        areas = []
+        for index in range(len(paths)):
+            areas.append(self._place(index, first))
+            files |= {str(f): f for f in self._reader(index).files}
+        self.files = tuple(files.values())
         top, left = min(a.row for a in areas), min(a.col for a in areas)
         self._areas = [a.shift(-top, -left) for a in areas]
         height, width = max(a.bottom for a in self._areas), max(a.right for a in self._areas)
@@ -80,6 +86,11 @@ class Mosaic(Scene):
             np.copyto(pixels[:, rows, cols], part, where=take)
             valid[rows, cols] |= good
         return pixels, valid
+
+    def remarks(self) -> list[str]:
+        """Return what should be known of some files, spread over all."""
+        some = np.linspace(0, len(self._paths) - 1, min(_TOLD, len(self._paths))).round()
+        return [told for index in some for told in self._reader(int(index)).remarks()]
 
     def _reader(self, index: int) -> SceneReader:
         if index not in self._open:

@@ -182,7 +182,7 @@ def road_value(labels: str | Path, road: int | str) -> tuple[int, int]:
 def _is_mask(path: str | Path) -> bool:
     """Tell whether a raster holds 255 and 0 only, looking at up to 16 Mpx of it."""
     with SceneReader(path) as reader:
-        if reader.dtype != "uint8" or reader.count != 1:
+        if reader.dtype != "uint8" or len(reader.data_bands) != 1:
             return False
         step = max(1, round((reader.height * reader.width / 2**24) ** 0.5))
         seen = np.zeros(256, bool)
@@ -190,8 +190,8 @@ def _is_mask(path: str | Path) -> bool:
         for row in range(0, reader.height, side * step):
             for col in range(0, reader.width, side * step):
                 size = min(side, reader.height - row), min(side, reader.width - col)
-                values: Any = reader.read(Window(row, col, *size))[0]
-                seen[np.unique(values)] = True
+                values, valid = reader.read(Window(row, col, *size))
+                seen[np.unique(values[0][valid])] = True
                 if seen[1:255].any():
                     return False
     return bool(seen[255])
