@@ -48,7 +48,7 @@ class ValueForm(ABC):
             DataError: A value that is no class; names the file, it and its pixel count.
         """
         band = raw[0]
-        if band.dtype.kind in "iu" and band.size and 0 <= band.min() and band.max() <= 255:
+        if band.dtype.kind in "iu" and band.size and band.min() >= 0 and band.max() <= 255:
             band = band.astype(np.uint8, copy=False)
         if band.dtype == np.uint8:
             ids: NDArray[np.int16] = self.table[band]

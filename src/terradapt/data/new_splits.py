@@ -6,8 +6,8 @@ import logging
 from dataclasses import replace
 
 from terradapt.config import DataConfig
-from terradapt.data.dataset import Dataset
-from terradapt.data.splits import SPLITS_NAME, Splits, open_splits
+from terradapt.data.dataset import SPLITS_NAME, Dataset
+from terradapt.data.splits import Splits, open_splits
 
 COMPARED = 250_000_000  # px; datasets up to this size are compared by pixels before a split
 _LOG = logging.getLogger("terradapt")

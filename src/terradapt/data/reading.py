@@ -19,6 +19,7 @@ from terradapt.errors import DataError, SceneError
 from terradapt.grid import Window
 from terradapt.raster import Scene, SceneReader
 from terradapt.raster.georef import crs_name, warp_to
+from terradapt.raster.orientation import UPRIGHT
 
 CACHE_BYTES = 1 << 30  # of decoded images, per process
 MAX_OPEN = 32  # files, per process
@@ -61,6 +62,10 @@ class ItemReader(Scene):
         """Close the files; what was loaded stays readable."""
         for file in (*self._readers, *([self._label] if self._label else [])):
             file.close()
+
+    def remarks(self) -> list[str]:
+        """Return what should be known of its files."""
+        return [told for file in self._readers for told in file.remarks()]
 
     @property
     def resolution(self) -> float | None:
@@ -196,8 +201,21 @@ def check_pair(image: SceneReader, label: SceneReader) -> None:
     """Refuse a label that does not lie on its image's pixels.
 
     Raises:
-        DataError: Another size, another CRS, or a grid more than half a pixel off.
+        DataError: Another EXIF orientation, another size, another CRS, or a grid more than half a
+            pixel off.
     """
+    if image.orientation != label.orientation:
+        turned = [
+            f"{name} has EXIF orientation {file.orientation}"
+            for name, file in (("its image", image), ("it", label))
+            if file.orientation != UPRIGHT
+        ]
+        raise DataError(
+            f"{label.path}: {' and '.join(turned)}: in viewers and labelling programs the two lie "
+            "as they do not lie in the files",
+            "turn the pixels and drop the tag (mogrify -auto-orient FILE), or, where the two fit "
+            "as they are stored, drop the tag alone (exiftool -Orientation= FILE)",
+        )
     if (image.height, image.width) != (label.height, label.width):
         raise DataError(
             f"{label.path}: {label.width} x {label.height} px, its image {Path(image.path).name} "

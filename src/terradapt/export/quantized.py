@@ -25,7 +25,7 @@ from terradapt.export.int8 import (
 from terradapt.export.metadata import mlm_item, properties, write_item
 from terradapt.export.onnx import import_onnx, write_proto
 from terradapt.export.parity import compare
-from terradapt.export.run import ExportResult, export_model
+from terradapt.export.run import ExportResult, check_export, export_model
 from terradapt.export.windows import Windows, collect
 from terradapt.meta import Meta
 from terradapt.metrics import Confusion
@@ -78,6 +78,7 @@ def export_int8(
         DataError: The folder has no scenes with valid pixels.
         MissingExtraError: ONNX Runtime's quantization is not installed.
     """
+    path = check_export(path, source, trunk, *folder.rglob("*"))
     model, meta = checkpoint.load(source, trunk=trunk)
     with TemporaryDirectory() as work:
         plain = export_model(model, meta, Path(work) / "float.onnx", window=window)

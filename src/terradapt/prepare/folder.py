@@ -10,10 +10,10 @@ from typing import Any
 from pydantic import ValidationError
 
 from terradapt.config import DataConfig, first_error
-from terradapt.data.dataset import Dataset, Item
+from terradapt.data.dataset import SPLITS_NAME, Dataset, Item
 from terradapt.data.folder import open_folder
 from terradapt.data.new_splits import with_splits
-from terradapt.data.splits import SPLITS_NAME, read_splits, write_splits
+from terradapt.data.splits import read_splits, write_splits
 from terradapt.errors import DataError
 from terradapt.progress import Track, silent
 

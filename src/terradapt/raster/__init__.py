@@ -5,7 +5,7 @@ from rasterio.crs import CRS
 from terradapt.raster.clipped import Clipped
 from terradapt.raster.files import read_label, write_raster
 from terradapt.raster.georef import Georef
-from terradapt.raster.mosaic import Mosaic, ScenePath, open_scene
+from terradapt.raster.mosaic import Mosaic, ScenePath, open_scene, scene_files
 from terradapt.raster.reader import SceneReader
 from terradapt.raster.scene import Scene
 from terradapt.raster.shapes import polygonize, rasterize
@@ -27,6 +27,7 @@ __all__ = [
     "polygonize",
     "rasterize",
     "read_label",
+    "scene_files",
     "signature_of",
     "write_raster",
 ]

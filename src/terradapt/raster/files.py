@@ -54,11 +54,12 @@ def read_label(path: str | Path, window: Window | None = None) -> NDArray[np.uin
     return label if indexes == 3 else label[0]
 
 
-def _as_ids(
-    values: NDArray[Any], valid: NDArray[np.bool_], path: str | Path
-) -> NDArray[np.uint8]:
+def _as_ids(values: NDArray[Any], valid: NDArray[np.bool_], path: str | Path) -> NDArray[np.uint8]:
     shown = values[:, valid]
-    if values.dtype != np.uint8 and not ((shown >= 0) & (shown <= 255) & (shown == np.floor(shown))).all():
+    if (
+        values.dtype != np.uint8
+        and not ((shown >= 0) & (shown <= 255) & (shown == np.floor(shown))).all()
+    ):
         raise DataError(
             f"{path}: has label values that are no integers of 0 to 255 ({values.dtype})",
             "save the label as 8 bit class ids",

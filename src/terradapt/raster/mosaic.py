@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,8 @@ from terradapt.config import InputSpec
 from terradapt.errors import SceneError
 from terradapt.grid import Window
 from terradapt.raster.georef import crs_name, warp_to
-from terradapt.raster.reader import SceneReader
+from terradapt.raster.opening import open_raster
+from terradapt.raster.reader import SceneReader, files_of
 from terradapt.raster.scene import Scene
 
 SUFFIXES = frozenset({".tif", ".tiff", ".vrt", ".jp2", ".png", ".jpg", ".jpeg"})
@@ -142,6 +144,23 @@ def open_scene(path: ScenePath, spec: InputSpec | None = None, **options: Any) -
     return SceneReader(path, spec, **options)
 
 
+def scene_files(path: ScenePath, *, allow_remote: bool = False) -> list[str | Path]:
+    """Return all files that a scene is read from, sources of VRTs, masks and sidecars included.
+
+    What cannot be opened counts as itself: reading it says what is wrong.
+    """
+    if not isinstance(path, (str, Path)):
+        members: Sequence[str | Path] = path
+    else:
+        members = rasters_in(Path(path)) if Path(path).is_dir() else [path]
+    found: list[str | Path] = []
+    for member in members:
+        found.append(member)
+        with suppress(SceneError), open_raster(member, allow_remote=allow_remote) as file:
+            found += files_of(file, member)
+    return found
+
+
 def rasters_in(folder: Path) -> list[Path]:
     """Return the rasters of a folder, sorted by name."""
     return sorted(
@@ -149,4 +168,4 @@ def rasters_in(folder: Path) -> list[Path]:
     )
 
 
-__all__ = ["Mosaic", "ScenePath", "open_scene", "rasters_in"]
+__all__ = ["Mosaic", "ScenePath", "open_scene", "rasters_in", "scene_files"]

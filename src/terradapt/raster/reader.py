@@ -239,6 +239,14 @@ class SceneReader(Scene):
                 f"write its colours first: gdal_translate -expand rgb {self.path} {out}",
             )
 
+    @property
+    def lossy(self) -> bool:
+        """Whether compression may have changed the pixels; of a VRT unknown, so taken as yes."""
+        if self._file.driver in ("JPEG", "JP2OpenJPEG", "VRT"):
+            return True
+        kind = self._file.tags(ns="IMAGE_STRUCTURE").get("COMPRESSION", "")
+        return "JPEG" in kind or kind in ("WEBP", "JXL")
+
     def type_of(self, bands: Sequence[int]) -> str:
         """Return the type that holds bands, by 1-based index: of 8 bit and float it is float."""
         kinds = [self._file.dtypes[b - 1] for b in bands]
@@ -293,11 +301,10 @@ class SceneReader(Scene):
         if not values.size:
             return []
         low, high = np.percentile(values, (2, 98), axis=1)
-        own = self._ranges is not None
-        ranges = self._ranges if own else np.tile([0.0, 255.0], (len(values), 1))
-        below, above = ranges[:, 0], ranges[:, 1]
-        beyond = np.maximum((values.T <= below).mean(0), (values.T >= above).mean(0)) > 0.5
-        foreign = beyond & own | (high - low < _FLAT * (above - below)).all()
+        own = self._ranges
+        below, above = (np.array([[0.0, 255.0]] * len(values)) if own is None else own).T
+        beyond = np.maximum((below >= values.T).mean(0), (above <= values.T).mean(0)) > 0.5
+        foreign = (own is not None) & beyond | (high - low < _FLAT * (above - below)).all()
         return [
             f"{self.path}: band {index} has values from {low[i]:.4g} to {high[i]:.4g}, the "
             f"training images' range is {below[i]:.4g} to {above[i]:.4g}: bring the scene to their "
@@ -331,10 +338,10 @@ class SceneReader(Scene):
         """Return a model's bands by the names of the training's; None where they are not these."""
         if not any(spec.band_names):
             return None
-        described = [n.casefold() for n in self.band_names]
-        coloured = [n.casefold() for n in self.colour_interpretation]
-        for names in (described, coloured):
-            wanted = [n.casefold() for n in spec.band_names]
+        wanted = [n.casefold() for n in spec.band_names]
+        both = self.names_of(range(1, self.count + 1))
+        for known in (self.band_names, self.colour_interpretation, both):
+            names = [n.casefold() for n in known]
             if all(not n or names.count(n) == 1 for n in wanted):
                 found = tuple(
                     names.index(n) + 1 if n else band

@@ -66,10 +66,11 @@ class Validity:
         """
         read = raw[self._places]
         valid = np.ones(raw.shape[1:], bool)
-        if self.nodata and None not in self.nodata:
+        stated = [value for value in self.nodata if value is not None]
+        if stated and len(stated) == len(self.nodata):
             hidden = np.ones(raw.shape[1:], bool)
-            for band, value in zip(read, self.nodata, strict=True):
-                hidden &= np.isnan(band) if value != value else band == value
+            for band, value in zip(read, stated, strict=True):
+                hidden &= np.isnan(band) if np.isnan(value) else band == value
             valid &= ~hidden
         if raw.dtype.kind == "f":
             valid &= np.isfinite(read).all(0)
@@ -109,7 +110,7 @@ def _in_type(value: float | None, dtype: str) -> float | None:
     if value is None or kind.kind == "f":
         with np.errstate(over="ignore"):
             return value if value is None else float(kind.type(value))
-    if kind.kind not in "iu" or value != value or value != np.floor(value):
+    if kind.kind not in "iu" or not float(value).is_integer():
         return None
     limits = np.iinfo(kind)
     return value if limits.min <= value <= limits.max else None

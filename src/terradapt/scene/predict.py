@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from terradapt.errors import SceneError
+from terradapt.errors import OutputError, SceneError
+from terradapt.files import check_output
 from terradapt.grid import Window
 from terradapt.progress import Track
 from terradapt.raster import (
@@ -24,6 +26,8 @@ from terradapt.scene.job import Blocks, Job, open_job
 from terradapt.scene.options import PredictOptions
 from terradapt.scene.predictor import Predictor
 from terradapt.scene.stream import Block
+
+SUFFIXES = (".tif", ".tiff")
 
 
 def predict_scene(
@@ -56,11 +60,13 @@ def predict_scene(
     Raises:
         ConfigError: Options that do not fit.
         SceneError: The scene cannot be read; what is written can be resumed.
-        OutputError: The result cannot be written; what is written can be resumed.
+        OutputError: The result cannot be written; what is written can be resumed. Or it is one
+            of the files that are read.
     """
     options = options or PredictOptions()
     with ExitStack() as stack:
         job = open_job(predictor, scene, options, model, stack)
+        check_result(out, scene, options, job.source.files)
         done = sidecars.finished(out, job.signature) if options.resume else None
         if done is not None and not part_folder(out).exists():
             return done
@@ -82,6 +88,30 @@ def predict_scene(
         sidecars.write(out, predictor.classes, statistics)
         writer.clean()
     return statistics
+
+
+def check_result(
+    out: Path, scene: ScenePath, options: PredictOptions, reads: Iterable[str | Path | None]
+) -> None:
+    """Check that a map can be written, and that it is none of what it is made from.
+
+    Args:
+        out: The class raster.
+        scene: The scene.
+        options: They name what is written beside it, and the area of interest.
+        reads: All files that are read.
+
+    Raises:
+        OutputError: It cannot, would replace an input, or would become part of its mosaic.
+    """
+    beside = sidecars.written_with(out, options)
+    check_output(out, SUFFIXES, reads=[*reads, options.aoi], beside=beside)
+    folder = Path(scene) if isinstance(scene, (str, Path)) else None
+    if folder and folder.is_dir() and out.parent.is_dir() and out.parent.samefile(folder):
+        raise OutputError(
+            f"{out}: lies in {folder}, whose rasters are the scene: the map would be read as one",
+            "choose another folder with -o",
+        )
 
 
 def _fill(writer: SceneWriter, job: Job, bar: Track | None, label: str, blocks: Blocks) -> None:

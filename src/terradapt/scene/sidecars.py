@@ -15,6 +15,7 @@ from terradapt.errors import DataError
 from terradapt.files import read_json, write_together
 from terradapt.grid import Window
 from terradapt.scene.job import Job
+from terradapt.scene.options import PredictOptions
 from terradapt.scene.stream import Block
 
 _HECTARE = 10_000.0  # m2
@@ -82,7 +83,19 @@ def statistics(
         "window": job.grid.window,
         "stride": job.grid.stride,
         "signature": job.signature,
+        "notes": list(job.notes),
     }
+
+
+def written_with(out: Path, options: PredictOptions) -> list[Path]:
+    """Return the files that stand beside a class raster."""
+    layers = ["scores"] * bool(options.scores) + ["confidence"] * options.confidence
+    return [
+        out.with_suffix(".qml"),
+        out.with_suffix(".json"),
+        out.with_name(out.name + ".aux.xml"),
+        *(out.with_name(f"{out.stem}_{layer}.tif") for layer in layers),
+    ]
 
 
 def finished(out: Path, signature: str) -> dict[str, Any] | None:

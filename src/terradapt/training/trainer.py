@@ -77,6 +77,7 @@ class Trainer:
         self.config = config = config.model_copy(update={"model": resolve(config.model)})
         self.dataset = dataset
         self.run = Run(folder)
+        self.run.check(dataset, config)
         AcceleratorState._reset_state()  # runs of one process may differ in precision
         self.accelerator = Accelerator(
             mixed_precision="no" if config.train.precision == "fp32" else config.train.precision,

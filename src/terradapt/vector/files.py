@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import ceil
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -14,7 +13,7 @@ from terradapt.errors import DataError
 from terradapt.files import parse_json
 from terradapt.grid import Window
 from terradapt.progress import Advance
-from terradapt.raster import SceneReader
+from terradapt.raster import SceneReader, scene_files
 from terradapt.vector.polygons.extract import (
     PIXELS,
     PolygonOptions,
@@ -54,7 +53,8 @@ def vectorize_roads(
         OutputError: The result cannot be written.
         MissingExtraError: GraphML without networkx.
     """
-    output = check_vector(output, SUFFIXES)
+    reads = [*scene_files(labels), *(scene_files(scores) if scores else ())]
+    output = check_vector(output, SUFFIXES, reads)
     if output.suffix.lower() == ".graphml":
         import_networkx()
     value, band = road_value(labels, road)
@@ -99,7 +99,7 @@ def vectorize_polygons(
         DataError: It holds no class ids.
         OutputError: The result cannot be written.
     """
-    output = check_vector(output, SUFFIXES[:3])
+    output = check_vector(output, SUFFIXES[:3], scene_files(labels))
     names = raster_classes(labels).names
     source = RasterLabels(labels)
     try:
