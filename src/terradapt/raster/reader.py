@@ -11,15 +11,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from rasterio.enums import ColorInterp, Interleaving, Resampling
-from rasterio.errors import RasterioError
 from rasterio.transform import Affine
 from rasterio.windows import Window as RasterWindow
 
 from terradapt.config import InputSpec, Pair
-from terradapt.errors import SceneError
+from terradapt.errors import SceneError, refusing
 from terradapt.grid import Window
 from terradapt.raster.georef import Georef
-from terradapt.raster.opening import CACHE_BYTES, gdal_env, open_raster, reason
+from terradapt.raster.opening import CACHE_BYTES, gdal_env, open_raster
 from terradapt.raster.orientation import UPRIGHT, exif_orientation
 from terradapt.raster.scene import Scene
 from terradapt.raster.validity import Validity, shrink
@@ -79,18 +78,20 @@ class SceneReader(Scene):
     ) -> None:
         self.path, self.spec = path, spec
         self._grow = spec.grow_void if grow_void is None and spec else grow_void or 0
-        self._env = gdal_env(GDAL_CACHEMAX=cache)
+        self._env = gdal_env(allow_remote, GDAL_CACHEMAX=cache)
         with self._env:
             self._file = open_raster(path, allow_remote=allow_remote)
         try:
-            self._describe()
+            with self._env:  # masks beside the file are opened when they are asked for
+                self._describe()
             if spec is not None:
                 self.check_image()
             self.indexes = self._choose(bands)
             everything = bands is None and spec is None
-            self._validity = Validity(
-                self._file, self.indexes, everything=everything, nodata=nodata
-            )
+            with self._env:
+                self._validity = Validity(
+                    self._file, self.indexes, everything=everything, nodata=nodata
+                )
             self.nodata = next(iter(self._validity.nodata), None)
             self.data_bands = self._validity.bands
             self.band_types = tuple(str(self._file.dtypes[i - 1]) for i in self.indexes)
@@ -197,17 +198,15 @@ class SceneReader(Scene):
             kind = Resampling.average if min(fy, fx) > 1 else Resampling.bilinear
         read = self._file.read_masks if mask else self._file.read
         groups = [[i] for i in indexes] if self._mixed else [list(indexes)]
-        try:
-            with self._env:
-                parts: list[NDArray[Any]] = [
-                    read(g, window=area, out_shape=(len(g), *size), resampling=kind) for g in groups
-                ]
-        except (RasterioError, OSError) as error:
-            raise SceneError(
-                f"{self.path}: rows {window.row} to {window.bottom - 1}, columns {window.col} to "
-                f"{window.right - 1} cannot be read ({reason(error)})",
-                "the file is damaged or cut short: copy it again",
-            ) from error
+        what = (
+            f"rows {window.row} to {window.bottom - 1}, columns {window.col} to "
+            f"{window.right - 1} cannot be read"
+        )
+        fix = "the file is damaged or cut short: copy it again"
+        with refusing(f"{self.path}", SceneError, fix, what), self._env:
+            parts: list[NDArray[Any]] = [
+                read(g, window=area, out_shape=(len(g), *size), resampling=kind) for g in groups
+            ]
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
     def _describe(self) -> None:
@@ -219,11 +218,19 @@ class SceneReader(Scene):
         self.colour_interpretation = tuple(c.name for c in file.colorinterp)
         self.orientation = exif_orientation(self.path) if file.transform.is_identity else UPRIGHT
         self._named = False
-        points, _ = file.gcps
-        if points and file.transform == Affine.identity():
+        if file.transform == Affine.identity():
+            self._refuse_unrectified()
+        Georef(file.transform, file.crs, file.height, file.width).check(self.path)
+
+    def _refuse_unrectified(self) -> None:
+        with refusing(self.path, SceneError, "write it anew: gdal_translate"):
+            points, rational = len(self._file.gcps[0]), self._file.rpcs is not None
+        if points or rational:
+            by = f"{points} ground control points" if points else "rational polynomials (RPC)"
+            option = "-tps" if points else "-rpc"
             raise SceneError(
-                f"{self.path}: is located by {len(points)} ground control points only",
-                f"rectify it first: gdalwarp -tps {self.path} rectified.tif",
+                f"{self.path}: is located by {by} only",
+                f"rectify it first: gdalwarp {option} {self.path} rectified.tif",
             )
 
     def check_image(self) -> None:

@@ -31,7 +31,7 @@ class Job:
         options: How it was asked for.
         scene: What was asked for; None where the scene was opened by someone else.
         signature: Short hash of scene, model and options; as ``stamp``, of opened jobs only.
-        stamp: Sizes and times of the scene's files.
+        stamp: Sizes and times of the files of the scene and of the area of interest.
         notes: What does not stop the prediction and should be known; of opened jobs only.
     """
 

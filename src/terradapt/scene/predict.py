@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterable
 from contextlib import ExitStack, nullcontext
 from pathlib import Path
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 from terradapt.errors import OutputError, SceneError
 from terradapt.files import check_output
 from terradapt.grid import Window
+from terradapt.owner import owned
 from terradapt.progress import Track
 from terradapt.raster import (
     Layer,
@@ -60,19 +62,23 @@ def predict_scene(
     Raises:
         ConfigError: Options that do not fit.
         SceneError: The scene cannot be read; what is written can be resumed.
-        OutputError: The result cannot be written; what is written can be resumed. Or it is one
-            of the files that are read.
+        OutputError: Another process writes this result. Or it cannot be written; what is written
+            can be resumed. Or it is one of the files that are read.
     """
     options = options or PredictOptions()
     with ExitStack() as stack:
+        for owner in (out, out.with_suffix(".json")):  # map.tif and map.tiff share the second
+            stack.enter_context(owned(owner))
         job = open_job(predictor, scene, options, model, stack)
         check_result(out, scene, options, job.source.files)
-        done = sidecars.finished(out, job.signature) if options.resume else None
-        if done is not None and not part_folder(out).exists():
+        layers = _layers(job, out, options)
+        done = sidecars.finished(job, out, layers.values()) if options.resume else None
+        if done is not None:
+            shutil.rmtree(part_folder(out), ignore_errors=True)
             return done
         source = job.source
         writer = SceneWriter(
-            _layers(job, out, options),
+            layers,
             width=source.width,
             height=source.height,
             crs=source.crs,
@@ -85,7 +91,7 @@ def predict_scene(
         _fill(writer, job, bar, Path(str(source.path)).name, blocks)
         statistics = sidecars.statistics(job, writer.notes, out, model)
         writer.commit()
-        sidecars.write(out, predictor.classes, statistics)
+        statistics = sidecars.write(out, predictor.classes, statistics, layers.values())
         writer.clean()
     return statistics
 
@@ -153,6 +159,7 @@ def _quantized(values: NDArray[np.float32]) -> NDArray[np.uint8]:
 
 def _layers(job: Job, out: Path, options: PredictOptions) -> dict[str, Layer]:
     classes = job.predictor.classes
+    sure = {"TERRADAPT_CONFIDENCE": sidecars.confidence(job.predictor)}
     layers = {
         "classes": Layer(
             out, colours=classes.colours, band_names=("class",), tags=sidecars.tags(classes)
@@ -160,7 +167,7 @@ def _layers(job: Job, out: Path, options: PredictOptions) -> dict[str, Layer]:
     }
     if options.confidence:
         path = out.with_name(f"{out.stem}_confidence.tif")
-        layers["confidence"] = Layer(path, band_names=("confidence",), scale=0.004)
+        layers["confidence"] = Layer(path, band_names=("confidence",), tags=sure, scale=0.004)
     if options.scores:
         names = tuple(classes.names[i] for i in job.wanted.subset) or classes.names
         path, half = out.with_name(f"{out.stem}_scores.tif"), options.scores == "float16"
@@ -170,6 +177,7 @@ def _layers(job: Job, out: Path, options: PredictOptions) -> dict[str, Layer]:
             options.scores,
             float("nan") if half else 255,
             band_names=names,
+            tags=sure,
             scale=1.0 if half else 0.004,
         )
     return layers
