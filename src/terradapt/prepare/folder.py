@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from terradapt.config import DataConfig
-from terradapt.data.dataset import Dataset, Item
+from terradapt.data.dataset import SPLITS_NAME, Dataset, Item
 from terradapt.data.folder import open_folder
 from terradapt.data.new_splits import with_splits
-from terradapt.data.splits import SPLITS_NAME, read_splits, write_splits
+from terradapt.data.splits import read_splits, write_splits
 from terradapt.documents import validated
 from terradapt.errors import DataError
 from terradapt.owner import owned

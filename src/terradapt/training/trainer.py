@@ -85,6 +85,7 @@ class Trainer:
             _require_labels(dataset, "val")
         self.dataset = dataset
         self.run = Run(folder)
+        self.run.check(dataset, config)
         self.start = open_start(config, self.run, resume)
         if self.start is not None:
             config = self.start.config(config, dataset)
