@@ -89,6 +89,7 @@ class EncoderConfig(ConfigPart):
 
     name: str = "efficientnet_b0"
     weights: str | None = None  # a local file, "hub" for timm's hub weights, or None for random
+    # (the weights of mit_b0..b5 are NVIDIA's, for research only)
     adapters: bool = True  # SAM2 trunks only
     adapter_width: int = Field(32, ge=1)
     adapter_activation: Literal["gelu", "relu"] = "gelu"
@@ -187,6 +188,7 @@ class ObjectiveConfig(ConfigPart):
     ce: float = 1.0
     dice: float = 1.0
     aux: float = 0.4
+    connectivity: float = 0.4  # of Seg-Road's branches
     class_weights: tuple[float, ...] | Literal["balanced"] | None = None
     reproduce_release: bool = False  # structure loss with SAM2MS's reduce='none' slip
     lossnet: LossNetConfig | None = None

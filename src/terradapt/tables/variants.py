@@ -31,6 +31,19 @@ STUDENTS = {
     "Segformer_b1": "mit_b1",
     "Ghostnetv3": "ghostnetv3_100",
 }
+ROADS = {
+    "UNet": "unet",
+    "UNet++": "unet++",
+    "D-LinkNet": "d-linknet",
+    "MSNet": "msnet",
+    "M2SNet": "m2snet",
+    "Seg-Road": "seg-road",
+    "SwinUNet": "swin-unet",
+    "SGCNNet": "sgcnnet",
+    "MSMDFFNet": "msmdffnet",
+    "SAM2UNet": "sam2-unet",
+}
+"""SAM2MS's names of the networks that it compares with."""
 TEACHER = "sam2_hiera_large"
 _TRAINING_ONLY = {"aux"}
 
@@ -83,12 +96,13 @@ def variant_of(table: PrintedTable, row: PrintedRow) -> PaperVariant | None:
     if name.startswith("SAM2MS"):
         release = {"drb": "release"}
         return PaperVariant("sam2ms", TRUNKS["Large"], counted=release, adapters=True)
-    return PaperVariant("sam2-unet", TRUNKS["Large"]) if name.startswith("SAM2UNet") else None
+    model = ROADS.get(name.split(" (")[0])  # the rows have the year in brackets
+    return PaperVariant(model, MODELS[model].encoder) if model else None
 
 
 @lru_cache(maxsize=64)
 def _counted(model: str, encoder: str, options: tuple[tuple[str, Any], ...]) -> dict[str, float]:
-    roads = MODELS[model].binary
+    roads = MODELS[model].binary or model in ROADS.values()
     row = complexity.row(
         model,
         encoder,

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from terradapt.config import ObjectiveConfig
+from terradapt.losses.connectivity import connectivity
 from terradapt.losses.lossnet import LossNet
 from terradapt.losses.pixel import cross_entropy, dice, structure
 from terradapt.models.contract import Prediction
@@ -43,6 +44,10 @@ class Supervised:
         if prediction.aux:
             parts = [cross_entropy(aux, mask, weights) for aux in prediction.aux]
             terms["aux"] = config.aux * torch.stack(parts).sum()
+        if prediction.connectivity:
+            terms["connectivity"] = config.connectivity * connectivity(
+                prediction.connectivity, mask
+            )
         return _total(terms)
 
 
@@ -64,6 +69,10 @@ class Structure:
         if prediction.aux:
             parts = [structure(a, mask, reproduce_release=release) for a in prediction.aux]
             terms["aux"] = self.config.aux * torch.stack(parts).sum()
+        if prediction.connectivity:
+            terms["connectivity"] = self.config.connectivity * connectivity(
+                prediction.connectivity, mask
+            )
         if self.lossnet is not None:
             terms["lossnet"] = self.lossnet(prediction.logits, mask)
         return _total(terms)
