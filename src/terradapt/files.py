@@ -188,12 +188,13 @@ def check_name(path: str | Path, error: type[TerradaptError] = DataError) -> Non
         raise error(f"{shown}: its name is no UTF-8", "rename it, for example with: convmv")
 
 
-def check_output(path: str | Path, suffixes: Sequence[str] = ()) -> Path:
+def check_output(path: str | Path, suffixes: Sequence[str] = (), *, folder: bool = False) -> Path:
     """Check that a result can be written to a place before the work starts; leaves nothing there.
 
     Args:
         path: The result.
         suffixes: Those that it may have, lower case; any without.
+        folder: It is a folder, which may be there already.
 
     Returns:
         The path.
@@ -203,12 +204,13 @@ def check_output(path: str | Path, suffixes: Sequence[str] = ()) -> Path:
     """
     path = Path(path)
     with writing(path):
-        _checked(path)
+        _checked(path, folder)
         if suffixes and path.suffix.lower() not in suffixes:
             raise OutputError(
                 f"{path}: cannot write '{path.suffix}'", f"name it {', '.join(suffixes)}"
             )
-        home = next(p for p in path.absolute().parents if p.exists())
+        places = [path.absolute()] if folder else []
+        home = next(p for p in (*places, *path.absolute().parents) if p.exists())
         with _part(path, home=home) as part:
             part.touch()
     return path

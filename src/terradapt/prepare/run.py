@@ -24,7 +24,7 @@ from terradapt.data.labels import IndexForm
 from terradapt.data.splits import SPLITS_NAME, Splits, read_splits, write_splits
 from terradapt.documents import validated
 from terradapt.errors import DataError, OutputError
-from terradapt.files import read_json, size_text, write_json
+from terradapt.files import check_output, read_json, size_text, write_json
 from terradapt.machine import cpu_cores
 from terradapt.prepare.archives import check_room
 from terradapt.prepare.jobs import RECEIPTS, PrepareJob, Receipt, Record, finished_jobs, run
@@ -60,6 +60,7 @@ def prepare_benchmark(
     split = benchmark.default if options.split == "auto" else options.split
     if options.split != "auto" or not (out / SPLITS_NAME).is_file():
         check_split(benchmark, split)
+    check_output(out, folder=True)
     jobs = [_job(benchmark, record, out, options) for record in benchmark.records]
     before = _outputs(out)
     receipts = {job.record.id: found for job in jobs if (found := finished_jobs(job))}

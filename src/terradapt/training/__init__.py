@@ -38,8 +38,10 @@ def train(
         KeyboardInterrupt: Stopped, with a state to resume from.
     """
     from terradapt.data import open_dataset
+    from terradapt.files import check_output
     from terradapt.training.trainer import Trainer
 
+    check_output(run, folder=True)
     trainer = Trainer(config, open_dataset(Path(data), config.data), run, resume=resume)
     if bar is None:
         return trainer.fit()
