@@ -28,7 +28,7 @@ FIX = "mend it"
     ],
 )
 def test_what_is_no_yaml_is_told_with_its_place(text: str, named: str) -> None:
-    with pytest.raises(DataError, match="f.yaml: no valid YAML") as caught:
+    with pytest.raises(DataError, match=r"f\.yaml: no valid YAML") as caught:
         parse_yaml(text, "f.yaml", DataError, FIX)
     assert named in caught.value.message
     assert caught.value.fix == FIX
@@ -80,7 +80,7 @@ def test_names_are_texts_and_whole_numbers() -> None:
 def test_other_encodings_are_told_with_their_line(tmp_path: Path) -> None:
     path = tmp_path / "a.yaml"
     path.write_bytes("a: 1\nname: ä".encode("latin1"))
-    with pytest.raises(DataError, match="is no UTF-8 text .byte 0xe4 in line 2") as caught:
+    with pytest.raises(DataError, match=r"is no UTF-8 text \(byte 0xe4 in line 2") as caught:
         read_text(path)
     assert "iconv" in caught.value.fix
     path.write_bytes(b"\xef\xbb\xbfa")
@@ -110,8 +110,11 @@ def test_only_names_that_are_text_pass() -> None:
 def test_a_lack_of_memory_and_own_words_pass_the_border() -> None:
     with pytest.raises(MemoryError), refusing("f", DataError, FIX):
         raise MemoryError
-    with pytest.raises(ConfigError, match="own"), refusing("f", DataError, FIX):
+    with pytest.raises(ConfigError, match="f: own"), refusing("f", DataError, FIX):
+        raise ConfigError("f: own", "words")
+    with pytest.raises(DataError, match="f: own") as named, refusing("f", DataError, FIX):
         raise ConfigError("own", "words")
+    assert named.value.fix == "words"
     with (
         pytest.raises(TerradaptError, match=r"f: cannot be read \(no 'a'\)"),
         refusing("f", DataError, FIX),

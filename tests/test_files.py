@@ -518,7 +518,7 @@ def test_a_folder_without_rights_is_refused(
     [
         (b"{", "no valid JSON"),
         (b"", "no valid JSON"),
-        (b'{"a": "\xff"}', "no valid JSON"),
+        (b'{"a": "\xff"}', "no UTF-8"),
         (b'{"a": ' + b"[" * 100_000 + b"]" * 100_000 + b"}", "no valid JSON"),
         (b'{"a": ' + b"1" * 10_000 + b"}", "no valid JSON"),
         (b"[1]", "no JSON object"),
@@ -531,7 +531,7 @@ def test_bad_json_is_refused_in_words(tmp_path: Path, content: bytes, said: str)
     path.write_bytes(content)
     with pytest.raises(ConfigError, match=rf"a\.json: .*{said}") as caught:
         read_json(path, ConfigError, "mend it", largest=250_000)
-    assert caught.value.fix == "mend it"
+    assert caught.value.fix.startswith("save it as UTF-8" if said == "no UTF-8" else "mend it")
     assert "\n" not in caught.value.message
 
 

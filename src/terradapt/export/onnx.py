@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from terradapt.errors import MissingExtraError, OutputError
-from terradapt.files import write_together
+from terradapt.files import check_output, write_together
 from terradapt.models.contract import SegmentationModel
 from terradapt.models.encoder import is_sam2
 
@@ -64,7 +64,7 @@ def export_onnx(
         OutputError: The file cannot be written.
         MissingExtraError: The onnx package is not installed.
     """
-    path = Path(path)
+    path = check_output(path)
     traced = path.with_name(f".{path.name}.traced")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -27,6 +27,7 @@ from terradapt.export.onnx import import_onnx, write_proto
 from terradapt.export.parity import compare
 from terradapt.export.run import ExportResult, export_model
 from terradapt.export.windows import Windows, collect
+from terradapt.files import check_output
 from terradapt.meta import Meta
 from terradapt.metrics import Confusion
 from terradapt.predictors import engines
@@ -78,6 +79,7 @@ def export_int8(
         DataError: The folder has no scenes with valid pixels.
         MissingExtraError: ONNX Runtime's quantization is not installed.
     """
+    path = check_output(path)
     model, meta = checkpoint.load(source, trunk=trunk)
     with TemporaryDirectory() as work:
         plain = export_model(model, meta, Path(work) / "float.onnx", window=window)
