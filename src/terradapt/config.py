@@ -202,6 +202,7 @@ class OptimConfig(ConfigPart):
 class TrainConfig(ConfigPart):
     """Length, batch, precision, cadence."""
 
+    start: str | None = None  # a checkpoint to begin with: its model, classes joined by name
     batch: int = Field(8, ge=1)
     accumulate: int = Field(1, ge=1)
     epochs: int = Field(50, ge=1)
@@ -215,6 +216,7 @@ class TrainConfig(ConfigPart):
     seed: int = Field(42, ge=0, lt=1 << 63)
     monitor: str = "miou"  # the best checkpoint has its maximum
     deterministic: bool = True
+    calibrate: Literal["temperature", "bias", "none"] = "temperature"  # on val, when all is done
     bundle: bool = False  # store a frozen trunk inside the checkpoint instead of naming it
 
 

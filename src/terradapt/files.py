@@ -31,7 +31,7 @@ LARGEST_JSON = 256 << 20
 LARGEST_TEXT = 16 << 20
 """Bytes of the largest recipe or other text written by hand that is read."""
 _WINDOWS = sys.platform == "win32"
-_PART = re.compile(r"\..+\.([\w-]+)\.([1-9]\d*)\.[0-9a-f]{8}\.part", re.ASCII | re.DOTALL)
+_PART = re.compile(r"\.(.+)\.([\w-]+)\.([1-9]\d*)\.[0-9a-f]{8}\.part", re.ASCII | re.DOTALL)
 _ADDRESS = re.compile(r"/vsi|[a-z][a-z0-9+.-]+:/", re.IGNORECASE)
 _FULL = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
 _WEEK = 7 * 86400  # s
@@ -216,17 +216,23 @@ def check_output(path: str | Path, suffixes: Sequence[str] = (), *, folder: bool
     return path
 
 
-def collect_leftovers(folder: Path) -> list[Path]:
+def collect_leftovers(folder: Path, owned: str | None = None) -> list[Path]:
     """Remove what killed processes left unfinished in a folder, and return it.
 
     Parts of a process that lives are not touched. Of another machine's processes nothing is known:
     their parts are removed when they are a week old.
+
+    Args:
+        folder: The folder.
+        owned: Name of a result that the caller owns: whoever made its parts is dead.
     """
     found = []
     with suppress(OSError):
         for part in folder.iterdir():
             named = _PART.fullmatch(part.name)
-            if named is not None and _is_dead(part, named[1], int(named[2])):
+            if named is None or part.name in _mine:
+                continue
+            if named[1] == owned or _is_dead(part, named[2], int(named[3])):
                 shutil.rmtree(part, ignore_errors=True)
                 found.append(part)
     return found
@@ -235,8 +241,8 @@ def collect_leftovers(folder: Path) -> list[Path]:
 def _is_dead(part: Path, place: str, pid: int) -> bool:
     if place != _place() or _WINDOWS:  # where asking for a process by number would end it
         return time.time() - part.lstat().st_mtime > _WEEK
-    if pid == os.getpid():
-        return part.name not in _mine
+    if pid == os.getpid():  # of a process that had our number before us
+        return True
     try:
         os.kill(pid, 0)
     except (ProcessLookupError, OverflowError):

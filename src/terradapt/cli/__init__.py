@@ -22,7 +22,7 @@ EXTRAS = {
     **dict.fromkeys(("torch", "torchvision", "timm", "accelerate", "safetensors"), "train"),
     **dict.fromkeys(("segmentation_models_pytorch", "pyogrio", "skimage"), "train"),
     **dict.fromkeys(("jinja2", "matplotlib", "sklearn"), "report"),
-    **dict.fromkeys(("dask", "distributed"), "cluster"),
+    **dict.fromkeys(("dask", "distributed", "cryptography"), "cluster"),
     "onnx": "export",
     "openvino": "openvino",
     "networkx": "graph",

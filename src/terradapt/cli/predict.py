@@ -84,8 +84,8 @@ def predict(
     cluster: Annotated[
         str,
         typer.Option(
-            help="Dask scheduler, tcp://HOST:PORT; 'local' processes; 'none'; 'auto' starts local "
-            "processes where they pay."
+            help="Dask scheduler, tls://HOST:PORT or tcp://HOST:PORT; 'local' processes; 'none'; "
+            "'auto' starts local processes where they pay."
         ),
     ] = "auto",
     workers: Annotated[int | None, typer.Option(help="Workers of --cluster local.", min=1)] = None,

@@ -34,6 +34,8 @@ def train(
     from terradapt.config import load_config
 
     require("terradapt train", "train", "torch", "timm", "accelerate")
+    from terradapt import checkpoint
+
     config = load_config(recipe).with_overrides(overrides or [])
     try:
         best = training.train(config, data, output, resume=resume, bar=progress)
@@ -45,6 +47,7 @@ def train(
     typer.echo(f"best checkpoint: {output / 'checkpoint.safetensors'}")
     of = "validation" if best["split"] == "val" else "training images (no validation split)"
     typer.echo(f"{of}: mIoU {best['miou']:.4f}, mF1 {best['mf1']:.4f}, OA {best['oa']:.4f}")
+    typer.echo(f"confidence: {checkpoint.read_meta(output / 'checkpoint.safetensors').confidence}")
     if not plain:
         _report(output, data)
 

@@ -125,6 +125,24 @@ def build(config: ModelConfig, num_classes: int) -> SegmentationModel:
     return model
 
 
+def build_on_meta(config: ModelConfig, num_classes: int) -> SegmentationModel:
+    """Build a model without storage, to count it or to run it on shapes; loads no weights.
+
+    Raises:
+        ConfigError: See :func:`build`.
+    """
+    import torch
+
+    from terradapt.models.encoder import MIT_ENCODERS
+
+    encoder = config.encoder.model_copy(update={"weights": None})
+    config = config.model_copy(update={"encoder": encoder})
+    if encoder.name in MIT_ENCODERS:  # reads numbers while it is built
+        return build(config, num_classes).to("meta")
+    with torch.device("meta"):
+        return build(config, num_classes)
+
+
 def resolve(config: ModelConfig) -> ModelConfig:
     """Complete a config with what its encoder's weight file says of itself.
 

@@ -21,6 +21,7 @@ from typing import IO, Any
 from terradapt.documents import validated
 from terradapt.errors import DataError, OutputError
 from terradapt.files import read_json, replacing, size_text, stamp, write_json
+from terradapt.owner import owned
 from terradapt.progress import Advance, Track, silent
 
 SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
@@ -127,7 +128,8 @@ def _of_archive(
         )
     target = into / _folder_name(archive.name)
     if not _is_unpacked(archive.path, target):
-        _unpack(archive, target, wanted, track)
+        with owned(target):
+            _unpack(archive, target, wanted, track)
     return list(_inside(target, archive.name + "/", into, wanted, track, depth))
 
 

@@ -15,6 +15,7 @@ from terradapt.data.splits import SPLITS_NAME, read_splits, write_splits
 from terradapt.documents import validated
 from terradapt.errors import DataError
 from terradapt.files import check_output
+from terradapt.owner import owned
 from terradapt.progress import Track, silent
 
 OPTIONS = ("val_fraction", "test_fraction", "split_seed", "class_column", "line_width")
@@ -43,12 +44,12 @@ def prepare(source: Path, out: Path, options: Mapping[str, Any], track: Track = 
     items = _measured(dataset.items, options.get("resolution"))
     name = str(options.get("name", dataset.name))
     dataset = replace(dataset, root=out, name=name, items=items)
-    out.mkdir(parents=True, exist_ok=True)
-    dataset.save()
-    if out.resolve() != source.resolve() and (source / SPLITS_NAME).is_file():
-        splits, protocol = read_splits(source / SPLITS_NAME, dataset.items)
-        write_splits(out / SPLITS_NAME, splits, protocol, None)
-    return with_splits(dataset, config, given)
+    with owned(out, folder=True):
+        dataset.save()
+        if out.resolve() != source.resolve() and (source / SPLITS_NAME).is_file():
+            splits, protocol = read_splits(source / SPLITS_NAME, dataset.items)
+            write_splits(out / SPLITS_NAME, splits, protocol, None)
+        return with_splits(dataset, config, given)
 
 
 def folder_config(options: Mapping[str, Any]) -> DataConfig:

@@ -15,8 +15,7 @@ from terradapt.raster.features import read_layer
 from terradapt.raster.reader import SceneReader
 from terradapt.raster.scene import Scene
 from terradapt.raster.shapes import rasterize
-
-_VECTOR = frozenset({".gpkg", ".geojson", ".json", ".shp", ".fgb", ".kml"})
+from terradapt.raster.vectors import VECTOR_SUFFIXES
 
 
 class Clipped(Scene):
@@ -36,7 +35,7 @@ class Clipped(Scene):
         self._scene = scene
         self._shapes: list[Any] = []
         self._mask: SceneReader | None = None
-        if area.suffix.lower() in _VECTOR:
+        if area.suffix.lower() in VECTOR_SUFFIXES:
             self._shapes = _polygons(area, scene)
             return
         self._mask = SceneReader(area)

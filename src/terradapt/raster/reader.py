@@ -68,11 +68,12 @@ class SceneReader(Scene):
     ) -> None:
         self.path, self.files = path, (path,)
         self.spec = spec
-        self._env = gdal_env(GDAL_CACHEMAX=cache)
+        self._env = gdal_env(allow_remote, GDAL_CACHEMAX=cache)
         with self._env:
             self._file = open_raster(path, allow_remote=allow_remote)
         try:
-            self._describe(nodata)
+            with self._env:  # masks beside the file are opened when they are asked for
+                self._describe(nodata)
             self.indexes = self._choose(bands)
             self._check_type()
             self._zoom(resolution)

@@ -9,7 +9,7 @@ from typing import Any, Literal, get_type_hints
 from terradapt.documents import validated
 from terradapt.errors import ConfigError
 from terradapt.grid import Grid
-from terradapt.scene.predictor import Predictor, default_batch
+from terradapt.scene.predictor import Predictor, default_batch, on_host
 
 STEP = 0.004
 """Scores and confidence as uint8: value 0..250 times this."""
@@ -101,5 +101,8 @@ class PredictOptions:
 
     def batch_for(self, predictor: Predictor, grid: Grid) -> int:
         """Return the windows per model call to begin with."""
-        batch = self.batch or default_batch(predictor, grid.window)
-        return max(1, min(batch, len(grid.cols.starts)))
+        count = len(grid.cols.starts)
+        batch = max(1, min(self.batch or default_batch(predictor, grid.window), count))
+        if self.batch is None and not on_host(predictor):
+            batch = -(-count // -(-count // batch))  # as even as can be: batches of one shape
+        return batch

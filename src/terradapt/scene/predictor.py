@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -20,9 +21,8 @@ RANK = 4
 class Predictor(ABC):
     """What a scene is predicted with: torch, ONNX Runtime, OpenVINO, an ensemble, a test double.
 
-    An array of scores may live anywhere as long as it can be sliced, multiplied, added in place and
-    asked for ``argmax(0)`` and ``max(0)``; NumPy's and torch's can. The defaults are those of one
-    that computes with NumPy.
+    An array of scores may live anywhere as long as it can be sliced, multiplied and added in place;
+    NumPy's and torch's can. The defaults are those of one that computes with NumPy.
 
     Attributes:
         classes: Names and colours of the K classes.
@@ -102,6 +102,17 @@ class Predictor(ABC):
         """Bring a result back."""
         return np.asarray(array)
 
+    def fetch(self, array: Any) -> Callable[[], NDArray[Any]]:
+        """Begin to bring a result back without waiting for it; the call waits and returns it."""
+        return lambda: self.numpy(array)
+
+    def label(self, scores: Any) -> tuple[Any, Any]:
+        """Return uint8 ids and float32 values (H, W) of the highest of (K, H, W) scores.
+
+        They stay where the scores live. Of equal scores the first class counts.
+        """
+        return argmax(scores)
+
     def share(self, count: int) -> None:  # noqa: B027  one stream has nothing to share
         """Take the calling thread as one of ``count`` streams; with 1 it is alone again."""
 
@@ -130,9 +141,33 @@ class Wrapped(Predictor):
         """Bring an array back."""
         return self.predictor.numpy(array)
 
+    def fetch(self, array: Any) -> Callable[[], NDArray[Any]]:
+        """Begin to bring an array back."""
+        return self.predictor.fetch(array)
+
+    def label(self, scores: Any) -> tuple[Any, Any]:
+        """Label where the inner one's scores live."""
+        return self.predictor.label(scores)
+
     def share(self, count: int) -> None:
         """Let the inner one share the cores."""
         self.predictor.share(count)
+
+
+def argmax(scores: NDArray[np.float32]) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+    """Return (H, W) ids and values of the highest of (K, H, W) scores; the first of equal ones.
+
+    One pass per class over contiguous planes: an order of magnitude faster than NumPy's along the
+    first axis.
+    """
+    best = scores[0].copy()
+    classes = np.zeros(best.shape, np.uint8)
+    for k in range(1, len(scores)):
+        better = (scores[k] > best).view(np.uint8)
+        np.multiply(better, np.uint8(k), out=better)
+        np.maximum(classes, better, out=classes)
+        np.maximum(best, scores[k], out=best)
+    return classes, best
 
 
 def on_host(predictor: Predictor) -> bool:

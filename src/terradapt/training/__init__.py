@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 from terradapt.config import RunConfig
+from terradapt.owner import owned
 from terradapt.progress import Track
 
 
@@ -34,17 +37,21 @@ def train(
     Raises:
         DataError: A dataset that cannot be used.
         ConfigError: A config that cannot be used, or another one than the resumed run's.
-        OutputError: The folder holds another run, or cannot be written.
+        OutputError: The folder holds another run, is being written by another process, or cannot
+            be written.
         KeyboardInterrupt: Stopped, with a state to resume from.
     """
     from terradapt.data import open_dataset
     from terradapt.files import check_output
     from terradapt.training.trainer import Trainer
 
-    check_output(run, folder=True)
-    trainer = Trainer(config, open_dataset(Path(data), config.data), run, resume=resume)
-    if bar is None:
-        return trainer.fit()
-    left = trainer.total_steps - trainer.step
-    with bar(left, f"train {config.name}", "steps") as advance:
-        return trainer.fit(advance)
+    first = os.environ.get("RANK", "0") == "0"  # the others of one launch write nothing
+    if first:
+        check_output(run, folder=True)
+    with owned(run, folder=True) if first else nullcontext():
+        trainer = Trainer(config, open_dataset(Path(data), config.data), run, resume=resume)
+        if bar is None:
+            return trainer.fit()
+        left = trainer.total_steps - trainer.step
+        with bar(left, f"train {config.name}", "steps") as advance:
+            return trainer.fit(advance)

@@ -30,6 +30,11 @@ class Run:
         self.best = self.folder / BEST
         self.last = self.folder / LAST
 
+    def held(self) -> RunConfig | None:
+        """Return the config of the run that the folder holds, if it holds one."""
+        path = self.folder / CONFIG
+        return parse_config(read_text(path, ConfigError), str(path)) if path.is_file() else None
+
     def open(self, config: RunConfig, resume: bool) -> None:
         """Make or reopen the folder.
 
@@ -38,8 +43,8 @@ class Run:
             ConfigError: Resumed with another config.
         """
         path = self.folder / CONFIG
-        if resume and path.is_file():
-            held = parse_config(read_text(path, ConfigError), str(path))
+        held = self.held() if resume else None
+        if held is not None:
             _same_config(held, config, path)
         elif path.exists():
             raise OutputError(

@@ -10,9 +10,9 @@ import math
 import signal
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ from terradapt.data.sampling import CropDataset
 from terradapt.data.scan import is_labelled
 from terradapt.errors import CheckpointError, ConfigError, DataError
 from terradapt.meta import Meta, code_commit
+from terradapt.metrics.calibration import fit_calibration
 from terradapt.metrics.confusion import Confusion
 from terradapt.models import build, resolve
 from terradapt.models.encoder import encoder_normalization
@@ -38,6 +39,7 @@ from terradapt.predictors.torch import TorchPredictor, normalize_tensor
 from terradapt.progress import Advance
 from terradapt.scene import predict_blocks
 from terradapt.training.building import build_objective
+from terradapt.training.calibrating import sample_scores
 from terradapt.training.loading import RunCrops, RunSampler
 from terradapt.training.optim import (
     Average,
@@ -47,6 +49,7 @@ from terradapt.training.optim import (
     set_rates,
 )
 from terradapt.training.run import Run
+from terradapt.training.starting import open_start
 
 LOG_EVERY = 10  # steps
 
@@ -63,7 +66,8 @@ class Trainer:
     Raises:
         DataError: No training image, or no labelled pixel in the split ``train`` or ``val``.
         OutputError: The folder holds another run, or cannot be written.
-        ConfigError: Resumed with another config.
+        ConfigError: Resumed with another config, or another start.
+        CheckpointError: The checkpoint to start from cannot be read or does not fit.
     """
 
     def __init__(
@@ -77,9 +81,12 @@ class Trainer:
         _require_labels(dataset, "train")
         if dataset.splits.get("val"):
             _require_labels(dataset, "val")
-        self.config = config = config.model_copy(update={"model": resolve(config.model)})
         self.dataset = dataset
         self.run = Run(folder)
+        self.start = open_start(config, self.run, resume)
+        if self.start is not None:
+            config = self.start.config(config, dataset)
+        self.config = config = config.model_copy(update={"model": resolve(config.model)})
         AcceleratorState._reset_state()  # runs of one process may differ in precision
         self.accelerator = Accelerator(
             mixed_precision="no" if config.train.precision == "fp32" else config.train.precision,
@@ -87,6 +94,8 @@ class Trainer:
         )
         _require_divisible(config.train.batch, self.accelerator.num_processes)
         self.spec = _input_spec(dataset, config)
+        if self.start is not None:
+            self.spec = self.start.spec(self.spec)
         self.crops = CropDataset(dataset, "train", config, self.spec)
         self.steps_per_epoch = math.ceil(len(self.crops) / self.crops_per_step)
         self.total_steps = self.steps_per_epoch * config.train.epochs
@@ -96,6 +105,11 @@ class Trainer:
         self._stop = False
         if self._open_run(resume):
             self._restore()
+        elif self.accelerator.is_main_process:
+            if resume:
+                self.run.rewind_log(-1)  # it was killed before it had a state
+            if self.start is not None:
+                self.run.log({"event": "start", "step": 0, **self.start.told(dataset.classes)})
 
     @property
     def crops_per_step(self) -> int:
@@ -121,6 +135,7 @@ class Trainer:
                     self._save_last()
                     raise KeyboardInterrupt
         self.accelerator.wait_for_everyone()
+        self._calibrate()
         return checkpoint.read_meta(self.run.best).metrics
 
     def stop(self) -> None:
@@ -129,10 +144,18 @@ class Trainer:
 
     def evaluate(self, split: str = "val") -> dict[str, Any]:
         """Return the metrics over whole images of a split, by blended windows as ``predict``."""
-        held = self._model_state() if self.average else None
-        if self.average:
-            self.model.load_state_dict(self.average.state_dict(self.model))
-        predictor = TorchPredictor(
+        weights = self.average.state_dict(self.model) if self.average else None
+        with self._predicting(weights) as predictor:
+            confusion = self._score(predictor, self.dataset.split(split))
+        return confusion.metrics(self.dataset.classes)
+
+    @contextmanager
+    def _predicting(self, weights: Mapping[str, Tensor] | None) -> Iterator[TorchPredictor]:
+        """The model as a predictor, with other weights than those that are trained if given."""
+        held = None if weights is None else self._model_state()
+        if weights is not None:
+            self.model.load_state_dict(weights, strict=False)
+        yield TorchPredictor(
             self.model,
             self.dataset.classes,
             self.spec,
@@ -140,10 +163,27 @@ class Trainer:
             device=self.accelerator.device,
             precision=self.config.train.precision,
         )
-        confusion = self._score(predictor, self.dataset.split(split))
         if held is not None:
             self.model.load_state_dict(held)
-        return confusion.metrics(self.dataset.classes)
+
+    def _calibrate(self) -> None:
+        """Let the best checkpoint's scores be probabilities, and log it, if it is not done yet."""
+        kind, meta = self.config.train.calibrate, checkpoint.read_meta(self.run.best)
+        labelled = bool(self.dataset.splits.get("val"))
+        found = meta.calibration
+        if found is None and kind != "none" and labelled:
+            seed = self.config.train.seed
+            with self._predicting(checkpoint.read_weights(self.run.best)) as predictor:
+                drawn = sample_scores(predictor, self.dataset, "val", seed, self.accelerator)
+            found = fit_calibration(*drawn, self.dataset.classes, bias=kind == "bias")
+            meta = replace(meta, calibration=found)
+            if found is not None and self.accelerator.is_main_process:
+                checkpoint.rewrite_meta(self.run.best, meta)
+        told = any(e.get("event") == "calibration" for e in self.run.events())
+        if not told and self.accelerator.is_main_process:
+            event = {"event": "calibration", "step": self.step, "confidence": meta.confidence}
+            self.run.log(event | ({} if found is None else asdict(found)))
+        self.accelerator.wait_for_everyone()
 
     def _open_run(self, resume: bool) -> bool:
         """Let the first process make the folder; tell whether there is a state to go on from."""
@@ -254,6 +294,8 @@ class Trainer:
             torch.backends.cudnn.benchmark = False
             torch.backends.cudnn.deterministic = True
         model = build(self.config.model, len(self.dataset.classes))
+        if self.start is not None and not self.start.goes_on:
+            self.start.fill(model, self.dataset.classes, self.spec.bands)
         if train.channels_last:
             model = model.to(memory_format=torch.channels_last)
         self.model = model.to(self.accelerator.device)
@@ -270,6 +312,7 @@ class Trainer:
             window=self.config.data.crop,
             commit=code_commit(),
             data=self.dataset.name,
+            start=self.start.sha256 if self.start else None,
         )
 
     def _bare_optimizer(self) -> torch.optim.Optimizer:

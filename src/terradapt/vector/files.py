@@ -15,6 +15,7 @@ from terradapt.classes import ClassMap
 from terradapt.errors import DataError, refusing
 from terradapt.files import parse_json
 from terradapt.grid import Window
+from terradapt.owner import owned
 from terradapt.progress import Advance
 from terradapt.raster import SceneReader
 from terradapt.vector.polygons.extract import (
@@ -62,12 +63,13 @@ def vectorize_roads(
     if output.suffix.lower() == ".graphml":
         import_networkx()
     value, band = road_value(labels, road)
-    source = RasterSource(labels, value, scores=scores, band=band, threshold=threshold)
-    try:
-        network = road_network(source, options, progress)
-    finally:
-        source.close()
-    write_network(output, network)
+    with owned(output):
+        source = RasterSource(labels, value, scores=scores, band=band, threshold=threshold)
+        try:
+            network = road_network(source, options, progress)
+        finally:
+            source.close()
+        write_network(output, network)
     return network.summary()
 
 
@@ -106,14 +108,15 @@ def vectorize_polygons(
     """
     output = check_vector(output, SUFFIXES[:3])
     names = raster_classes(labels).names
-    source = RasterLabels(labels, mask=is_mask(labels))
-    try:
-        found = polygonize_labels(source, options, progress)
-    finally:
-        source.close()
-    name = np.array([names.get(int(v), str(v)) for v in found.value], object)
-    fields = {"class_id": found.value, "class": name, "area_m2": found.area}
-    write_layers(output, [("polygons", "Polygon", found.shapes, fields)], found.crs)
+    with owned(output):
+        source = RasterLabels(labels, mask=is_mask(labels))
+        try:
+            found = polygonize_labels(source, options, progress)
+        finally:
+            source.close()
+        name = np.array([names.get(int(v), str(v)) for v in found.value], object)
+        fields = {"class_id": found.value, "class": name, "area_m2": found.area}
+        write_layers(output, [("polygons", "Polygon", found.shapes, fields)], found.crs)
     return {
         str(n): {"polygons": int((name == n).sum()), "area_m2": float(found.area[name == n].sum())}
         for n in dict.fromkeys(name[np.argsort(found.value, kind="stable")])
