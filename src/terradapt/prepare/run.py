@@ -25,7 +25,7 @@ from terradapt.data.dataset import INDEX_NAME, SPLITS_NAME, Dataset, Item, load_
 from terradapt.data.labels import IndexForm
 from terradapt.data.splits import Splits, read_splits, write_splits
 from terradapt.errors import DataError, OutputError
-from terradapt.files import read_json, size_text, write_json
+from terradapt.files import check_output, read_json, size_text, write_json
 from terradapt.machine import cpu_cores
 from terradapt.owner import owned
 from terradapt.prepare.archives import check_room
@@ -69,6 +69,7 @@ def prepare_benchmark(
             prepares into this folder.
     """
     out = out.absolute()
+    check_output(out, folder=True)
     with owned(out, folder=True):
         split = benchmark.default if options.split == "auto" else options.split
         if options.split != "auto" or not (out / SPLITS_NAME).is_file():
