@@ -157,6 +157,7 @@ class Meta:
             (objective["distill"], "teacher"),
             (objective["lossnet"] or {}, "weights"),
             (values["train"], "start"),
+            (values["data"], "corrections"),
         ):
             if home.get(key) and not home[key].startswith("hf:"):
                 home[key] = Path(home[key]).name

@@ -15,8 +15,7 @@ from terradapt.raster.features import read_layer
 from terradapt.raster.reader import SceneReader
 from terradapt.raster.scene import Scene
 from terradapt.raster.shapes import rasterize
-
-_VECTOR = frozenset({".gpkg", ".geojson", ".json", ".shp", ".fgb", ".kml"})
+from terradapt.raster.vectors import VECTOR_SUFFIXES
 
 
 class Clipped(Scene):
@@ -31,12 +30,13 @@ class Clipped(Scene):
     """
 
     def __init__(self, scene: Scene, area: Path) -> None:
-        self.path, self.files, self.georef = scene.path, scene.files, scene.georef
+        self.path, self.georef = scene.path, scene.georef
+        self.files = (*scene.files, area)
         self.dtype, self.block_height = scene.dtype, scene.block_height
         self._scene = scene
         self._shapes: list[Any] = []
         self._mask: SceneReader | None = None
-        if area.suffix.lower() in _VECTOR:
+        if area.suffix.lower() in VECTOR_SUFFIXES:
             self._shapes = _polygons(area, scene)
             return
         self._mask = SceneReader(area)
@@ -58,6 +58,10 @@ class Clipped(Scene):
         self._scene.close()
         if self._mask is not None:
             self._mask.close()
+
+    def remarks(self) -> list[str]:
+        """Return the scene's."""
+        return self._scene.remarks()
 
     @property
     def resolution(self) -> float | None:

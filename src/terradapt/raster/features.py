@@ -14,6 +14,7 @@ from rasterio.crs import CRS
 from terradapt.errors import DataError, MissingExtraError, TerradaptError, refusing
 from terradapt.files import check_name
 from terradapt.raster.georef import parse_crs
+from terradapt.raster.vectors import local_vector
 
 _NONE = "undefined "  # so GDAL names what stands in a file for no CRS
 
@@ -62,18 +63,17 @@ def read_layer(
         raise MissingExtraError("reading vector files", "vector") from missing
     path, fix = Path(path), "save it as GeoPackage or GeoJSON again"
     check_name(path, error)
-    if not path.exists():
-        raise error(f"{path}: no such file", "check the path")
-    if path.is_file() and path.stat().st_size == 0:
-        raise error(f"{path}: the file is empty", "copy or save it again")
-    with refusing(path, error, fix, "cannot be read as a vector file"):
-        names = [str(name) for name, kind in pyogrio.list_layers(path) if kind is not None]
+    with (
+        refusing(path, error, fix, "cannot be read as a vector file"),
+        local_vector(path, error) as opened,
+    ):
+        names = [str(name) for name, kind in pyogrio.list_layers(opened) if kind is not None]
         chosen = layer or next((n for n in prefer if n in names), None)
         if chosen is None and len(names) != 1:
             what = f"{len(names)} layers: {', '.join(names[:6])}" if names else "no geometries"
             raise error(f"{path}: has {what}", "save the layer that is meant as a file of its own")
         wanted: list[str] | None = None if columns else []
-        meta, _, wkb, values = pyogrio.raw.read(path, layer=chosen or names[0], columns=wanted)
+        meta, _, wkb, values = pyogrio.raw.read(opened, layer=chosen or names[0], columns=wanted)
         blank = np.empty(0, object) if wkb is None else wkb
         shapes = shapely.force_2d(shapely.from_wkb(blank, on_invalid="ignore"))
         table = {str(n): np.asarray(v) for n, v in zip(meta["fields"], values, strict=True)}

@@ -192,6 +192,17 @@ def open_start(config: RunConfig, run: Run, resume: bool) -> Start | None:
     return Start(given, digest(given), meta)
 
 
+def start_classes(config: RunConfig, run: Run, resume: bool) -> ClassMap | None:
+    """Return the classes of what a run begins or goes on with; None where it begins afresh.
+
+    Raises:
+        CheckpointError: See :func:`open_start`.
+        ConfigError: See :func:`open_start`.
+    """
+    start = open_start(config, run, resume)
+    return start.meta.classes if start else None
+
+
 def _axes(model: ModelConfig, count: int, *, classes: int = 0, bands: int = 0) -> dict[str, int]:
     """Return which axis of which tensors grows with the classes, or with the bands."""
     wider = model.model_copy(update={"in_channels": model.in_channels + bands})
