@@ -70,7 +70,7 @@ def test_the_same_classes_start_with_the_very_weights(
     assert meta.config.model.encoder.weights is None
     assert meta.portable().config.train.start == "checkpoint.safetensors"
     first = json.loads((tmp_path / "trained" / "log.jsonl").read_text().splitlines()[0])
-    assert (first["event"], first["new_classes"]) == ("start", [])
+    assert (first["event"], first["new_classes"]) == ("start", "")
 
 
 def test_classes_are_joined_by_name_and_new_ones_start_at_the_mean(

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -76,14 +75,14 @@ class Start:
         mean, std = zip(*pairs, strict=True)
         return spec.model_copy(update={"mean": mean, "std": std})
 
-    def told(self, classes: ClassMap) -> dict[str, Any]:
+    def told(self, classes: ClassMap) -> dict[str, str]:
         """Return what a run's log says of its start."""
         model, known = self.meta.config.model, {n.casefold() for n in self.meta.classes.names}
         return {
             "start": self.name,
             "sha256": self.sha256,
             "model": f"{model.name} on {model.encoder.name}",
-            "new_classes": [n for n in classes.names if n.casefold() not in known],
+            "new_classes": ", ".join(n for n in classes.names if n.casefold() not in known),
         }
 
     def fill(self, model: SegmentationModel, classes: ClassMap, bands: tuple[int, ...]) -> None:
