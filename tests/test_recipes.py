@@ -20,8 +20,8 @@ from benchmark_files import (
     write_vaihingen,
 )
 from terradapt import checkpoint, training
-from terradapt.complexity import build_on_meta
 from terradapt.config import RunConfig, load_config, recipe_names, recipe_text
+from terradapt.models import build_on_meta
 from terradapt.models.encoder import SAM2_TRUNKS
 from terradapt.prepare import DATASETS
 from training_files import write_folder

@@ -6,11 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import BaseModel, Field
 
 from terradapt.classes import ClassMap
 from terradapt.data.labels import LabelForm, label_form
-from terradapt.errors import DataError
+from terradapt.documents import validated
+from terradapt.errors import DataError, refusing
 from terradapt.files import read_json, write_json
 from terradapt.grid import Window
 
@@ -130,21 +133,51 @@ def load_index(root: Path) -> Dataset:
         DataError: No valid JSON, or a key is missing.
     """
     path = root / INDEX_NAME
-    values = read_json(path)
-    try:
-        items = tuple(_item_from_dict(v, root) for v in values["items"])
-        return Dataset(
-            str(values["name"]),
-            root,
-            items,
-            ClassMap.from_dict(values["classes"]),
-            label_form(values["label"]),
+    fix = "prepare the dataset again with: terradapt data NAME SRC -o DIR"
+    stored = validated(_Index, read_json(path, fix=fix), path, DataError, fix)
+    with refusing(path, DataError, fix, "no dataset index"):
+        items = tuple(item.at(root) for item in stored.items)
+        doubled = len(items) - len({item.id for item in items})
+        if doubled:
+            raise ValueError(f"{doubled} items have the id of another one")
+        classes = ClassMap.from_dict(stored.classes)
+        return Dataset(stored.name, root, items, classes, label_form(stored.label))
+
+
+class _StoredItem(BaseModel):
+    """An item as ``dataset.json`` has it; paths are relative to its folder, or absolute."""
+
+    id: Annotated[str, Field(min_length=1)]
+    image: Annotated[str, Field(min_length=1)]
+    label: str | None = None
+    group: str = ""
+    extra: str | None = None
+    height: Annotated[int, Field(ge=0)]
+    width: Annotated[int, Field(ge=0)]
+    resolution: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    eroded: str | None = None
+
+    def at(self, root: Path) -> Item:
+        """Return the item of a dataset in a folder."""
+        paths = {k: getattr(self, k) for k in ("label", "extra", "eroded")}
+        return Item(
+            id=self.id,
+            image=root / self.image,
+            group=self.group or self.id,
+            height=self.height,
+            width=self.width,
+            resolution=self.resolution,
+            **{k: root / v if v else None for k, v in paths.items()},
         )
-    except (KeyError, TypeError, ValueError) as error:
-        raise DataError(
-            f"{path}: no dataset index ({type(error).__name__}: {error})",
-            "prepare the dataset again with: terradapt data NAME SRC -o DIR",
-        ) from error
+
+
+class _Index(BaseModel):
+    """``dataset.json``."""
+
+    name: str
+    classes: dict[str, Any]
+    label: dict[str, Any]
+    items: tuple[_StoredItem, ...]
 
 
 def _item_to_dict(item: Item, folder: Path) -> dict[str, Any]:
@@ -155,23 +188,6 @@ def _item_to_dict(item: Item, folder: Path) -> dict[str, Any]:
     }
     plain = {k: getattr(item, k) for k in ("id", "group", "height", "width", "resolution")}
     return {**plain, **paths}
-
-
-def _item_from_dict(values: Mapping[str, Any], root: Path) -> Item:
-    def path(key: str) -> Path | None:
-        return root / values[key] if values.get(key) else None
-
-    return Item(
-        str(values["id"]),
-        root / values["image"],
-        path("label"),
-        str(values.get("group") or values["id"]),
-        path("extra"),
-        int(values["height"]),
-        int(values["width"]),
-        values.get("resolution"),
-        path("eroded"),
-    )
 
 
 def _relative(path: Path, folder: Path) -> str:

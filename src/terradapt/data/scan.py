@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from terradapt.classes import ClassMap
+from terradapt.classes import IGNORE, ClassMap
 from terradapt.data.dataset import Dataset, Item
 from terradapt.data.labels import ColourForm, IndexForm, RasterForm, VectorForm
 from terradapt.data.reading import ItemReader, open_label
@@ -199,6 +199,22 @@ def class_index(dataset: Dataset, progress: Advance | None = None) -> ClassIndex
     by_path = scan_labels(list(labels.values()), dataset.root / CACHE_NAME, progress)
     scans = {i: by_path[path] for i, path in labels.items()}
     return _by_class(scans, dataset.classes, dataset.label)
+
+
+def is_labelled(dataset: Dataset, items: Iterable[Item]) -> bool:
+    """Tell whether any pixel of some items has a class; looks no further than the first one.
+
+    Raises:
+        DataError: A label cannot be read, or has a value that is no class.
+    """
+    for item in items:
+        with ItemReader(dataset, item) as reader:
+            rows = max(1, _STRIP // max(1, item.width))
+            for row in range(0, item.height, rows):
+                window = Window(row, 0, min(rows, item.height - row), item.width)
+                if (reader.mask(window) != IGNORE).any():
+                    return True
+    return False
 
 
 def _by_class(scans: dict[Item, LabelScan], classes: ClassMap, form: RasterForm) -> ClassIndex:

@@ -19,6 +19,7 @@ from terradapt.data.leaks import Leak, find_leaks
 from terradapt.data.new_splits import with_splits
 from terradapt.data.raster_classes import unknown_labels
 from terradapt.data.scan import CACHE_NAME, ClassIndex, class_index, scan_labels
+from terradapt.data.vector_files import spellings
 from terradapt.data.vector_labels import uncovered, vector_source
 from terradapt.errors import DataError, TerradaptError
 from terradapt.preflight.alignment import PATCHES, WARN, Shift, Surfaces
@@ -199,6 +200,9 @@ def _check_splits(dataset: Dataset) -> Iterator[Problem]:
         names = ", ".join(sorted(left)[:5])
         message = f"{dataset.root}: {len(left)} images are in no split: {names}"
         yield Problem("note", str(dataset.root), message, "list them in splits.json to use them")
+    if dataset.splits and not dataset.splits.get("val"):
+        message = f"{dataset.root}: no image in the split 'val': a run is checked on its own images"
+        yield Problem("warning", str(dataset.root), message, "list some under 'val' in splits.json")
 
 
 def _check_images(folder: Path, facts: Sequence[Facts]) -> Iterator[Problem]:
@@ -267,12 +271,17 @@ def _check_classes(dataset: Dataset, pixels: Mapping[str, Sequence[int]]) -> Ite
     root = str(dataset.root)
     for split, numbers in pixels.items():
         if split != "all" and not sum(numbers):
+            if dataset.splits.get(split):
+                message = f"{root}: no pixel of the split '{split}' is labelled, all are ignored"
+                fix = "label some of its images, or move labelled ones there in splits.json"
+                level: Level = "error" if split in ("train", "val") else "warning"
+                yield Problem(level, root, message, fix)
             continue
         for name, number in zip(dataset.classes.names, numbers, strict=True):
             share = number / max(1, sum(numbers))
             if number == 0:
                 message = f"{root}: class '{name}' does not occur in {split}"
-                level: Level = "warning" if split in ("train", "all") else "note"
+                level = "warning" if split in ("train", "all") else "note"
                 fix = "move an image with it there, or drop the class"
                 yield Problem(level, root, message, fix)
             elif share < _RARE and split == "train":
@@ -297,6 +306,9 @@ def _check_vectors(dataset: Dataset, form: VectorForm) -> Iterator[Problem]:
                 message = f"{path}: {number} of {census.features} features {what}"
                 fix = "look at them in a GIS; the others are used"
                 yield Problem("warning", str(path), message, fix)
+        for line in spellings(form, dataset.classes):
+            message = f"{path}: column '{form.column}': {line}"
+            yield Problem("note", str(path), message, "spell a class in one way")
         outside, all_of_them = uncovered(path, form, items)
         if outside:
             level: Level = "error" if outside == all_of_them else "warning"
