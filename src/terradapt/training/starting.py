@@ -100,7 +100,10 @@ class Start:
         rows = self._rows(classes)
         if rows is not None:
             for name, axis in _axes(old.config.model, len(old.classes), classes=1).items():
-                tensors[name] = _taken(tensors[name], axis, rows, tensors[name].mean(axis, True))
+                # a head that shuffles pixels has several rows a class, one after the other
+                each = tensors[name].unflatten(axis, (len(old.classes), -1))
+                taken = _taken(each, axis, rows, each.mean(axis, True))
+                tensors[name] = taken.flatten(axis, axis + 1)
         if bands != old.spec.bands:
             places = [old.spec.bands.index(b) if b in old.spec.bands else None for b in bands]
             for name, axis in _axes(old.config.model, len(old.classes), bands=1).items():
