@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from terradapt.complexity import build_on_meta, measure
+from terradapt.complexity import measure
 from terradapt.config import EncoderConfig, ModelConfig, ObjectiveConfig
 from terradapt.losses.pixel import relation
-from terradapt.models import MODELS, build
+from terradapt.models import MODELS, build, build_on_meta
 from terradapt.models.baselines.layers import LinearAttention, adaptive_mean, reflect_pad
 from terradapt.models.baselines.manet import ChannelAffinity, KernelAttention
 from terradapt.models.baselines.slcnet import LongRangeCorrelation

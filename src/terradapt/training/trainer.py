@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -202,7 +202,7 @@ class Trainer:
         told = any(e.get("event") == "calibration" for e in self.run.events())
         if not told and self.accelerator.is_main_process:
             event = {"event": "calibration", "step": self.step, "confidence": meta.confidence}
-            self.run.log(event | ({} if found is None else asdict(found)))
+            self.run.log(event | (found.told() if found else {}))
         self.accelerator.wait_for_everyone()
 
     def _open_run(self, resume: bool) -> bool:
