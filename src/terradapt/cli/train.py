@@ -38,7 +38,14 @@ def train(
 
     config = load_config(recipe).with_overrides(overrides or [])
     try:
-        best = training.train(config, data, output, resume=resume, bar=progress)
+        best = training.train(
+            config,
+            data,
+            output,
+            resume=resume,
+            bar=progress,
+            say=lambda line: typer.echo(line, err=True),
+        )
     except KeyboardInterrupt:
         typer.echo(f"stopped; go on with --resume, the state is in {output}", err=True)
         raise

@@ -25,9 +25,9 @@ from terradapt.export.int8 import (
 from terradapt.export.metadata import mlm_item, properties, write_item
 from terradapt.export.onnx import calibrate_graph, import_onnx, write_proto
 from terradapt.export.parity import compare
-from terradapt.export.run import ExportResult, export_model
+from terradapt.export.run import ExportResult, check_export, export_model
 from terradapt.export.windows import Windows, collect
-from terradapt.files import check_output, replacing
+from terradapt.files import replacing
 from terradapt.meta import Calibration, Meta
 from terradapt.metrics import Confusion
 from terradapt.metrics.calibration import fit_calibration, labelled_sample
@@ -81,7 +81,7 @@ def export_int8(
         DataError: The folder has no scenes with valid pixels.
         MissingExtraError: ONNX Runtime's quantization is not installed.
     """
-    path = check_output(path)
+    path = check_export(path, source, trunk, *folder.rglob("*"))
     model, meta = checkpoint.load(source, trunk=trunk)
     with owned(path), TemporaryDirectory() as work:
         bare = replace(meta, calibration=None)

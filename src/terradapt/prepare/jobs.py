@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 from pydantic import TypeAdapter, ValidationError
 
 from terradapt.classes import IGNORE, ClassMap, Colour
-from terradapt.data.labels import ColourForm, LabelForm, RasterForm, VectorForm
+from terradapt.data.labels import ColourForm, LabelForm, RasterForm, VectorForm, decode_shown
 from terradapt.data.reading import check_pair
 from terradapt.errors import DataError, SceneError
 from terradapt.files import digest, read_json, write_json
@@ -141,7 +142,7 @@ def finished_jobs(job: PrepareJob) -> Receipt | None:
 def read_receipt(path: Path) -> Receipt | None:
     """Read a receipt; None where there is none that can be trusted."""
     try:
-        receipt = TypeAdapter(Receipt).validate_python(read_json(path), strict=True)
+        receipt = TypeAdapter(Receipt).validate_python(read_json(path))
     except (DataError, ValidationError):
         return None
     places = [PurePosixPath(name).parts for name in receipt.outputs]
@@ -151,7 +152,9 @@ def read_receipt(path: Path) -> Receipt | None:
 
 
 def run(job: PrepareJob) -> Receipt:
-    """Read, check and write one image; its receipt is written last, after one of its intent.
+    """Read, check and write one image; its receipt is written last.
+
+    A list of what will be written goes before it, so that what a kill leaves can be removed.
 
     Raises:
         DataError: Image and label do not fit, or the label has an unknown colour or value.
@@ -159,27 +162,35 @@ def run(job: PrepareJob) -> Receipt:
         OutputError: The disk is full.
     """
     receipt = Receipt(signature(job))
+    path = receipt_path(job.out, job.record.id)
+    begun, earlier = path.with_name(f"{job.record.id}.begun"), read_receipt(path)
+    before = set(earlier.outputs) if earlier else set()
     with SceneReader(job.record.image) as image:
         ids = _label(job, job.record.label, image)
         eroded = _label(job, job.record.eroded, image) if job.record.eroded else None
         _check_extra(job.record, image)
-        path = receipt_path(job.out, job.record.id)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        earlier = read_receipt(path)
-        before = set(earlier.outputs) if earlier else set()
-        intent = dict.fromkeys(sorted(before.union(_names(job, image))), "")
-        write_json(path, asdict(Receipt("", intent)))
-        receipt.counts = _counts(ids, len(job.classes))
-        if job.crop is None:
-            receipt.sums = _sums(image)
-            _write_whole(job, image, ids, eroded, receipt)
-        else:
-            for window in windows(image.height, image.width, job.crop, job.overlap):
-                _write_crop(job, image, ids, eroded, window, receipt)
-    for name in before - receipt.outputs.keys():
-        (job.out / name).unlink(missing_ok=True)
+        names = before.union(_names(job, image))
+        write_json(begun, asdict(Receipt("", dict.fromkeys(sorted(names), ""))))
+        try:
+            receipt.counts = _counts(ids, len(job.classes))
+            if job.crop is None:
+                receipt.sums = _sums(image)
+                _write_whole(job, image, ids, eroded, receipt)
+            else:
+                for window in windows(image.height, image.width, job.crop, job.overlap):
+                    _write_crop(job, image, ids, eroded, window, receipt)
+        except BaseException:
+            _remove(job, names - before, begun)
+            raise
     write_json(path, asdict(receipt))
+    _remove(job, before - receipt.outputs.keys(), begun)
     return receipt
+
+
+def _remove(job: PrepareJob, names: Iterable[str], begun: Path) -> None:
+    for name in names:
+        (job.out / name).unlink(missing_ok=True)
+    begun.unlink(missing_ok=True)
 
 
 def _names(job: PrepareJob, image: SceneReader) -> Iterator[str]:
@@ -224,15 +235,16 @@ def _label(job: PrepareJob, path: Path, image: SceneReader) -> NDArray[np.uint8]
     try:
         with SceneReader(path) as label:
             check_pair(image, label)
+            decode = partial(_decoded, job, form, path)
             ids = np.empty((image.height, image.width), np.uint8)
             for strip in _strips(image.height, image.width):
-                ids[strip.slices] = _decoded(job, form, label.read(strip)[0], path)
+                ids[strip.slices] = decode_shown(decode, *label.read(strip))
     except SceneError as error:
         raise DataError(error.message, error.fix) from error
     return ids
 
 
-def _decoded(job: PrepareJob, form: RasterForm, raw: NDArray[Any], path: Path) -> NDArray[np.uint8]:
+def _decoded(job: PrepareJob, form: RasterForm, path: Path, raw: NDArray[Any]) -> NDArray[np.uint8]:
     if isinstance(form, ColourForm):
         if job.snap:
             raw = snapped(raw, job.classes, job.snap)

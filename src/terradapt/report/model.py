@@ -94,6 +94,7 @@ class Report:
         network_legend: (meaning, RGB) of their colours.
         references: Printed results, shown apart.
         figures: Further drawings, title -> SVG text.
+        reads: Files that it was made from: it is never written over one of them.
     """
 
     metrics: dict[str, Any]
@@ -115,6 +116,7 @@ class Report:
     network_legend: Sequence[tuple[str, Colour]] = ()
     references: Sequence[Reference] = ()
     figures: Mapping[str, str] = field(default_factory=dict)
+    reads: Sequence[Path] = ()
 
     @property
     def split(self) -> str:

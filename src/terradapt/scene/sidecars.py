@@ -16,6 +16,7 @@ from terradapt.files import digest, read_json, write_together
 from terradapt.grid import Window
 from terradapt.raster import Layer, signature_of
 from terradapt.scene.job import Job
+from terradapt.scene.options import PredictOptions
 from terradapt.scene.predictor import Predictor
 from terradapt.scene.stream import Block
 
@@ -91,7 +92,19 @@ def statistics(
         "stride": job.grid.stride,
         "signature": job.signature,
         "stamp": signature_of(job.stamp),
+        "notes": list(job.notes),
     }
+
+
+def written_with(out: Path, options: PredictOptions) -> list[Path]:
+    """Return the files that stand beside a class raster."""
+    layers = ["scores"] * bool(options.scores) + ["confidence"] * options.confidence
+    return [
+        out.with_suffix(".qml"),
+        out.with_suffix(".json"),
+        out.with_name(out.name + ".aux.xml"),
+        *(out.with_name(f"{out.stem}_{layer}.tif") for layer in layers),
+    ]
 
 
 def finished(job: Job, out: Path, layers: Iterable[Layer]) -> dict[str, Any] | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ def train(
     *,
     resume: bool = False,
     bar: Track | None = None,
+    say: Callable[[str], None] | None = None,
 ) -> dict[str, Any]:
     """Train a model on a dataset.
 
@@ -29,6 +31,7 @@ def train(
         resume: Go on with the run that the folder holds; it ends bit for bit as an unbroken one
             on the CPU.
         bar: ``bar(total, label, unit)``: a context manager that yields ``advance(n)``.
+        say: Called with a sentence on what was settled for this machine.
 
     Returns:
         The metrics of the best checkpoint, fractions; ``split`` says whether they are of ``val``
@@ -43,13 +46,20 @@ def train(
     """
     from terradapt.data import open_dataset
     from terradapt.files import check_output
+    from terradapt.training.run import Run
+    from terradapt.training.starting import start_classes
     from terradapt.training.trainer import Trainer
 
     first = os.environ.get("RANK", "0") == "0"  # the others of one launch write nothing
     if first:
         check_output(run, folder=True)
     with owned(run, folder=True) if first else nullcontext():
-        trainer = Trainer(config, open_dataset(Path(data), config.data), run, resume=resume)
+        known = start_classes(config, Run(run), resume)
+        dataset = open_dataset(Path(data), config.data, known=known)
+        trainer = Trainer(config, dataset, run, resume=resume)
+        if say is not None and first:
+            for note in trainer.notes:
+                say(note)
         if bar is None:
             return trainer.fit()
         left = trainer.total_steps - trainer.step

@@ -7,14 +7,15 @@ weights, AdamW's moments and the step, all in ``last.safetensors``.
 from __future__ import annotations
 
 import math
+import os
 import signal
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -35,9 +36,10 @@ from terradapt.metrics.calibration import fit_calibration
 from terradapt.metrics.confusion import Confusion
 from terradapt.models import build, resolve
 from terradapt.models.encoder import encoder_normalization
-from terradapt.predictors.torch import TorchPredictor, normalize_tensor
+from terradapt.predictors.torch import Precision, TorchPredictor, normalize_tensor
 from terradapt.progress import Advance
 from terradapt.scene import predict_blocks
+from terradapt.training.arithmetic import settle_precision, settle_threads
 from terradapt.training.building import build_objective
 from terradapt.training.calibrating import sample_scores
 from terradapt.training.loading import RunCrops, RunSampler
@@ -83,10 +85,18 @@ class Trainer:
             _require_labels(dataset, "val")
         self.dataset = dataset
         self.run = Run(folder)
+        self.run.check(dataset, config)
         self.start = open_start(config, self.run, resume)
         if self.start is not None:
             config = self.start.config(config, dataset)
-        self.config = config = config.model_copy(update={"model": resolve(config.model)})
+        config = config.model_copy(update={"model": resolve(config.model)})
+        held = self.run.held() if resume else None
+        processes = int(os.environ.get("WORLD_SIZE", "1"))
+        config, told = settle_precision(
+            config, len(dataset.classes), held=held, processes=processes
+        )
+        self.notes = [told] if told else []
+        self.config = config
         AcceleratorState._reset_state()  # runs of one process may differ in precision
         self.accelerator = Accelerator(
             mixed_precision="no" if config.train.precision == "fp32" else config.train.precision,
@@ -99,6 +109,9 @@ class Trainer:
         self.crops = CropDataset(dataset, "train", config, self.spec)
         self.steps_per_epoch = math.ceil(len(self.crops) / self.crops_per_step)
         self.total_steps = self.steps_per_epoch * config.train.epochs
+        self.threads = torch.get_num_threads()
+        if self.accelerator.device.type == "cpu":
+            self._share_cores(resume)
         self._build()
         self.step = 0
         self.best = -math.inf
@@ -111,6 +124,13 @@ class Trainer:
             if self.start is not None:
                 self.run.log({"event": "start", "step": 0, **self.start.told(dataset.classes)})
 
+    def _share_cores(self, resume: bool) -> None:
+        last = self.run.last
+        stored = checkpoint.read_meta(last).progress if resume and last.is_file() else {}
+        threads, told = settle_threads(stored.get("threads"))
+        self.threads = threads
+        self.notes += [told] if told else []
+
     @property
     def crops_per_step(self) -> int:
         """Crops of one optimiser step, over all devices and accumulated batches."""
@@ -122,7 +142,7 @@ class Trainer:
         Raises:
             KeyboardInterrupt: After Ctrl-C or a termination, with the state saved.
         """
-        with _stop_signals(self):
+        with _stop_signals(self), _threads(self.threads):
             batches = iter(self._loader())
             clock = _Clock(self.crops_per_step)
             while self.step < self.total_steps:
@@ -161,7 +181,7 @@ class Trainer:
             self.spec,
             self.config.data.crop,
             device=self.accelerator.device,
-            precision=self.config.train.precision,
+            precision=cast(Precision, self.config.train.precision),
         )
         if held is not None:
             self.model.load_state_dict(held)
@@ -182,7 +202,7 @@ class Trainer:
         told = any(e.get("event") == "calibration" for e in self.run.events())
         if not told and self.accelerator.is_main_process:
             event = {"event": "calibration", "step": self.step, "confidence": meta.confidence}
-            self.run.log(event | ({} if found is None else asdict(found)))
+            self.run.log(event | (found.told() if found else {}))
         self.accelerator.wait_for_everyone()
 
     def _open_run(self, resume: bool) -> bool:
@@ -280,7 +300,9 @@ class Trainer:
     ) -> None:
         weights = self.average.state_dict(self.model) if average and self.average else None
         best = self.best if math.isfinite(self.best) else None
-        progress = {"best": best, "total_steps": self.total_steps}
+        progress: dict[str, Any] = {"best": best, "total_steps": self.total_steps}
+        if self.accelerator.device.type == "cpu":
+            progress["threads"] = self.threads
         if self.accelerator.scaler is not None:
             progress["scale"] = self.accelerator.scaler.get_scale()
         meta = replace(self.meta, metrics=metrics, step=self.step, progress=progress)
@@ -298,6 +320,7 @@ class Trainer:
             self.start.fill(model, self.dataset.classes, self.spec.bands)
         if train.channels_last:
             model = model.to(memory_format=torch.channels_last)
+        _require_batch(model.min_batch, train.batch, self.accelerator.num_processes)
         self.model = model.to(self.accelerator.device)
         self.objective = build_objective(self.config, self.dataset, self.accelerator.device)
         optimizer = build_optimizer(self.model, self.config.optim)
@@ -398,6 +421,14 @@ def _require_divisible(batch: int, processes: int) -> None:
         )
 
 
+def _require_batch(least: int, batch: int, processes: int) -> None:
+    if batch // processes < least:
+        raise ConfigError(
+            f"a batch of {batch // processes} is too small for a model with norms of single pixels",
+            f"set train.batch to {least * processes} or more",
+        )
+
+
 def _monitored(metrics: dict[str, Any], name: str) -> float:
     if not isinstance(metrics.get(name), float):
         known = ", ".join(k for k, v in metrics.items() if isinstance(v, float))
@@ -431,6 +462,16 @@ class _Clock:
 def _outlive_the_signal(_: int) -> None:
     """Let the run alone answer a termination that reaches the whole process group."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 @contextmanager

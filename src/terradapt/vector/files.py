@@ -17,7 +17,7 @@ from terradapt.files import parse_json
 from terradapt.grid import Window
 from terradapt.owner import owned
 from terradapt.progress import Advance
-from terradapt.raster import SceneReader
+from terradapt.raster import SceneReader, scene_files
 from terradapt.vector.polygons.extract import (
     PIXELS,
     PolygonOptions,
@@ -59,7 +59,8 @@ def vectorize_roads(
         OutputError: The result cannot be written.
         MissingExtraError: GraphML without networkx.
     """
-    output = check_vector(output, SUFFIXES)
+    reads = [*scene_files(labels), *(scene_files(scores) if scores else ())]
+    output = check_vector(output, SUFFIXES, reads)
     if output.suffix.lower() == ".graphml":
         import_networkx()
     value, band = road_value(labels, road)
@@ -106,7 +107,7 @@ def vectorize_polygons(
         DataError: It holds no class ids.
         OutputError: The result cannot be written.
     """
-    output = check_vector(output, SUFFIXES[:3])
+    output = check_vector(output, SUFFIXES[:3], scene_files(labels))
     names = raster_classes(labels).names
     with owned(output):
         source = RasterLabels(labels, mask=is_mask(labels))

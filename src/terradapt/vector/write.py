@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -73,14 +73,21 @@ def write_layers(
             _write_geojson(part, layers, crs)
 
 
-def check_vector(path: str | Path, suffixes: Sequence[str]) -> Path:
+def check_vector(
+    path: str | Path, suffixes: Sequence[str], reads: Iterable[str | Path] = ()
+) -> Path:
     """Return the path of a result that can be written; look before the long work starts.
 
+    Args:
+        path: The result.
+        suffixes: Those that it may have.
+        reads: What it is made from.
+
     Raises:
-        OutputError: A suffix that is not written, a folder without permission, or a GeoPackage
-            that another program holds open.
+        OutputError: A suffix that is not written, a folder without permission, one of ``reads``,
+            or a GeoPackage that another program holds open.
     """
-    path = check_output(path, suffixes)
+    path = check_output(path, suffixes, reads=reads)
     if path.suffix.lower() == ".gpkg" and path.exists():
         _check_free(path)
     return path
