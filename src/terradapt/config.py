@@ -89,6 +89,7 @@ class EncoderConfig(ConfigPart):
 
     name: str = "efficientnet_b0"
     weights: str | None = None  # a local file, "hub" for timm's hub weights, or None for random
+    # (the weights of mit_b0..b5 are NVIDIA's, for research only)
     adapters: bool = True  # SAM2 trunks only
     adapter_width: int = Field(32, ge=1)
     adapter_activation: Literal["gelu", "relu"] = "gelu"
@@ -135,6 +136,8 @@ class DataConfig(ConfigPart):
     balance: float = Field(0.0, ge=0, le=1)  # share of crops centred on a class drawn uniformly
     line_width: float = Field(6.0, gt=0)  # m, buffer of line labels
     class_column: str | None = None  # of a vector label file
+    corrections: str | None = None  # a vector file above the labels, or the only labels
+    background: Literal["ignore", "class"] | None = None  # ground without a feature; None: see docs
     workers: int = Field(2, ge=0)
 
 
@@ -164,7 +167,8 @@ class LossNetConfig(ConfigPart):
 class DistillConfig(ConfigPart):
     """DIST (ARAFNet Eqs 6-8), or Hinton's KL."""
 
-    teacher: str | None = None  # path of a checkpoint
+    teacher: str | None = None  # path of a checkpoint; None: the one that the run starts from
+    where: Literal["labelled", "unlabelled", "all"] = "labelled"  # pixels with a soft loss
     loss: Literal["dist", "kl"] = "dist"  # two classes: kl uses all that the teacher says
     temperature: float = Field(0.5, gt=0)
     beta: float = 1.0  # inter-class weight of DIST
@@ -184,6 +188,8 @@ class ObjectiveConfig(ConfigPart):
     ce: float = 1.0
     dice: float = 1.0
     aux: float = 0.4
+    relation: float = 0.0  # of attention along lines, where the model tells it (slcnet: 10)
+    connectivity: float = 0.4  # of Seg-Road's branches
     class_weights: tuple[float, ...] | Literal["balanced"] | None = None
     reproduce_release: bool = False  # structure loss with SAM2MS's reduce='none' slip
     lossnet: LossNetConfig | None = None

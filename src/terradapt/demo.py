@@ -12,6 +12,7 @@ from terradapt import evaluation, predictors, training
 from terradapt.config import load_config
 from terradapt.data import Dataset
 from terradapt.errors import OutputError
+from terradapt.files import check_output
 from terradapt.progress import Track
 from terradapt.report import Report, write_report
 from terradapt.scene import PredictOptions, predict_scene
@@ -59,7 +60,7 @@ def run_demo(
     Raises:
         OutputError: The folder holds another demo, or cannot be written.
     """
-    folder = Path(folder)
+    folder = check_output(folder, folder=True)
     if (folder / "run").exists() and not resume:
         raise OutputError(f"{folder}: holds a demo already", "add --resume, or give another -o")
     held = next((folder / n for n in WRITES if (folder / n).exists()), None)

@@ -192,6 +192,7 @@ def check_output(
     path: str | Path,
     suffixes: Sequence[str] = (),
     *,
+    folder: bool = False,
     reads: Iterable[str | Path | None] = (),
     beside: Iterable[Path] = (),
 ) -> Path:
@@ -200,6 +201,7 @@ def check_output(
     Args:
         path: The result.
         suffixes: Those that it may have, lower case; any without.
+        folder: It is a folder, which may be there already.
         reads: What it is made from: never written over, by whatever name it goes (links, another
             case, another way to it). Addresses and what is not there are left out.
         beside: Further files that are written with it, which may be none of ``reads`` either.
@@ -219,12 +221,13 @@ def check_output(
                 "choose another place with -o",
             )
     with writing(path):
-        _checked(path)
+        _checked(path, folder)
         if suffixes and path.suffix.lower() not in suffixes:
             raise OutputError(
                 f"{path}: cannot write '{path.suffix}'", f"name it {', '.join(suffixes)}"
             )
-        home = next(p for p in path.absolute().parents if p.exists())
+        places = [path.absolute()] if folder else []
+        home = next(p for p in (*places, *path.absolute().parents) if p.exists())
         with _part(path, home=home) as part:
             part.touch()
     return path

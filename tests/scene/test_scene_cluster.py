@@ -106,7 +106,7 @@ def test_nobody_without_the_key_reaches_a_port_of_the_workers(pool):
     for port in ports:
         for address, security in ((f"tcp://127.0.0.1:{port}", None),
                                   (f"tls://127.0.0.1:{port}", stranger)):  # fmt: skip
-            with pytest.raises(OSError, match=r"Timed out|connect|reset|closed"):
+            with pytest.raises(OSError, match=r"Timed out|connect|reset|closed|certificate"):
                 Client(address, timeout=2, security=security, set_as_default=False)
         for request in (b"GET /info/main/workers.html HTTP/1.0\r\n\r\n", b"\0" * 64):
             with socket.create_connection(("127.0.0.1", port), 5) as plain:

@@ -10,9 +10,9 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, Field
 
-from terradapt.classes import ClassMap
+from terradapt.classes import IGNORE, ClassMap
 from terradapt.data.class_files import CLASS_FILES
-from terradapt.data.labels import LabelForm, label_form
+from terradapt.data.labels import LabelForm, VectorForm, label_form
 from terradapt.documents import validated
 from terradapt.errors import DataError, refusing
 from terradapt.files import read_json, write_json
@@ -54,6 +54,19 @@ class Item:
         return Window(0, 0, self.height, self.width)
 
 
+@dataclass(frozen=True)
+class Corrections:
+    """A vector file that lies above the labels.
+
+    Args:
+        path: The file.
+        form: How its features become classes.
+    """
+
+    path: Path
+    form: VectorForm
+
+
 @dataclass(frozen=True, eq=False)
 class Dataset:
     """Labelled images in the one form that training and evaluation read.
@@ -66,6 +79,7 @@ class Dataset:
         label: How label files are read.
         splits: Item ids by split name.
         protocol: How the splits were made.
+        corrections: What lies above the labels, or None.
     """
 
     name: str
@@ -75,6 +89,7 @@ class Dataset:
     label: LabelForm
     splits: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     protocol: str = "by_image"
+    corrections: Corrections | None = None
 
     @cached_property
     def _by_id(self) -> dict[str, Item]:
@@ -97,6 +112,16 @@ class Dataset:
             known = ", ".join(sorted(self._by_id)[:4])
             raise DataError(f"{self.root}: no item '{name}'", f"use ids such as {known}")
         return self._by_id[name]
+
+    def is_labelled(self, item: Item) -> bool:
+        """Tell whether an item's class ids can be read; without a label they are corrections."""
+        return item.label is not None or self.corrections is not None
+
+    @property
+    def is_partial(self) -> bool:
+        """Whether large parts of the images may have no label, as the labels are drawn shapes."""
+        drawn = isinstance(self.label, VectorForm) and self.label.background == IGNORE
+        return drawn or any(item.label is None for item in self.items)
 
     def split(self, name: str) -> tuple[Item, ...]:
         """Return the items of a split (``train``, ``val``, ``test``, or ``all``).

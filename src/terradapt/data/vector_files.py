@@ -59,16 +59,63 @@ def vector_classes(
     The class column is ``data.class_column``, else the one whose name says so, else the only one
     with few distinct values. Without any, all features are of one class: ``road`` for lines, the
     file's name for polygons. Where no feature lies is class ``background`` if there is one, and
-    ignored otherwise.
+    ignored otherwise; ``data.background`` says which instead.
 
     Raises:
         DataError: No such column, several that may be meant, or a value that no class has.
     """
     features = read_layer(path)
     lines = bool((shapely.get_dimensions(features.geometries) == 1).any())
+    column, keys = _column_keys(features, path, config, lines)
+    if column is None or keys is None:
+        return _one_class(path, lines, config, stated)
+    wanted = lines or config.background == "class"
+    classes, table = _class_table(keys, stated, path, column, wanted)
+    background = background_of(classes, config, IGNORE, path)
+    return classes, VectorForm(column, table, 1, background, config.line_width)
+
+
+def background_of(classes: ClassMap, config: DataConfig, otherwise: int, path: Path) -> int:
+    """Return the class id of ground without a feature, as the config or the classes say.
+
+    Args:
+        classes: The class map.
+        config: ``data.background``.
+        otherwise: Where the config says nothing and no class is called background.
+        path: The label file, for errors.
+
+    Raises:
+        DataError: Background is to be a class, and none is called so.
+    """
+    if config.background == "ignore":
+        return IGNORE
+    names = [n.lower() for n in classes.names]
+    found = next((i for i, n in enumerate(names) if n in _BACKGROUND), None)
+    if found is None and config.background == "class":
+        raise DataError(
+            f"{path}: no class is the background ({', '.join(classes.names)})",
+            f"call one {' or '.join(sorted(_BACKGROUND))}, or set data.background=ignore",
+        )
+    return otherwise if found is None else found
+
+
+def class_keys(path: Path, config: DataConfig) -> tuple[str | None, list[str] | None]:
+    """Return the class column of a vector file and its values as text; None without one.
+
+    Raises:
+        DataError: As :func:`vector_classes`.
+    """
+    features = read_layer(path)
+    lines = bool((shapely.get_dimensions(features.geometries) == 1).any())
+    return _column_keys(features, path, config, lines)
+
+
+def _column_keys(
+    features: FeatureLayer, path: Path, config: DataConfig, lines: bool
+) -> tuple[str | None, list[str] | None]:
     column = config.class_column or _class_column(features, path, lines)
     if column is None:
-        return _one_class(path, lines, config, stated)
+        return None, None
     texts = Counter(k for k in column_texts(features, column, path) if k is not None)
     if not texts:
         raise DataError(
@@ -76,11 +123,7 @@ def vector_classes(
             "missing or blank",
             "fill it in, or name another column with data.class_column=NAME",
         )
-    keys = sorted(texts, key=lambda k: (_order(k), -texts[k], k))
-    classes, table = _class_table(keys, stated, path, column, lines)
-    names = [n.lower() for n in classes.names]
-    background = next((i for i, n in enumerate(names) if n in _BACKGROUND), IGNORE)
-    return classes, VectorForm(column, table, 1, background, config.line_width)
+    return column, sorted(texts, key=lambda k: (_order(k), -texts[k], k))
 
 
 def spellings(form: VectorForm, classes: ClassMap) -> Iterator[str]:
@@ -108,7 +151,8 @@ def _one_class(
                 f"{path}: no class column, and {stated.path.name} has {len(classes)} classes",
                 "name the column with data.class_column=NAME",
             )
-    return classes, VectorForm(None, {}, 1, 0, config.line_width)
+    background = IGNORE if config.background == "ignore" else 0
+    return classes, VectorForm(None, {}, 1, background, config.line_width)
 
 
 def _class_column(features: FeatureLayer, path: Path, lines: bool) -> str | None:
@@ -135,7 +179,7 @@ def _is_likely(values: NDArray[Any]) -> bool:
 
 
 def _class_table(
-    keys: Sequence[str], stated: ClassFile | None, path: Path, column: str, lines: bool
+    keys: Sequence[str], stated: ClassFile | None, path: Path, column: str, background: bool
 ) -> tuple[ClassMap, dict[str, int]]:
     if stated is not None:
         return stated.classes, _stated_table(keys, stated, path, column)
@@ -148,8 +192,8 @@ def _class_table(
     for key in keys:
         spellings.setdefault(key.strip().casefold(), []).append(key)
     own = [alike[0].strip() for alike in spellings.values()]
-    names = [f"class {k}" if _is_number(k) else k for k in own]
-    if (lines or len(names) == 1) and not any(n.lower() in _BACKGROUND for n in names):
+    names = [f"class {k}" if is_number(k) else k for k in own]
+    if (background or len(names) == 1) and not any(n.lower() in _BACKGROUND for n in names):
         names = ["background", *names]
     first = len(names) - len(own)
     table = {key: i + first for i, alike in enumerate(spellings.values()) for key in alike}
@@ -185,10 +229,11 @@ def _text(value: Any) -> str | None:
     return text if text.strip() else None
 
 
-def _is_number(text: str) -> bool:
+def is_number(text: str) -> bool:
+    """Tell whether a class value is an integer as text."""
     return text.strip().lstrip("-").isdecimal()
 
 
 def _order(key: str) -> tuple[int, int, str]:
     text = key.strip()
-    return (0, int(text), "") if _is_number(text) else (1, 0, text.casefold())
+    return (0, int(text), "") if is_number(text) else (1, 0, text.casefold())

@@ -168,6 +168,12 @@ def vector_source(path: Path, form: VectorForm) -> VectorSource:
     return _OPEN[key]
 
 
+def touches(path: Path, form: VectorForm, item: Item) -> bool:
+    """Tell whether a vector file has a feature on an image."""
+    with SceneReader(item.image) as file:
+        return len(vector_source(path, form).covers(file.georef, str(item.image))) > 0
+
+
 def uncovered(path: Path, form: VectorForm, items: Sequence[Item]) -> tuple[int, int]:
     """Return how many geometries of a label file touch none of the images, and how many are."""
     source = vector_source(path, form)

@@ -179,7 +179,7 @@ def _networks(protocol: Protocol, road: Road | None) -> NetworkScorer | None:
 def _check_items(dataset: Dataset, items: Sequence[Item], predictor: Predictor) -> None:
     """Meet the faults that would come up after hours: labels missing or of another size."""
     for item in items:
-        if item.label is None:
+        if not dataset.is_labelled(item):
             raise DataError(
                 f"{item.image}: has no label to be evaluated against",
                 "label it, or leave it out of the split in splits.json",

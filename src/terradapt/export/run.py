@@ -50,6 +50,7 @@ class ExportResult:
             "classes": list(self.meta.classes.names),
             "parameters": self.meta.parameters,
             "precision": self.meta.precision,
+            "confidence": self.meta.confidence,
             "window": self.meta.window,
             "fixed_size": self.meta.fixed,
             "parity": self.parity and self.parity.to_dict(),

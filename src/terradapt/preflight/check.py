@@ -10,9 +10,11 @@ from typing import Any
 
 import numpy as np
 
+from terradapt.classes import ClassMap
 from terradapt.config import DataConfig
 from terradapt.data.class_files import read_class_file
-from terradapt.data.dataset import INDEX_NAME, Dataset, load_index
+from terradapt.data.corrections import corrections_file, on_ground, with_corrections
+from terradapt.data.dataset import INDEX_NAME, Dataset, Item, load_index
 from terradapt.data.folder import Layout, Pair, build_dataset, find_layout
 from terradapt.data.labels import VectorForm
 from terradapt.data.leaks import Leak, find_leaks
@@ -117,13 +119,14 @@ def _readable(report: CheckReport, config: DataConfig, track: Track) -> Dataset 
     if not root.is_dir():
         raise DataError(f"{root}: no such folder", "give the folder of a dataset")
     if (root / INDEX_NAME).is_file():
-        prepared, given = load_index(root), None
+        corrections_file(config)
+        prepared, given = with_corrections(on_ground(load_index(root), config), config), None
         good = _inspect(report, [(i.id, i.image, i.label) for i in prepared.items], track)
         for facts, item in zip(report.facts, prepared.items, strict=True):
             facts.resolution = facts.resolution or item.resolution
         dataset = replace(prepared, items=tuple(i for i in prepared.items if i.id in good))
     else:
-        layout = find_layout(root)
+        layout = find_layout(root, corrections_file(config))
         given = layout.splits
         problems += [Problem.of(e, root) for e in layout.unmatched]
         good = _inspect(report, layout.pairs, track)
@@ -173,6 +176,9 @@ def _examine(report: CheckReport, dataset: Dataset, track: Track, pictures: bool
         problems += _check_classes(dataset, class_pixels(report))
     if isinstance(dataset.label, VectorForm):
         problems += _check_vectors(dataset, dataset.label)
+    if dataset.corrections is not None:
+        above = dataset.corrections
+        problems += _check_features(above.path, above.form, dataset.items, dataset.classes)
     shifts, report.shift = _shifts(dataset, track)
     for facts in report.facts:
         facts.shift = shifts.get(facts.id)
@@ -300,27 +306,33 @@ def _check_vectors(dataset: Dataset, form: VectorForm) -> Iterator[Problem]:
     """Tell what was wrong with features of vector labels."""
     for path in sorted({i.label for i in dataset.items if i.label is not None}):
         items = [i for i in dataset.items if i.label == path]
-        census = vector_source(path, form).census
-        numbers = {
-            "are empty": census.empty,
-            "have an invalid geometry, which was mended": census.invalid,
-            "are points, which label nothing": census.points,
-            "have no class": census.unclassed,
-        }
-        for what, number in numbers.items():
-            if number:
-                message = f"{path}: {number} of {census.features} features {what}"
-                fix = "look at them in a GIS; the others are used"
-                yield Problem("warning", str(path), message, fix)
-        for line in spellings(form, dataset.classes):
-            message = f"{path}: column '{form.column}': {line}"
-            yield Problem("note", str(path), message, "spell a class in one way")
-        outside, all_of_them = uncovered(path, form, items)
-        if outside:
-            level: Level = "error" if outside == all_of_them else "warning"
-            message = f"{path}: {outside} of {all_of_them} geometries lie outside all images"
-            fix = "check the CRS of the labels and of the images"
-            yield Problem(level, str(path), message, fix)
+        yield from _check_features(path, form, items, dataset.classes)
+
+
+def _check_features(
+    path: Path, form: VectorForm, items: Sequence[Item], classes: ClassMap
+) -> Iterator[Problem]:
+    census = vector_source(path, form).census
+    numbers = {
+        "are empty": census.empty,
+        "have an invalid geometry, which was mended": census.invalid,
+        "are points, which label nothing": census.points,
+        "have no class": census.unclassed,
+    }
+    for what, number in numbers.items():
+        if number:
+            message = f"{path}: {number} of {census.features} features {what}"
+            fix = "look at them in a GIS; the others are used"
+            yield Problem("warning", str(path), message, fix)
+    for line in spellings(form, classes):
+        message = f"{path}: column '{form.column}': {line}"
+        yield Problem("note", str(path), message, "spell a class in one way")
+    outside, all_of_them = uncovered(path, form, items)
+    if outside:
+        level: Level = "error" if outside == all_of_them else "warning"
+        message = f"{path}: {outside} of {all_of_them} geometries lie outside all images"
+        fix = "check the CRS of the labels and of the images"
+        yield Problem(level, str(path), message, fix)
 
 
 def _shifts(dataset: Dataset, track: Track) -> tuple[dict[str, Shift | None], Shift | None]:

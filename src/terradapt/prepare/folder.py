@@ -14,10 +14,19 @@ from terradapt.data.new_splits import with_splits
 from terradapt.data.splits import read_splits, write_splits
 from terradapt.documents import validated
 from terradapt.errors import DataError
+from terradapt.files import check_output
 from terradapt.owner import owned
 from terradapt.progress import Track, silent
 
-OPTIONS = ("val_fraction", "test_fraction", "split_seed", "class_column", "line_width")
+OPTIONS = (
+    "val_fraction",
+    "test_fraction",
+    "split_seed",
+    "class_column",
+    "line_width",
+    "background",
+    "corrections",
+)
 OWN = ("name", "resolution")  # that are no part of a run's config
 
 
@@ -28,7 +37,8 @@ def prepare(source: Path, out: Path, options: Mapping[str, Any], track: Track = 
         source: The folder: ``images/`` with ``labels/`` or ``masks/``, or a vector label file.
         out: Where ``dataset.json`` and ``splits.json`` go.
         options: ``val_fraction``, ``test_fraction``, ``split_seed``, ``class_column``,
-            ``line_width`` (m), ``name``, ``resolution`` (m/px of images that do not say it).
+            ``line_width`` (m), ``background`` (ignore or class), ``name``, ``resolution``
+            (m/px of images that do not say it).
         track: Progress.
 
     Raises:
@@ -37,8 +47,14 @@ def prepare(source: Path, out: Path, options: Mapping[str, Any], track: Track = 
     config = folder_config(options)
     if not source.is_dir():
         raise DataError(f"{source}: no such folder", "give a folder with images/ and labels/")
+    check_output(out, folder=True)
     with track(None, "labels", "files") as advance:
         dataset, given = open_folder(source, config, advance)
+    if dataset.corrections is not None:
+        raise DataError(
+            f"{source}: an index holds no corrections above labels",
+            "leave them out here, and give them to each run: data.corrections=FILE",
+        )
     items = _measured(dataset.items, options.get("resolution"))
     name = str(options.get("name", dataset.name))
     dataset = replace(dataset, root=out, name=name, items=items)

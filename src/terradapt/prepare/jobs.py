@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -142,7 +142,7 @@ def finished_jobs(job: PrepareJob) -> Receipt | None:
 def read_receipt(path: Path) -> Receipt | None:
     """Read a receipt; None where there is none that can be trusted."""
     try:
-        receipt = TypeAdapter(Receipt).validate_python(read_json(path), strict=True)
+        receipt = TypeAdapter(Receipt).validate_python(read_json(path))
     except (DataError, ValidationError):
         return None
     places = [PurePosixPath(name).parts for name in receipt.outputs]
@@ -152,7 +152,9 @@ def read_receipt(path: Path) -> Receipt | None:
 
 
 def run(job: PrepareJob) -> Receipt:
-    """Read, check and write one image; its receipt is written last, after one of its intent.
+    """Read, check and write one image; its receipt is written last.
+
+    A list of what will be written goes before it, so that what a kill leaves can be removed.
 
     Raises:
         DataError: Image and label do not fit, or the label has an unknown colour or value.
@@ -160,27 +162,35 @@ def run(job: PrepareJob) -> Receipt:
         OutputError: The disk is full.
     """
     receipt = Receipt(signature(job))
+    path = receipt_path(job.out, job.record.id)
+    begun, earlier = path.with_name(f"{job.record.id}.begun"), read_receipt(path)
+    before = set(earlier.outputs) if earlier else set()
     with SceneReader(job.record.image) as image:
         ids = _label(job, job.record.label, image)
         eroded = _label(job, job.record.eroded, image) if job.record.eroded else None
         _check_extra(job.record, image)
-        path = receipt_path(job.out, job.record.id)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        earlier = read_receipt(path)
-        before = set(earlier.outputs) if earlier else set()
-        intent = dict.fromkeys(sorted(before.union(_names(job, image))), "")
-        write_json(path, asdict(Receipt("", intent)))
-        receipt.counts = _counts(ids, len(job.classes))
-        if job.crop is None:
-            receipt.sums = _sums(image)
-            _write_whole(job, image, ids, eroded, receipt)
-        else:
-            for window in windows(image.height, image.width, job.crop, job.overlap):
-                _write_crop(job, image, ids, eroded, window, receipt)
-    for name in before - receipt.outputs.keys():
-        (job.out / name).unlink(missing_ok=True)
+        names = before.union(_names(job, image))
+        write_json(begun, asdict(Receipt("", dict.fromkeys(sorted(names), ""))))
+        try:
+            receipt.counts = _counts(ids, len(job.classes))
+            if job.crop is None:
+                receipt.sums = _sums(image)
+                _write_whole(job, image, ids, eroded, receipt)
+            else:
+                for window in windows(image.height, image.width, job.crop, job.overlap):
+                    _write_crop(job, image, ids, eroded, window, receipt)
+        except BaseException:
+            _remove(job, names - before, begun)
+            raise
     write_json(path, asdict(receipt))
+    _remove(job, before - receipt.outputs.keys(), begun)
     return receipt
+
+
+def _remove(job: PrepareJob, names: Iterable[str], begun: Path) -> None:
+    for name in names:
+        (job.out / name).unlink(missing_ok=True)
+    begun.unlink(missing_ok=True)
 
 
 def _names(job: PrepareJob, image: SceneReader) -> Iterator[str]:

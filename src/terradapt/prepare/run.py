@@ -25,7 +25,7 @@ from terradapt.data.dataset import INDEX_NAME, SPLITS_NAME, Dataset, Item, load_
 from terradapt.data.labels import IndexForm
 from terradapt.data.splits import Splits, read_splits, write_splits
 from terradapt.errors import DataError, OutputError
-from terradapt.files import read_json, size_text, write_json
+from terradapt.files import check_output, read_json, size_text, write_json
 from terradapt.machine import cpu_cores
 from terradapt.owner import owned
 from terradapt.prepare.archives import check_room
@@ -69,6 +69,7 @@ def prepare_benchmark(
             prepares into this folder.
     """
     out = out.absolute()
+    check_output(out, folder=True)
     with owned(out, folder=True):
         split = benchmark.default if options.split == "auto" else options.split
         if options.split != "auto" or not (out / SPLITS_NAME).is_file():
@@ -92,7 +93,7 @@ def prepare_benchmark(
         else:
             tell(f"{benchmark.name}: all {len(jobs)} images are prepared already")
         ordered = [receipts[job.record.id] for job in jobs]
-        _sweep(out, before, jobs)
+        _sweep(out, before, receipts)
         statistics = _statistics(benchmark.classes, ordered)
         if _held_json(out / STATISTICS) != statistics:
             write_json(out / STATISTICS, statistics)
@@ -210,20 +211,25 @@ def _collect(waiting: dict[Future[Receipt], PrepareJob]) -> Iterator[tuple[Prepa
 
 
 def _outputs(out: Path) -> dict[str, set[str]]:
-    """Files that the receipts in a folder vouch for, by receipt."""
-    receipts = {path.stem: read_receipt(path) for path in (out / RECEIPTS).glob("*.json")}
-    return {name: set(receipt.outputs) for name, receipt in receipts.items() if receipt}
+    """Files that the receipts and lists in a folder vouch for, by image."""
+    found: dict[str, set[str]] = {}
+    for path in (out / RECEIPTS).glob("*.*"):
+        receipt = read_receipt(path) if path.suffix in (".json", ".begun") else None
+        if receipt is not None:
+            found.setdefault(path.stem, set()).update(receipt.outputs)
+    return found
 
 
-def _sweep(out: Path, before: Mapping[str, set[str]], jobs: Sequence[PrepareJob]) -> None:
+def _sweep(out: Path, before: Mapping[str, set[str]], receipts: Mapping[str, Receipt]) -> None:
     """Remove what an earlier preparation wrote and this one does not: nothing else."""
-    ids = {job.record.id for job in jobs}
-    keep = {name for key, names in _outputs(out).items() if key in ids for name in names}
+    keep = {name for receipt in receipts.values() for name in receipt.outputs}
     for key, names in before.items():
         for name in names - keep:
             (out / name).unlink(missing_ok=True)
-        if key not in ids:
+        if key not in receipts:
             (out / RECEIPTS / f"{key}.json").unlink(missing_ok=True)
+    for path in (out / RECEIPTS).glob("*.begun"):
+        path.unlink()
     for folder in FOLDERS:
         with suppress(OSError):
             (out / folder).rmdir()
