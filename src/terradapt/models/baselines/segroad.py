@@ -35,7 +35,7 @@ class SegRoadOptions(ConfigPart):
     embed: int = Field(768, ge=1)  # channels; 256 for MiT-B0 and -B1
 
 
-class Gate(nn.Module):
+class StripGate(nn.Module):
     """Squeeze and excitation over the nine neighbours."""
 
     def __init__(self) -> None:
@@ -56,7 +56,7 @@ def branch(channels: int, dilation: int) -> nn.Sequential:
         conv(channels, 64, bias=True),
         nn.ReLU(inplace=True),
         conv(64, NEIGHBOURS, dilation=dilation, bias=True),
-        Gate(),
+        StripGate(),
     )
 
 
@@ -108,4 +108,4 @@ class SegRoad(SegmentationModel):
             F.interpolate(part(fused), size=x.shape[2:], mode="bilinear", align_corners=True)
             for part in (self.head, *branches)
         )
-        return Prediction(two_classes(z), (), features, tuple(connectivity))
+        return Prediction(two_classes(z), (), features, connectivity=tuple(connectivity))
