@@ -11,12 +11,17 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from terradapt.errors import ConfigError
+from terradapt.plain_yaml import load_yaml
 
 Pair = tuple[float, float]
 Stretch = tuple[Pair, ...] | Pair
 """One (low, high) per band, raw units: fixed. A single (low, high): percentiles of each scene."""
 
 NOT_ARCHITECTURE = {
+    "name",
+    "weights",
+    "depth",
+    "in_channels",
     "pretrained",
     "pretrained_cfg",
     "pretrained_cfg_overlay",
@@ -231,7 +236,7 @@ class RunConfig(ConfigPart):
                 raise ConfigError(
                     f"'{item}' is no override", "write it as key=value, for example train.epochs=10"
                 )
-            values[key.strip()] = yaml.safe_load(text) if text else None
+            values[key.strip()] = load_yaml(text) if text else None
         return self.with_values(values)
 
     def with_values(self, changes: Mapping[str, Any]) -> RunConfig:
@@ -276,7 +281,7 @@ def parse_config(text: str, source: str) -> RunConfig:
         ConfigError: No YAML, an unknown key or a wrong value.
     """
     try:
-        values = yaml.safe_load(text) or {}
+        values = load_yaml(text) or {}
     except yaml.YAMLError as error:
         line = getattr(getattr(error, "problem_mark", None), "line", 0) + 1
         raise ConfigError(f"{source}: no valid YAML in line {line}", "mend that line") from error

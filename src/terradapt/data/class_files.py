@@ -11,6 +11,7 @@ import yaml
 
 from terradapt.classes import IGNORE, ClassMap, Colour
 from terradapt.errors import DataError
+from terradapt.plain_yaml import load_yaml
 
 CLASS_FILES = ("classes.yaml", "classes.yml", "classes.json")
 MOST_CLASSES = 64  # that labels alone may suggest
@@ -54,7 +55,7 @@ def read_class_file(root: Path) -> ClassFile | None:
     if path is None:
         return None
     try:
-        values = yaml.safe_load(path.read_text("utf-8"))
+        values = load_yaml(path.read_text("utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: no valid YAML or JSON", EXAMPLE) from error
     if isinstance(values, list):
