@@ -247,7 +247,8 @@ def _trunk_source(path: Path, meta: Meta, given: str | Path | None) -> str:
     if recorded == HUB:
         raise CheckpointError(
             f"{path}: needs the trunk {encoder.name} from the hub",
-            f"fetch it with --trunk {HUB}, or give its file with --trunk FILE",
+            f"allow it with --trunk {HUB}, give its file with --trunk FILE, or have it stored "
+            "inside: terradapt push --bundle",
         )
     if Path(recorded).is_file():
         return recorded
