@@ -29,7 +29,7 @@ from terradapt.models.contract import SegmentationModel
 from terradapt.models.encoder import HUB
 
 STATE_PREFIX = "state."  # optimiser moments and averages, beside the weights in last.safetensors
-MOST_TENSORS, MOST_WEIGHTS = 20_000, 1_000_000_000
+MOST_TENSORS, MOST_WEIGHTS = 5_000, 1_000_000_000
 """Of a model: several times those of the largest that terradapt trains."""
 PICKLE_STARTS = (b"PK\x03\x04", b"\x80")
 
