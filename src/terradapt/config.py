@@ -265,7 +265,10 @@ def load_config(source: str | Path) -> RunConfig:
     if name in recipe_names():
         text = (resources.files("terradapt.recipes") / f"{name}.yaml").read_text("utf-8")
     elif Path(name).is_file():
-        text = Path(name).read_text("utf-8")
+        try:
+            text = Path(name).read_text("utf-8")
+        except UnicodeDecodeError as error:
+            raise ConfigError(f"{name}: is no UTF-8 text", "save it as UTF-8") from error
     else:
         raise ConfigError(
             f"no recipe or file '{name}'",

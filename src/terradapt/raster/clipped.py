@@ -94,7 +94,9 @@ def _polygons(path: Path, crs: CRS | None) -> list[Any]:
             f"{path}: cannot be read as polygons ({' '.join(str(error).split())})",
             "use a GeoPackage, GeoJSON or Shapefile",
         ) from error
-    shapes = [s for s in shapely.from_wkb(geometry) if s is not None and s.area > 0]
+    shapes = [
+        s for s in shapely.from_wkb(geometry, on_invalid="ignore") if s is not None and s.area > 0
+    ]
     if not shapes:
         raise SceneError(f"{path}: has no polygons", "draw the area of interest as polygons")
     mappings = [shapely.geometry.mapping(s) for s in shapes]
