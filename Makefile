@@ -50,6 +50,7 @@ test-slow: install
 test-data: install
 	TERRADAPT_DATA=$(DATA) $(BIN)/python -m pytest -m data
 
+# Killed runs and broken files; the counts go to docs/reliability.md.
 test-hostile: install
 	rm -f .cache/hostile.jsonl && mkdir -p .cache
 	TERRADAPT_FIGURES=.cache/hostile.jsonl OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m hostile

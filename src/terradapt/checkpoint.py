@@ -100,16 +100,16 @@ def load(
     with torch.device("meta"), _bounded(path):  # its form alone: nothing is allocated
         shell = _built(path, config, len(meta.classes))
     trunk_keys = frozen_keys(shell)
-    _check_names(path, _shapes(path), shell.state_dict(), trunk_keys if named else frozenset())
+    check_names(path, _shapes(path), shell.state_dict(), trunk_keys if named else frozenset())
     source = _trunk_source(path, meta, trunk) if named else None
     encoder = encoder.model_copy(update={"weights": source})
     config = config.model_copy(update={"encoder": encoder})
     model = _built(path, config, len(meta.classes))
-    weights = {k: v for k, v in _read(path).items() if not k.startswith(STATE_PREFIX)}
+    weights = read_weights(path)
     expected = model.state_dict()
     if meta.trunk is not None:
         held = expected if named else weights
-        _check_trunk(path, meta.trunk, {k: held[k] for k in trunk_keys})
+        check_trunk(path, meta.trunk, {k: held[k] for k in trunk_keys})
     model.load_state_dict(weights, strict=False)
     return model.to(device).eval(), meta
 
@@ -128,6 +128,20 @@ def read_meta(path: str | Path) -> Meta:
     except (SafetensorError, OSError) as error:
         raise _damaged(path, error) from error
     return Meta.from_json(metadata.get(KEY, "null"), str(path))
+
+
+def read_weights(path: str | Path) -> dict[str, Tensor]:
+    """Read the model's tensors, without a frozen trunk that is only named."""
+    return {k: v for k, v in _read(Path(path)).items() if not k.startswith(STATE_PREFIX)}
+
+
+def rewrite_meta(path: str | Path, meta: Meta) -> None:
+    """Let a checkpoint say something else of itself; its tensors stay.
+
+    Raises:
+        OutputError: The file cannot be written.
+    """
+    _write(Path(path), _read(Path(path)), meta)
 
 
 def read_training_state(path: str | Path) -> dict[str, Tensor]:
@@ -261,7 +275,12 @@ def _trunk_source(path: Path, meta: Meta, given: str | Path | None) -> str:
     )
 
 
-def _check_trunk(path: Path, trunk: Trunk, tensors: Mapping[str, Tensor]) -> None:
+def check_trunk(path: Path, trunk: Trunk, tensors: Mapping[str, Tensor]) -> None:
+    """Refuse a frozen trunk's tensors that are not those that a checkpoint was tuned on.
+
+    Raises:
+        CheckpointError: Another hash.
+    """
     found = hash_tensors(tensors)
     if found != trunk.sha256:
         raise CheckpointError(
@@ -271,12 +290,23 @@ def _check_trunk(path: Path, trunk: Trunk, tensors: Mapping[str, Tensor]) -> Non
         )
 
 
-def _check_names(
+def check_names(
     path: Path,
     shapes: Mapping[str, tuple[int, ...]],
     expected: Mapping[str, Tensor],
     elsewhere: frozenset[str],
 ) -> None:
+    """Refuse tensors that are not those of a model, in name or shape.
+
+    Args:
+        path: Where they come from.
+        shapes: Those of the tensors, by name.
+        expected: The model's own.
+        elsewhere: Names that may be missing.
+
+    Raises:
+        CheckpointError: One is missing, unknown or of another shape.
+    """
     wanted = {k: tuple(v.shape) for k, v in expected.items() if k not in elsewhere}
     missing = sorted(wanted.keys() - shapes.keys())
     unknown = sorted(shapes.keys() - expected.keys())

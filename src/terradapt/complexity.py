@@ -10,19 +10,31 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from terradapt.config import EncoderConfig, ModelConfig
-from terradapt.models import build
+from terradapt.counts import ComplexityRow
+from terradapt.models import MODELS, build_on_meta
 from terradapt.models.contract import SegmentationModel
-from terradapt.models.encoder import MIT_ENCODERS, SAM2_TRUNKS, STUDENTS
+from terradapt.models.encoder import SAM2_TRUNKS, STUDENTS
 
+ROAD_BASELINES = (
+    "unet",
+    "unet++",
+    "d-linknet",
+    "msnet",
+    "m2snet",
+    "seg-road",
+    "swin-unet",
+    "sgcnnet",
+    "msmdffnet",
+)
+"""The networks that SAM2MS compares with, in its order."""
 UPSAMPLE_MACS = {"nearest": 1, "linear": 5, "bilinear": 11, "bicubic": 259}
 
 
@@ -41,26 +53,6 @@ class Complexity:
     trainable: int
     thop_parameters: int
     macs: int
-
-
-@dataclass(frozen=True)
-class ComplexityRow:
-    """A line of ``terradapt models``: a model on an encoder, and what it is counted at."""
-
-    name: str
-    encoder: str
-    parameters: int
-    trainable: int
-    thop_parameters: int
-    gmacs: float
-    batch: int
-    size: int  # px, both sides
-    classes: int
-    options: dict[str, Any] = field(default_factory=dict)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain values for JSON."""
-        return asdict(self)
 
 
 def measure(model: SegmentationModel, batch: int, size: int) -> Complexity:
@@ -109,15 +101,18 @@ def _count(
 
 def _rule(module: nn.Module) -> Callable[[Any, Tensor, Tensor], float] | None:
     kinds: list[tuple[type | tuple[type, ...], Callable[[Any, Tensor, Tensor], float]]] = [
-        ((nn.Conv2d, nn.ConvTranspose2d), _conv),
         (nn.Linear, lambda m, x, y: m.in_features * y.numel()),
         (nn.LayerNorm, _norm),
         (nn.AdaptiveAvgPool2d, _adaptive_pool),
+        (nn.Softmax, lambda m, x, y: 3 * y.numel() - y.numel() // y.shape[m.dim]),
         (nn.AvgPool2d, lambda m, x, y: y.numel()),
         (nn.Upsample, lambda m, x, y: UPSAMPLE_MACS[m.mode] * y.numel()),
     ]
-    if type(module) is nn.BatchNorm2d:  # its subclasses, norm and activation in one, stay out
+    # subclasses stay out: norm and activation in one, convolutions with standardized weights
+    if type(module) is nn.BatchNorm2d:
         return _norm
+    if type(module) in (nn.Conv2d, nn.ConvTranspose2d):
+        return _conv
     return next((rule for kind, rule in kinds if isinstance(module, kind)), None)
 
 
@@ -131,20 +126,6 @@ def _norm(module: Any, x: Tensor, y: Tensor) -> float:
 
 def _adaptive_pool(module: nn.Module, x: Tensor, y: Tensor) -> float:
     return (math.prod(x.shape[2:]) / math.prod(y.shape[2:]) + 1) * y.numel()
-
-
-def build_on_meta(config: ModelConfig, num_classes: int) -> SegmentationModel:
-    """Build a model without storage, to count it or to run it on shapes; loads no weights.
-
-    Raises:
-        ConfigError: See :func:`terradapt.models.build`.
-    """
-    encoder = config.encoder.model_copy(update={"weights": None})
-    config = config.model_copy(update={"encoder": encoder})
-    if encoder.name in MIT_ENCODERS:  # reads numbers while it is built
-        return build(config, num_classes).to("meta")
-    with torch.device("meta"):
-        return build(config, num_classes)
 
 
 def row(
@@ -162,7 +143,8 @@ def row(
         ConfigError: No such model, encoder or option.
     """
     config = ModelConfig(name=name, encoder=EncoderConfig(name=encoder), options=options or {})
-    counted = measure(build_on_meta(config, classes), batch, size)
+    model = build_on_meta(config, classes)
+    counted = measure(model, batch, size)
     return ComplexityRow(
         name,
         encoder,
@@ -174,11 +156,12 @@ def row(
         size,
         classes,
         options or {},
+        sum(v.numel() * v.element_size() for v in model.state_dict().values()),
     )
 
 
 def catalogue() -> list[ComplexityRow]:
-    """Return ARAFNet's Table 4 (batch 8, 512 px, 6 classes), the road models, the baseline."""
+    """Return ARAFNet's Table 4 (batch 8, 512 px, 6 classes), the road models, the baselines."""
     arafnets = [("sam2-arafnet", SAM2_TRUNKS[-1])] + [("kd-arafnet", s) for s in STUDENTS]
     roads: dict[str, Any] = {"classes": 2, "batch": 1, "size": 1024}
     return [
@@ -186,44 +169,9 @@ def catalogue() -> list[ComplexityRow]:
         *(row("sam2ms", trunk, **roads) for trunk in SAM2_TRUNKS),
         row("sam2ms", SAM2_TRUNKS[-1], options={"drb": "release"}, **roads),
         row("sam2-unet", SAM2_TRUNKS[-1], **roads),
-        row("smp-unet", "resnet18"),
+        *(
+            row(n, line.encoder, **(roads if n in ROAD_BASELINES else {}))
+            for n, line in MODELS.items()
+            if line.module.startswith("baselines")
+        ),
     ]
-
-
-HEAD = ("model", "encoder", "options", "parameters M", "trainable M", "thop M", "GMACs", "at")
-
-
-def markdown(rows: list[ComplexityRow]) -> str:
-    """Return rows as a Markdown table, parameters in millions."""
-    table = [list(HEAD), ["---"] * 3 + ["---:"] * 4 + ["---"], *(_cells(r) for r in rows)]
-    return "".join(f"| {' | '.join(cells)} |\n" for cells in table)
-
-
-def plain(rows: list[ComplexityRow]) -> str:
-    """Return rows as aligned columns for a terminal, parameters in millions."""
-    table = [list(HEAD), *(_cells(r) for r in rows)]
-    widths = [max(len(cells[i]) for cells in table) for i in range(len(HEAD))]
-    pairs = ([*zip(cells, widths, strict=True)] for cells in table)
-    return "".join("  ".join(c.ljust(w) for c, w in line).rstrip() + "\n" for line in pairs)
-
-
-def _cells(r: ComplexityRow) -> list[str]:
-    options = " ".join(f"{k}={v}" for k, v in r.options.items())
-    counts = [f"{n / 1e6:.3f}" for n in (r.parameters, r.trainable, r.thop_parameters)]
-    at = f"{r.batch} x {r.size} x {r.size}, {r.classes} classes"
-    return [r.name, r.encoder, options, *counts, f"{r.gmacs:.3f}", at]
-
-
-TABLE_MARKS = ("<!-- table: python -m terradapt.complexity -->\n", "<!-- end of table -->\n")
-
-
-def with_table(page: str, rows: list[ComplexityRow]) -> str:
-    """Return a page of the docs with its table of models renewed."""
-    before, _, rest = page.partition(TABLE_MARKS[0])
-    _, _, after = rest.partition(TABLE_MARKS[1])
-    return before + TABLE_MARKS[0] + markdown(rows) + TABLE_MARKS[1] + after
-
-
-if __name__ == "__main__":
-    path = Path("docs/models.md")
-    path.write_text(with_table(path.read_text("utf-8"), catalogue()), "utf-8")

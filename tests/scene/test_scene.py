@@ -249,6 +249,12 @@ class ElsewherePredictor(Wrapped):
         self.moved += array.numel()
         return array.numpy()
 
+    def fetch(self, array):
+        return lambda: self.numpy(array)
+
+    def label(self, scores):
+        return scores.argmax(0).byte(), scores.amax(0)
+
 
 @pytest.mark.parametrize("trained", [None, 0.6])
 @pytest.mark.parametrize("subset", [(), ("class 0", "class 2")])
@@ -264,6 +270,36 @@ def test_scores_are_blended_where_they_are(trained, subset):
     (found,) = predict_blocks(source, far, options)
     np.testing.assert_array_equal(found.classes, expected.classes)
     assert far.moved <= 150 * 130  # labels only
+
+
+@pytest.mark.parametrize("batch", [1, 3, 4])
+def test_off_the_host_the_bits_are_those_of_the_host(batch):
+    """Filled-up batches, labels made on the device, results that come later: the same numbers."""
+    valid = np.ones((150, 230), bool)
+    valid[20:120, 40:200] = False
+    source = ArrayScene(noise(150, 230), valid)
+    inner = PlainPredictor(window=32)
+    far = ElsewherePredictor(inner)
+    options = PredictOptions(scores="float16", confidence=True, batch=batch)
+    (expected,) = predict_blocks(source, inner, options)
+    inner.seen.clear()
+    (found,) = predict_blocks(source, far, options)
+    for name in ("classes", "scores", "confidence"):
+        np.testing.assert_array_equal(getattr(found, name), getattr(expected, name))
+    assert {shape[0] for shape in inner.seen} <= {4: {4, 2, 1}, 3: {3, 1}, 1: {1}}[batch]
+
+
+def test_off_the_host_batches_are_even():
+    predictor = PlainPredictor(window=512)
+    assert PredictOptions().batch_for(predictor, Grid(512, 20_000, 512, 384)) == 1
+    far = ElsewherePredictor(predictor)
+    for width, columns in ((20_000, 52), (12_000, 31), (600, 2)):
+        grid = Grid(512, width, 512, 384)
+        assert len(grid.cols.starts) == columns
+        batch = PredictOptions().batch_for(far, grid)
+        calls = -(-columns // batch)
+        assert batch * calls - columns < calls  # less than a window missing in each
+        assert PredictOptions(batch=7).batch_for(far, grid) == min(7, columns)
 
 
 def test_subset_chooses_among_the_named_classes(tmp_path):
@@ -341,10 +377,14 @@ def test_magnifications_seen_in_training_are_left_alone(metres, resampled):
 
 
 TURNED = Affine(0.2, 0.1, 500_000.1, 0.1, -0.2, 5_400_000.7)
+TILTED = Affine(1e-5, 2e-6, 15.1, 2e-6, -1e-5, 48.7)
 
 
-@pytest.mark.parametrize("transform", [Affine(1 / 3, 0, 0.1, 0, -1 / 7, 0.3), TURNED])
-@pytest.mark.parametrize("crs", ["EPSG:32633", "EPSG:4326", None])
+@pytest.mark.parametrize(
+    ("crs", "transform"),
+    [(c, Affine(1 / 3, 0, 0.1, 0, -1 / 7, 0.3)) for c in ("EPSG:32633", "EPSG:4326", None)]
+    + [("EPSG:32633", TURNED), ("EPSG:4326", TILTED), (None, TURNED)],
+)
 def test_georeference_is_copied_bit_for_bit(tmp_path, transform, crs):
     path = write_scene(tmp_path / "scene.tif", noise(60, 70), transform=transform, crs=crs)
     predict_scene(PlainPredictor(), path, tmp_path / "out.tif", PredictOptions(confidence=True))

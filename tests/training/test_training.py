@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -142,6 +143,16 @@ def test_the_monitored_metric_must_exist(folder: Path, tmp_path: Path) -> None:
         training.train(small("train.monitor=nosuch"), folder, tmp_path / "run")
 
 
+def test_a_single_image_is_no_batch_for_norms_of_single_pixels(
+    folder: Path, tmp_path: Path
+) -> None:
+    model = ["model.name=pspnet", "train.accumulate=2"]
+    with pytest.raises(ConfigError, match="a batch of 1 is too small") as caught:
+        training.train(small(*model, "train.batch=1"), folder, tmp_path / "run")
+    assert "train.batch to 2" in caught.value.fix
+    assert not (tmp_path / "run").exists()
+
+
 def test_bands_must_fit_the_model(folder: Path, tmp_path: Path) -> None:
     with pytest.raises((ConfigError, DataError), match="bands"):
         training.train(small("data.bands=[1,2]"), folder, tmp_path / "run")
@@ -233,3 +244,15 @@ def test_train_through_the_command_line(terradapt, folder: Path, tmp_path: Path)
     assert terradapt(*args).is_user_error("holds a run already")
     assert terradapt("train", "landcover", "--data", tmp_path / "none").is_user_error("none")
     assert terradapt("train", "landcover", "trian.x=1", "--data", folder).is_user_error("trian")
+
+
+def test_a_run_killed_before_its_first_state_tells_its_steps_once(
+    folder: Path, unbroken: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    shutil.copy(unbroken / "config.yaml", run)
+    first = (unbroken / "log.jsonl").read_text().splitlines()[0]
+    (run / "log.jsonl").write_text(f"{first}\n")
+    training.train(small(), folder, run, resume=True)
+    same_run(unbroken, run)

@@ -131,6 +131,75 @@ def test_buildings_get_right_angles_and_nothing_overlaps() -> None:
     assert shapely.is_valid(found.shapes).all()
 
 
+def town(seed: int, size: int = 160) -> NDArray[np.uint8]:
+    """Draw houses (3) at all angles on other classes, over the edges and beside missing data."""
+    rng = np.random.default_rng(seed)
+    labels = random_labels(seed, (size, size), 3, 7.0)
+    y, x = np.mgrid[:size, :size]
+    for _ in range(14):
+        col, row = rng.uniform(0, size, 2)
+        angle, wide, high = rng.uniform(0, np.pi), *rng.uniform(3, 14, 2)
+        u = (x - col) * np.cos(angle) + (y - row) * np.sin(angle)
+        v = -(x - col) * np.sin(angle) + (y - row) * np.cos(angle)
+        labels[(np.abs(u) < wide) & (np.abs(v) < high)] = 3
+        if rng.random() < 0.3:  # a courtyard
+            labels[(np.abs(u) < wide / 3) & (np.abs(v) < high / 3)] = 0
+    return labels
+
+
+@given(SEEDS, st.sampled_from([0.0, 1.0, 2.0]), st.sampled_from([0.0, 5.0, 20.0]))
+@settings(max_examples=25, deadline=None)
+def test_right_angles_keep_the_coverage_closed_valid_inside_and_large_enough(
+    seed: int, simplify: float, min_area: float
+) -> None:
+    labels = town(seed)
+    plain = polygons(labels, simplify=simplify, min_area=min_area)
+    found = polygons(labels, simplify=simplify, min_area=min_area, right_angles=3)
+    assert shapely.is_valid(found.shapes).all() and shapely.coverage_is_valid(found.shapes)
+    before, after = shapely.union_all(plain.shapes), shapely.union_all(found.shapes)
+    assert shapely.area(found.shapes).sum() == pytest.approx(before.area, rel=1e-6)
+    assert shapely.symmetric_difference(before, after).area < 1e-3
+    least = min_area or (0.98 if simplify == 0 else 0)
+    for i in np.flatnonzero(found.area < least * (1 - 1e-6)):
+        others = np.delete(found.shapes, i)
+        shared = shapely.length(shapely.intersection(others, found.shapes[i]))
+        assert shared.max(initial=0) == 0, "only islands in missing data may be smaller"
+    changed = found.area[found.value == 3].sum() / max(plain.area[plain.value == 3].sum(), 1)
+    assert changed == pytest.approx(1, abs=0.15)
+
+
+@given(SEEDS, st.integers(20, 90))
+@settings(max_examples=6, deadline=None)
+def test_right_angles_do_not_depend_on_blocks(seed: int, block: int) -> None:
+    labels = town(seed)
+    whole, cut = (polygons(labels, right_angles=3, min_area=8.0, block=b) for b in (500, block))
+    assert canonical(whole) == canonical(cut)
+
+
+def test_right_angles_are_right_on_the_ground_where_pixels_are_not_square() -> None:
+    north = 0.5 / 111_320.0
+    georef = Georef(Affine(north, 0, 20.0, 0, -north, 60.0), "EPSG:4326", 120, 240)
+    y, x = np.mgrid[:120, :240]
+    east = (x - 120) / 2  # half as wide on the ground as it is high
+    u, v = east * 0.8 + (y - 60) * 0.6, -east * 0.6 + (y - 60) * 0.8
+    labels = ((np.abs(u) < 30) & (np.abs(v) < 18)).astype(np.uint8)
+    found = polygonize_labels(ArrayLabels(labels, georef), PolygonOptions(right_angles=1))
+    ring = shapely.get_coordinates(found.shapes[found.value == 1][0])
+    assert len(ring) == 5
+    sides = np.diff(ring, axis=0) * [np.cos(np.radians(60)), 1]
+    cosine = (sides * np.roll(sides, 1, axis=0)).sum(1) / np.hypot(*sides.T).prod() ** 0.5
+    np.testing.assert_allclose(cosine, 0, atol=0.02)
+
+
+@given(SEEDS)
+@settings(max_examples=10, deadline=None)
+def test_nothing_that_was_simplified_is_smaller_than_the_least_area(seed: int) -> None:
+    labels = np.minimum(town(seed), 3)  # no missing data, so no islands
+    found = polygons(labels, simplify=2.0, min_area=25.0)
+    assert found.area.min() >= 25 * (1 - 1e-6) and shapely.coverage_is_valid(found.shapes)
+    assert found.area.sum() == pytest.approx(labels.size)
+
+
 def test_square_metres_of_degrees() -> None:
     north = 2.0 / 111_320.0
     georef = Georef(Affine(north, 0, 20.0, 0, -north, 60.0), "EPSG:4326", 50, 40)

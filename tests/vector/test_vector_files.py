@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sqlite3
 from pathlib import Path
 
@@ -56,21 +57,61 @@ def test_the_three_formats_hold_the_same_network(tmp_path: Path, mask_file: Path
     assert compare_files(files[0], files[1])["apls"] == pytest.approx(1.0, abs=1e-4)
     graph = nx.read_graphml(files[2], force_multigraph=True)
     assert graph.number_of_edges() == figures[0]["edges"]
-    total = sum(e["length"] for _, _, e in graph.edges(data=True))
+    total = sum(float(e["length"]) for _, _, e in graph.edges(data=True))
     assert total == pytest.approx(figures[0]["length_m"])
     lon, lat = np.concatenate([shapely.get_coordinates(g) for g in read_lines(files[1])[0]]).T
     assert 14 < lon.mean() < 16 and 44 < lat.mean() < 46
 
 
-def test_geojson_goes_on_across_the_antimeridian(tmp_path: Path) -> None:
-    mask = drawn([[(0, 50), (300, 50)]], (100, 300), 8)
-    step = 1 / 111_320.0
-    roads = roads_from_array(mask, transform=Affine(step, 0, 179.999, 0, -step, 1), crs="EPSG:4326")
-    write_network(tmp_path / "r.geojson", roads)
-    feature = json.loads((tmp_path / "r.geojson").read_text())["features"][0]
-    lon = np.array(feature["geometry"]["coordinates"])[:, 0]
-    assert np.abs(np.diff(lon)).max() < 0.01
-    assert feature["properties"]["length_m"] == pytest.approx(300, rel=0.01)
+@pytest.mark.parametrize("step", [1.0, 0.3, 1 / 3])
+@pytest.mark.parametrize("turn", [0.0, 30.0])
+def test_line_ends_are_their_nodes_to_the_last_bit(
+    tmp_path: Path, step: float, turn: float
+) -> None:
+    y, x = np.mgrid[:300, :300]
+    mask = np.abs(np.hypot(y - 150, x - 150) - 40) <= 4  # a roundabout with four arms
+    mask[146:154, 190:] = mask[146:154, :110] = True
+    mask[190:, 146:154] = mask[:110, 146:154] = True
+    mask |= random_roads(11, (300, 300), 5, 6.0)
+    transform = Affine.translation(5e5, 5e6) @ Affine.rotation(turn) @ Affine.scale(step, -step)
+    network = roads_from_array(mask, transform=transform, crs=UTM)
+    ends = np.array([[line.coords[0], line.coords[-1]] for line in network.lines])
+    np.testing.assert_array_equal(ends, network.nodes[network.edges])
+    files = [tmp_path / f"r.{s}" for s in ("gpkg", "geojson", "graphml")]
+    for file in files:
+        write_network(file, network)
+    lines, points = (read_layer(files[0], layer)[1] for layer in ("edges", "nodes"))
+    found = shapely.get_coordinates([shapely.get_point(lines, i) for i in (0, -1)])
+    nodes = shapely.get_coordinates(points)[network.edges.T.ravel()]
+    np.testing.assert_array_equal(found, nodes)
+    features = json.loads(files[1].read_text())["features"]
+    coordinates = [f["geometry"]["coordinates"] for f in features]
+    places = [c for c in coordinates if np.ndim(c) == 1]
+    for (u, v), line in zip(network.edges, coordinates, strict=False):
+        assert line[0] == places[u] and line[-1] == places[v]
+    graph = nx.read_graphml(files[2], node_type=int, force_multigraph=True)
+    for u, v, edge in graph.edges(data=True):
+        line = shapely.from_wkt(edge["geometry"])
+        at = {(float(graph.nodes[n]["x"]), float(graph.nodes[n]["y"])) for n in (u, v)}
+        assert {line.coords[0], line.coords[-1]} == at
+
+
+def test_graphml_edges_have_ids_of_their_own_and_all_values_are_text(tmp_path: Path) -> None:
+    mask = np.zeros((300, 300), bool)
+    mask[147:153] = mask[:, 147:153] = True
+    y, x = np.mgrid[:300, :300]
+    mask |= np.abs(np.hypot(y - 150, x - 150) - 60) <= 4  # parallel edges and loops too
+    network = roads_from_array(mask, transform=METRE, crs=UTM)
+    write_network(tmp_path / "r.graphml", network)
+    text = (tmp_path / "r.graphml").read_text()
+    ids = re.findall(r'<edge [^>]*id="(\d+)"', text)
+    assert len(set(ids)) == len(ids) == len(network) > 8
+    kinds = set(re.findall(r'attr.type="(\w+)"', text))
+    assert kinds == {"string"}  # osmnx reads nothing else
+    graph = nx.read_graphml(tmp_path / "r.graphml", node_type=int, edge_key_type=int)
+    assert graph.graph["crs"] == UTM
+    lengths = sorted(float(e["length"]) for _, _, e in graph.edges(data=True))
+    np.testing.assert_array_equal(lengths, np.sort(network.length))
 
 
 def test_classes_are_found_by_name_and_scores_are_read(terradapt, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
@@ -181,3 +222,47 @@ def test_the_spacenet_chip_becomes_its_own_centrelines(
     assert result["apls"] >= 0.95 and result["topo_f1"] >= 0.95
     for figure in ("components", "dead_ends", "edges"):
         assert result["truth"][figure] == result["proposal"][figure]
+
+
+@pytest.mark.parametrize("kind", ["uint8", "int16", "uint16"])
+def test_a_mask_of_0_and_255_has_polygons_of_class_1(terradapt, tmp_path, kind) -> None:  # type: ignore[no-untyped-def]
+    mask = np.zeros((100, 100), kind)
+    mask[20:60, 30:70] = 255
+    place = {"crs": UTM, "transform": Affine(0.5, 0, 5e5, 0, -0.5, 5e6)}
+    write_raster(tmp_path / "m.tif", mask, **place)
+    done = terradapt("vectorize", tmp_path / "m.tif", "-o", tmp_path / "m.gpkg")
+    assert done.status == 0
+    fields, _, _ = read_layer(tmp_path / "m.gpkg")
+    assert sorted(fields["class_id"].tolist()) == [0, 1]
+    assert fields["area_m2"][fields["class_id"] == 1] == pytest.approx(400, rel=1e-3)
+    write_raster(tmp_path / "m.tif", mask, nodata=255, **place)  # 255 is no data: no mask
+    done = terradapt("vectorize", tmp_path / "m.tif", "-o", tmp_path / "m2.gpkg")
+    assert read_layer(tmp_path / "m2.gpkg")[0]["class_id"].tolist() == [0]
+    mask[0, 0] = 1  # ids of which 255 is ignored
+    write_raster(tmp_path / "m.tif", mask, **place)
+    done = terradapt("vectorize", tmp_path / "m.tif", "-o", tmp_path / "m3.gpkg")
+    fields, _, _ = read_layer(tmp_path / "m3.gpkg")
+    assert fields["area_m2"][fields["class_id"] == 1] == pytest.approx(0.25, rel=1e-3)
+
+
+def test_a_class_that_is_absent_is_told(terradapt, tmp_path) -> None:  # type: ignore[no-untyped-def]
+    ids = np.zeros((60, 60), np.uint8)
+    ids[20:30] = 2
+    place = {"crs": UTM, "transform": METRE}
+    plain = tmp_path / "ids.tif"
+    write_raster(plain, ids, **place)
+    done = terradapt("vectorize", plain, "-o", tmp_path / "o.gpkg", "--roads", "5")
+    assert done.status == 0
+    assert f"{plain}: no pixel is of class 5; it holds 0, 2" in done.out
+    assert "no pixel" not in terradapt(
+        "vectorize", plain, "-o", tmp_path / "p.gpkg", "--roads", "2"
+    ).out  # fmt: skip
+    named = tmp_path / "named.tif"
+    tags = {"TERRADAPT_CLASSES": json.dumps(ClassMap(("land", "water", "road")).to_dict())}
+    write_raster(named, ids, tags=tags, **place)
+    done = terradapt("vectorize", named, "-o", tmp_path / "q.gpkg", "--roads", "5")
+    assert done.is_user_error("no class '5'; it has: land, water, road")
+    scores = tmp_path / "scores.tif"
+    write_raster(scores, np.full((60, 60), 0.2, np.float32), **place)
+    done = terradapt("vectorize", scores, "-o", tmp_path / "r.gpkg", "--roads", "1")
+    assert "no score reaches 0.5" in done.out

@@ -65,8 +65,11 @@ def export(
 def _float(
     checkpoint: Path, output: Path, window: int | None, scene: Path | None, trunk: Path | None
 ) -> ExportResult:
-    from terradapt.export.run import export_with_proof, parity_windows
+    from terradapt.export.run import check_export, export_with_proof, parity_windows
+    from terradapt.raster import scene_files
 
+    if scene is not None:
+        check_export(output, checkpoint, trunk, *scene_files(scene))
     shown = parity_windows(checkpoint, scene, window) if scene else {}
     return export_with_proof(checkpoint, output, window=window, trunk=trunk, **shown)
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
+    from terradapt.errors import TerradaptError
     from terradapt.raster import ScenePath
     from terradapt.scene import PredictOptions, Predictor
     from terradapt.scene.cluster import Cluster, Load
@@ -64,6 +65,10 @@ def predict(
     nodata: Annotated[
         float | None, typer.Option(help="Nodata value instead of the scene's own.")
     ] = None,
+    grow_void: Annotated[
+        int | None,
+        typer.Option(help="Pixels this near to nodata are nodata too, px.", min=0, max=1024),
+    ] = None,
     window: Annotated[int | None, typer.Option(help="Side of a window, px.", min=1)] = None,
     overlap: Annotated[float, typer.Option(help="Share of a window, 0 to 0.9.")] = 0.25,
     margin: Annotated[int, typer.Option(help="Pixels dropped at inner edges.", min=0)] = 0,
@@ -83,8 +88,8 @@ def predict(
     cluster: Annotated[
         str,
         typer.Option(
-            help="Dask scheduler, tcp://HOST:PORT; 'local' processes; 'none'; 'auto' starts local "
-            "processes where they pay."
+            help="Dask scheduler, tls://HOST:PORT or tcp://HOST:PORT; 'local' processes; 'none'; "
+            "'auto' starts local processes where they pay."
         ),
     ] = "auto",
     workers: Annotated[int | None, typer.Option(help="Workers of --cluster local.", min=1)] = None,
@@ -99,9 +104,11 @@ def predict(
     beside it stand .json (pixels and hectares per class) and .qml (QGIS).
     """
     from terradapt import hub
-    from terradapt.files import check_output, digest
+    from terradapt.files import digest
+    from terradapt.raster import scene_files
     from terradapt.scene import PredictOptions
     from terradapt.scene.job import Job
+    from terradapt.scene.predict import check_result
 
     options = PredictOptions(
         window=window,
@@ -115,14 +122,18 @@ def predict(
         resolution=_resolution(resolution),
         bands=tuple(int(b) if b.isdecimal() else b for b in _listed(bands)),
         nodata=nodata,
+        grow_void=grow_void,
         allow_remote=allow_remote,
         resume=resume,
     )
     jobs = outputs(scenes, output, mosaic)
-    for _, out in jobs:
-        check_output(out)
-    _check_device(device)
     checkpoint = hub.local(checkpoint)
+    reads: list[str | Path | None] = [checkpoint, trunk]
+    for scene, _ in jobs:
+        reads += scene_files(scene, allow_remote=allow_remote)
+    for scene, out in jobs:
+        check_result(out, scene, options, reads)
+    _check_device(device)
     load = partial(
         open_predictor,
         checkpoint.absolute(),
@@ -192,8 +203,10 @@ def _run(
     blocks: Blocks,
 ) -> None:
     from terradapt.cli._progress import progress
+    from terradapt.errors import DataError, SceneError
     from terradapt.scene import predict_scene
 
+    failed: list[tuple[ScenePath, TerradaptError]] = []
     for scene, out in jobs:
         try:
             figures = predict_scene(
@@ -202,7 +215,19 @@ def _run(
         except KeyboardInterrupt:
             typer.echo(f"stopped; go on with --resume, the state is in {out}.part", err=True)
             raise
+        except (SceneError, DataError) as error:  # of this scene alone
+            if len(jobs) == 1:
+                raise
+            failed.append((scene, error))
+            typer.echo(f"error: {error.message}\nfix: {error.fix}", err=True)
+            continue
         _tell(out, figures)
+    if failed:
+        names = ", ".join(str(scene) for scene, _ in failed)
+        raise SceneError(
+            f"{len(failed)} of {len(jobs)} scenes have no map: {names}",
+            "mend what is told above for each, and run again with --resume",
+        ) from failed[0][1]
 
 
 def outputs(scenes: list[str], output: Path, mosaic: bool) -> list[tuple[ScenePath, Path]]:
@@ -212,8 +237,15 @@ def outputs(scenes: list[str], output: Path, mosaic: bool) -> list[tuple[ScenePa
         OutputError: Several scenes and one file, or two scenes of the same name.
     """
     from terradapt.errors import OutputError
+    from terradapt.files import is_remote
 
     is_file = output.suffix.lower() in {".tif", ".tiff"} and not output.is_dir()
+    is_folder = output.is_dir() or not output.suffix[1:2].isalpha()
+    if not is_file and not is_folder and not is_remote(output):
+        raise OutputError(
+            f"{output}: cannot write '{output.suffix}'",
+            "name it .tif; a folder of this name must be there already",
+        )
     if mosaic or len(scenes) == 1:
         scene: ScenePath = [Path(s) for s in scenes] if mosaic else scenes[0]
         stem = "mosaic" if mosaic else Path(scenes[0]).stem or "scene"
@@ -232,6 +264,8 @@ def outputs(scenes: list[str], output: Path, mosaic: bool) -> list[tuple[ScenePa
 
 
 def _tell(out: Path, figures: dict[str, Any]) -> None:
+    for note in figures.get("notes", ()):
+        typer.echo(f"warning: {note}", err=True)
     typer.echo(f"{out}: {figures['width']} x {figures['height']} px")
     if not figures["crs"]:
         typer.echo(f"{out}: the scene has no CRS; pixels are counted, hectares are not")

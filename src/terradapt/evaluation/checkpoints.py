@@ -7,15 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from terradapt import hub
+from terradapt.config import DataConfig
 from terradapt.data import Dataset, open_dataset
 from terradapt.errors import DataError
 from terradapt.evaluation.options import Protocol
 from terradapt.evaluation.run import PICTURES, evaluate
-from terradapt.files import check_output
-from terradapt.meta import code_commit
+from terradapt.meta import Meta, code_commit
 from terradapt.predictors import load
 from terradapt.progress import Advance
-from terradapt.report import Report, write_report
+from terradapt.report import Report, check_report, write_report
 from terradapt.report.html import require_html
 from terradapt.scene import Predictor
 
@@ -41,6 +41,11 @@ class EvaluationTask:
     def pixels(self) -> int:
         """Pixels to be predicted."""
         return sum(i.height * i.width for i in self.dataset.split(self.split))
+
+    @property
+    def files(self) -> list[Path]:
+        """What is read."""
+        return [self.checkpoint, *self.dataset.files]
 
     def run(
         self,
@@ -91,7 +96,8 @@ def open_task(
     """
     checkpoint = hub.local(checkpoint)
     predictor = load(checkpoint, device=device, precision=precision, trunk=trunk)
-    dataset = open_dataset(data, predictor.meta.config.data if predictor.meta else None)
+    read = _data_config(predictor.meta, Path(data)) if predictor.meta else None
+    dataset = open_dataset(data, read)
     split = split or _first_split(dataset)
     dataset.split(split)
     return EvaluationTask(predictor, dataset, split, checkpoint)
@@ -120,11 +126,18 @@ def report_run(
     """
     run = Path(run)
     require_html()
-    check_output(run / "report.json")
     task = open_task(run / "checkpoint.safetensors", data, split)
+    check_report(run / "report.json", task.files)
     report = task.run(command=command, progress=progress)
     write_report(report, run / "report.json")
     return report
+
+
+def _data_config(meta: Meta, data: Path) -> DataConfig:
+    """How the model's own data is read; its corrections lie on that data alone."""
+    config = meta.config.data
+    own = Path(config.corrections or "").is_file() and data.absolute().name == meta.data
+    return config if own else config.model_copy(update={"corrections": None})
 
 
 def _first_split(dataset: Dataset) -> str:

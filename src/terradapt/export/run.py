@@ -15,8 +15,10 @@ from terradapt.export.metadata import mlm_item, properties, write_item
 from terradapt.export.onnx import OPSET, export_onnx, fixed_size
 from terradapt.export.parity import EQUAL_CLASSES, Parity, compare, patches
 from terradapt.export.windows import scene_windows
+from terradapt.files import check_output, replacing
 from terradapt.meta import MAX_WINDOW, Exported, Meta
 from terradapt.models.contract import SegmentationModel
+from terradapt.owner import owned
 from terradapt.predictors.onnx import OnnxPredictor
 from terradapt.predictors.torch import TorchPredictor
 
@@ -48,6 +50,7 @@ class ExportResult:
             "classes": list(self.meta.classes.names),
             "parameters": self.meta.parameters,
             "precision": self.meta.precision,
+            "confidence": self.meta.confidence,
             "window": self.meta.window,
             "fixed_size": self.meta.fixed,
             "parity": self.parity and self.parity.to_dict(),
@@ -73,8 +76,20 @@ def export_checkpoint(
         CheckpointError: The checkpoint cannot be trusted, read or fitted.
         OutputError: The file cannot be written.
     """
+    path = check_export(path, source, trunk)
     model, meta = checkpoint.load(source, trunk=trunk)
-    return export_model(model, meta, Path(path), window=window)
+    return export_model(model, meta, path, window=window)
+
+
+def check_export(path: str | Path, *reads: str | Path | None) -> Path:
+    """Check that an exported model and what stands beside it can be written.
+
+    Raises:
+        OutputError: It cannot, or is one of the files that it is made from.
+    """
+    suffixes = (".stac.json", ".report.json", ".report.md")
+    beside = [Path(path).with_suffix(s) for s in suffixes]
+    return check_output(path, (".onnx",), reads=reads, beside=beside)
 
 
 def export_model(
@@ -93,6 +108,7 @@ def export_model(
         window=told.window,
         fixed=told.fixed,
         metadata=properties(told),
+        calibration=told.calibration,
     )
     return ExportResult(path, told)
 
@@ -150,24 +166,26 @@ def export_with_proof(
 
     Raises:
         CheckpointError: As :func:`export_checkpoint`, or more than 0.1 % of the pixels change
-            their class; then no file is left.
+            their class; then nothing is written.
     """
-    path = Path(path)
+    path = check_export(path, source, trunk)
     model, meta = checkpoint.load(source, trunk=trunk)
-    result = export_model(model, meta, path, window=window)
-    if images is None:
-        images = patches(len(meta.spec.bands), result.meta.window, PARITY_WINDOWS)
-    torch = TorchPredictor(model, meta.classes, meta.spec, result.meta.window)
-    parity = compare(torch, OnnxPredictor(path), images, shown)
-    if parity.equal_classes < EQUAL_CLASSES:
-        path.unlink()
-        raise CheckpointError(
-            f"{source}: the exported model gives another class at "
-            f"{1 - parity.equal_classes:.2%} of the pixels",
-            "its weights amplify rounding: train longer, or predict with the checkpoint",
-        )
-    write_item(path, mlm_item(path, result.meta))
-    return replace(result, parity=parity)
+    with owned(path):
+        with replacing(path) as part:
+            result = export_model(model, meta, part, window=window)
+            told = result.meta
+            if images is None:
+                images = patches(len(meta.spec.bands), told.window, PARITY_WINDOWS)
+            torch = TorchPredictor(model, meta.classes, meta.spec, told.window, meta=meta)
+            parity = compare(torch, OnnxPredictor(part), images, shown)
+            if parity.equal_classes < EQUAL_CLASSES:
+                raise CheckpointError(
+                    f"{source}: the exported model gives another class at "
+                    f"{1 - parity.equal_classes:.2%} of the pixels",
+                    "its weights amplify rounding: train longer, or predict with the checkpoint",
+                )
+        write_item(path, mlm_item(path, told))
+    return replace(result, path=path, parity=parity)
 
 
 def parity_windows(

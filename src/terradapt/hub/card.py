@@ -103,7 +103,9 @@ def _classes(meta: Meta) -> str:
 def _figures(meta: Meta, report: Path) -> str:
     tables = []
     if meta.metrics:
-        tables.append(_table("on the validation images, by which it was chosen", meta.metrics))
+        split = meta.metrics.get("split", "val")
+        of = "training images (none were set aside)" if split == "train" else "validation images"
+        tables.append(_table(f"on the {of}, by which it was chosen", meta.metrics))
     evaluated = _read_report(report)
     if evaluated is not None:
         data = evaluated.get("data", {})
@@ -131,7 +133,8 @@ def _read_report(path: Path) -> dict[str, Any] | None:
         values: dict[str, Any] = read_json(path)
     except DataError:
         return None
-    return values if isinstance(values.get("metrics"), dict) else None
+    told = values.get("metrics"), values.get("data", {})
+    return values if all(isinstance(part, dict) for part in told) else None
 
 
 def _training(meta: Meta) -> str:

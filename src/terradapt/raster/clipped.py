@@ -7,15 +7,15 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from rasterio.crs import CRS
 from rasterio.warp import transform_geom
 
-from terradapt.errors import MissingExtraError, SceneError
+from terradapt.errors import SceneError, refusing
 from terradapt.grid import Window
+from terradapt.raster.features import read_layer
 from terradapt.raster.reader import SceneReader
 from terradapt.raster.scene import Scene
 from terradapt.raster.shapes import rasterize
-from terradapt.raster.vectors import VECTOR_SUFFIXES, local_vector
+from terradapt.raster.vectors import VECTOR_SUFFIXES
 
 
 class Clipped(Scene):
@@ -30,13 +30,14 @@ class Clipped(Scene):
     """
 
     def __init__(self, scene: Scene, area: Path) -> None:
-        self.path, self.files, self.georef = scene.path, scene.files, scene.georef
+        self.path, self.georef = scene.path, scene.georef
+        self.files = (*scene.files, area)
         self.dtype, self.block_height = scene.dtype, scene.block_height
         self._scene = scene
         self._shapes: list[Any] = []
         self._mask: SceneReader | None = None
         if area.suffix.lower() in VECTOR_SUFFIXES:
-            self._shapes = _polygons(area, scene.crs)
+            self._shapes = _polygons(area, scene)
             return
         self._mask = SceneReader(area)
         if (self._mask.height, self._mask.width) != (scene.height, scene.width):
@@ -58,6 +59,10 @@ class Clipped(Scene):
         if self._mask is not None:
             self._mask.close()
 
+    def remarks(self) -> list[str]:
+        """Return the scene's."""
+        return self._scene.remarks()
+
     @property
     def resolution(self) -> float | None:
         """Metres per pixel, as the scene says."""
@@ -76,30 +81,23 @@ class Clipped(Scene):
         return inside
 
 
-def _polygons(path: Path, crs: CRS | None) -> list[Any]:
-    """Read polygons with the scene's CRS as GeoJSON mappings."""
+def _polygons(path: Path, scene: Scene) -> list[Any]:
+    """Read polygons that meet a scene, in its CRS; without a CRS they are in the scene's."""
     import shapely
 
-    try:
-        from pyogrio.raw import read
-    except ImportError as error:
-        raise MissingExtraError("--aoi with polygons", "vector") from error
-    try:
-        with local_vector(path) as name:
-            meta, _, geometry, _ = read(name, columns=[])
-    except SceneError:
-        raise
-    except Exception as error:
-        raise SceneError(
-            f"{path}: cannot be read as polygons ({' '.join(str(error).split())})",
-            "use a GeoPackage, GeoJSON or Shapefile",
-        ) from error
-    shapes = [
-        s for s in shapely.from_wkb(geometry, on_invalid="ignore") if s is not None and s.area > 0
-    ]
-    if not shapes:
+    found = read_layer(path, columns=False, error=SceneError)
+    shapes = found.geometries[shapely.area(found.geometries) > 0]
+    if not len(shapes):
         raise SceneError(f"{path}: has no polygons", "draw the area of interest as polygons")
-    mappings = [shapely.geometry.mapping(s) for s in shapes]
-    if meta["crs"] and crs is not None and CRS.from_user_input(meta["crs"]) != crs:
-        mappings = [transform_geom(meta["crs"], crs, m) for m in mappings]
-    return mappings
+    if found.crs is not None and scene.crs is not None and not scene.georef.same_place(found.crs):
+        with refusing(path, SceneError, "save it in the scene's CRS", "cannot be placed"):
+            mappings = [shapely.geometry.mapping(s) for s in shapes]
+            moved = [transform_geom(found.crs, scene.crs, m) for m in mappings]
+            shapes = np.array([shapely.geometry.shape(m) for m in moved], object)
+    whole = shapely.Polygon(scene.georef.outline())
+    if not shapely.intersects(shapes, whole).any():
+        raise SceneError(
+            f"{path}: none of its polygons lies on {Path(str(scene.path)).name}",
+            "check the CRS and the place of the area of interest",
+        )
+    return list(shapes)

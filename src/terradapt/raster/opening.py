@@ -19,10 +19,10 @@ from typing import Any
 import numpy as np
 import rasterio
 from rasterio.enums import Interleaving
-from rasterio.errors import NotGeoreferencedWarning, RasterioError, RasterioIOError
+from rasterio.errors import NotGeoreferencedWarning, RasterioIOError
 
-from terradapt.errors import SceneError, reason
-from terradapt.files import is_remote, size_text, stamp
+from terradapt.errors import SceneError, reason, refusing
+from terradapt.files import check_name, is_remote, size_text, stamp
 from terradapt.raster.vrt import read_vrt
 
 _MAGIC = (
@@ -88,6 +88,7 @@ def open_raster(path: str | Path, *, allow_remote: bool = False) -> Any:
         SceneError: No such file, an empty, damaged or foreign file, one that declares more than
             can be read, or an address not allowed.
     """
+    check_name(path, SceneError)
     if not is_remote(path):
         driver = _local_driver(Path(path), allow_remote)
         if driver == "VRT":
@@ -214,20 +215,16 @@ def _check_once(path: str, _: tuple[int, ...], allow_remote: bool) -> None:
 
 
 def _opened(path: str | Path, driver: str, allow_remote: bool, **options: Any) -> Any:
-    try:
-        with quiet(), gdal_env(allow_remote, **options):
-            file = rasterio.open(path, driver=driver)
-            try:
-                _check_declared(file, path, allow_remote)
-            except BaseException:
-                file.close()
-                raise
-            return file
-    except (RasterioError, OSError) as error:
-        raise SceneError(
-            f"{path}: cannot be read as a raster ({reason(error)})",
-            "copy it again if it is cut short, or write it as a GeoTIFF: gdal_translate",
-        ) from error
+    fix = "copy it again if it is cut short, or write it as a GeoTIFF: gdal_translate"
+    what = "cannot be read as a raster"
+    with refusing(path, SceneError, fix, what), quiet(), gdal_env(allow_remote, **options):
+        file = rasterio.open(path, driver=driver)
+        try:
+            _check_declared(file, path, allow_remote)
+        except BaseException:
+            file.close()
+            raise
+        return file
 
 
 def _check_declared(file: Any, path: str | Path, allow_remote: bool) -> None:

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from xml.parsers import expat
 
-from terradapt.errors import SceneError
+from terradapt.errors import SceneError, TerradaptError
 from terradapt.raster.opening import CLOSED, check_file
 
 VECTOR_SUFFIXES = (".gpkg", ".geojson", ".json", ".shp", ".fgb", ".kml")
@@ -31,19 +31,26 @@ _OPTION_LOCK = threading.RLock()  # pyogrio's options are global
 
 
 @contextmanager
-def local_vector(path: str | Path) -> Iterator[str]:
+def local_vector(path: str | Path, error: type[TerradaptError] = SceneError) -> Iterator[str]:
     """Give the name by which pyogrio may open a vector file, with GDAL's network closed meanwhile.
 
     The kind of file is told by its first bytes, so that no driver sees what is not its own: one
     that follows addresses (OGR VRT, WFS, GDALG, ...) least of all.
 
+    Args:
+        path: The file.
+        error: What is raised.
+
     Raises:
-        SceneError: No such file, an empty one, or none of GeoPackage, GeoJSON, FlatGeobuf,
-            Shapefile and KML.
+        TerradaptError: Of class ``error``: no such file, an empty one, or none of GeoPackage,
+            GeoJSON, FlatGeobuf, Shapefile and KML.
     """
     import pyogrio
 
-    name = _checked(Path(path))
+    try:
+        name = _checked(Path(path))
+    except SceneError as fault:
+        raise error(fault.message, fault.fix) from fault
     with _OPTION_LOCK:
         before = {key: pyogrio.get_gdal_config_option(key) for key in _OPTIONS}
         spared = {key: os.environ.pop(key) for key in _EXCEPTIONS if key in os.environ}

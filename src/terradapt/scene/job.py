@@ -16,7 +16,7 @@ from terradapt.raster import Clipped, Scene, ScenePath, open_scene, signature_of
 from terradapt.raster.cog import TILE
 from terradapt.scene.options import PredictOptions
 from terradapt.scene.predictor import Predictor
-from terradapt.scene.resample import fitted
+from terradapt.scene.resample import fitted, scale_notes
 from terradapt.scene.stream import Block, Wanted, predict_region
 
 
@@ -33,7 +33,8 @@ class Job:
         options: How it was asked for.
         scene: What was asked for; None where the scene was opened by someone else.
         signature: Short hash of scene, model and options; as ``stamp``, of opened jobs only.
-        stamp: Sizes and times of the scene's files.
+        stamp: Sizes and times of the files of the scene and of the area of interest.
+        notes: What does not stop the prediction and should be known; of opened jobs only.
     """
 
     source: Scene
@@ -45,6 +46,7 @@ class Job:
     scene: ScenePath | None = None
     signature: str = ""
     stamp: tuple[list[int], ...] = ()
+    notes: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, source: Scene, predictor: Predictor, options: PredictOptions) -> Job:
@@ -121,7 +123,8 @@ def open_job(
         stack: Closes the scene.
 
     Raises:
-        ConfigError: A window, overlap or class that does not fit the model.
+        ConfigError: A window, overlap or class that does not fit the model; a resolution, and a
+            scene that does not say its own.
         SceneError: The scene or the area of interest cannot be read.
     """
     source = stack.enter_context(
@@ -130,6 +133,7 @@ def open_job(
             predictor.spec,
             bands=options.bands or None,
             nodata=options.nodata,
+            grow_void=options.grow_void,
             allow_remote=options.allow_remote,
         )
     )
@@ -151,7 +155,8 @@ def open_job(
         ]
     )
     stamps = tuple(stamp(p) for p in files)
-    return replace(job, scene=scene, signature=signature, stamp=stamps)
+    notes = (*source.remarks(), *scale_notes(source, predictor, options))
+    return replace(job, scene=scene, signature=signature, stamp=stamps, notes=notes)
 
 
 def predict_blocks(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Iterable
 from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from typing import Any
@@ -9,8 +11,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from terradapt.errors import SceneError
+from terradapt.errors import OutputError, SceneError
+from terradapt.files import check_output
 from terradapt.grid import Window
+from terradapt.owner import owned
 from terradapt.progress import Track
 from terradapt.raster import (
     Layer,
@@ -24,6 +28,8 @@ from terradapt.scene.job import Blocks, Job, open_job
 from terradapt.scene.options import PredictOptions
 from terradapt.scene.predictor import Predictor
 from terradapt.scene.stream import Block
+
+SUFFIXES = (".tif", ".tiff")
 
 
 def predict_scene(
@@ -56,17 +62,23 @@ def predict_scene(
     Raises:
         ConfigError: Options that do not fit.
         SceneError: The scene cannot be read; what is written can be resumed.
-        OutputError: The result cannot be written; what is written can be resumed.
+        OutputError: Another process writes this result. Or it cannot be written; what is written
+            can be resumed. Or it is one of the files that are read.
     """
     options = options or PredictOptions()
     with ExitStack() as stack:
+        for owner in (out, out.with_suffix(".json")):  # map.tif and map.tiff share the second
+            stack.enter_context(owned(owner))
         job = open_job(predictor, scene, options, model, stack)
-        done = sidecars.finished(out, job.signature) if options.resume else None
-        if done is not None and not part_folder(out).exists():
+        check_result(out, scene, options, job.source.files)
+        layers = _layers(job, out, options)
+        done = sidecars.finished(job, out, layers.values()) if options.resume else None
+        if done is not None:
+            shutil.rmtree(part_folder(out), ignore_errors=True)
             return done
         source = job.source
         writer = SceneWriter(
-            _layers(job, out, options),
+            layers,
             width=source.width,
             height=source.height,
             crs=source.crs,
@@ -79,9 +91,33 @@ def predict_scene(
         _fill(writer, job, bar, Path(str(source.path)).name, blocks)
         statistics = sidecars.statistics(job, writer.notes, out, model)
         writer.commit()
-        sidecars.write(out, predictor.classes, statistics)
+        statistics = sidecars.write(out, predictor.classes, statistics, layers.values())
         writer.clean()
     return statistics
+
+
+def check_result(
+    out: Path, scene: ScenePath, options: PredictOptions, reads: Iterable[str | Path | None]
+) -> None:
+    """Check that a map can be written, and that it is none of what it is made from.
+
+    Args:
+        out: The class raster.
+        scene: The scene.
+        options: They name what is written beside it, and the area of interest.
+        reads: All files that are read.
+
+    Raises:
+        OutputError: It cannot, would replace an input, or would become part of its mosaic.
+    """
+    beside = sidecars.written_with(out, options)
+    check_output(out, SUFFIXES, reads=[*reads, options.aoi], beside=beside)
+    folder = Path(scene) if isinstance(scene, (str, Path)) else None
+    if folder and folder.is_dir() and out.parent.is_dir() and out.parent.samefile(folder):
+        raise OutputError(
+            f"{out}: lies in {folder}, whose rasters are the scene: the map would be read as one",
+            "choose another folder with -o",
+        )
 
 
 def _fill(writer: SceneWriter, job: Job, bar: Track | None, label: str, blocks: Blocks) -> None:
@@ -123,6 +159,7 @@ def _quantized(values: NDArray[np.float32]) -> NDArray[np.uint8]:
 
 def _layers(job: Job, out: Path, options: PredictOptions) -> dict[str, Layer]:
     classes = job.predictor.classes
+    sure = {"TERRADAPT_CONFIDENCE": sidecars.confidence(job.predictor)}
     layers = {
         "classes": Layer(
             out, colours=classes.colours, band_names=("class",), tags=sidecars.tags(classes)
@@ -130,7 +167,7 @@ def _layers(job: Job, out: Path, options: PredictOptions) -> dict[str, Layer]:
     }
     if options.confidence:
         path = out.with_name(f"{out.stem}_confidence.tif")
-        layers["confidence"] = Layer(path, band_names=("confidence",), scale=0.004)
+        layers["confidence"] = Layer(path, band_names=("confidence",), tags=sure, scale=0.004)
     if options.scores:
         names = tuple(classes.names[i] for i in job.wanted.subset) or classes.names
         path, half = out.with_name(f"{out.stem}_scores.tif"), options.scores == "float16"
@@ -140,6 +177,7 @@ def _layers(job: Job, out: Path, options: PredictOptions) -> dict[str, Layer]:
             options.scores,
             float("nan") if half else 255,
             band_names=names,
+            tags=sure,
             scale=1.0 if half else 0.004,
         )
     return layers

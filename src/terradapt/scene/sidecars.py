@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from xml.sax.saxutils import escape, quoteattr
@@ -12,9 +12,12 @@ import numpy as np
 
 from terradapt.classes import ClassMap
 from terradapt.errors import DataError
-from terradapt.files import read_json, write_together
+from terradapt.files import digest, read_json, write_together
 from terradapt.grid import Window
+from terradapt.raster import Layer, signature_of
 from terradapt.scene.job import Job
+from terradapt.scene.options import PredictOptions
+from terradapt.scene.predictor import Predictor
 from terradapt.scene.stream import Block
 
 _HECTARE = 10_000.0  # m2
@@ -24,6 +27,11 @@ _SPAN = 4096  # columns measured at a time
 def tags(classes: ClassMap) -> dict[str, str]:
     """Return the class raster's metadata: what the ids mean."""
     return {"TERRADAPT_CLASSES": json.dumps(classes.to_dict(), separators=(",", ":"))}
+
+
+def confidence(predictor: Predictor) -> str:
+    """Return how far a predictor's scores are probabilities, in words."""
+    return predictor.meta.confidence if predictor.meta else "not calibrated"
 
 
 def count(job: Job, block: Block) -> dict[str, list[float]]:
@@ -72,6 +80,7 @@ def statistics(
         "raster": out.name,
         "scene": str(source.path),
         "model": model,
+        "confidence": confidence(job.predictor),
         "width": source.width,
         "height": source.height,
         "resolution": source.resolution,
@@ -82,30 +91,90 @@ def statistics(
         "window": job.grid.window,
         "stride": job.grid.stride,
         "signature": job.signature,
+        "stamp": signature_of(job.stamp),
+        "notes": list(job.notes),
     }
 
 
-def finished(out: Path, signature: str) -> dict[str, Any] | None:
-    """Return the statistics of a result that is complete and of the same job, else None."""
+def written_with(out: Path, options: PredictOptions) -> list[Path]:
+    """Return the files that stand beside a class raster."""
+    layers = ["scores"] * bool(options.scores) + ["confidence"] * options.confidence
+    return [
+        out.with_suffix(".qml"),
+        out.with_suffix(".json"),
+        out.with_name(out.name + ".aux.xml"),
+        *(out.with_name(f"{out.stem}_{layer}.tif") for layer in layers),
+    ]
+
+
+def finished(job: Job, out: Path, layers: Iterable[Layer]) -> dict[str, Any] | None:
+    """Return the statistics of a result of the same job whose rasters are all whole, else None.
+
+    Its style and class names are made again where they are missing or cut short; others are left,
+    for people edit styles, and QGIS adds to the names.
+    """
     try:
         found: dict[str, Any] = read_json(out.with_suffix(".json"))
     except DataError:
         return None
-    return found if out.is_file() and found.get("signature") == signature else None
+    claimed = found.get("signature"), found.get("stamp"), found.get("check")
+    if claimed != (job.signature, signature_of(job.stamp), _check(found)):
+        return None
+    if found.get("files") != _recorded(layers):
+        return None
+    texts = _texts(out, job.predictor.classes)
+    write_together({p: t for p, t in texts.items() if not _is_whole(p, t)})
+    return found
 
 
-def write(out: Path, classes: ClassMap, figures: Mapping[str, Any]) -> None:
+def write(
+    out: Path, classes: ClassMap, figures: Mapping[str, Any], layers: Iterable[Layer]
+) -> dict[str, Any]:
     """Write ``.qml``, ``.tif.aux.xml`` and, last, ``.json``, which says that all is done.
+
+    Args:
+        out: The class raster.
+        classes: Its classes.
+        figures: What :func:`statistics` returned.
+        layers: The rasters, all written.
+
+    Returns:
+        The figures with size and SHA-256 of each raster, as the JSON file holds them.
 
     Raises:
         OutputError: One of them cannot be written.
     """
-    texts = {
+    whole = {**figures, "files": _recorded(layers)}
+    whole["check"] = _check(whole)
+    texts = {**_texts(out, classes), out.with_suffix(".json"): json.dumps(whole, indent=2) + "\n"}
+    write_together(texts)
+    return whole
+
+
+def _texts(out: Path, classes: ClassMap) -> dict[Path, str]:
+    return {
         out.with_suffix(".qml"): qml(classes),
         out.with_name(out.name + ".aux.xml"): aux_xml(classes),
-        out.with_suffix(".json"): json.dumps(figures, indent=2) + "\n",
     }
-    write_together(texts)
+
+
+def _recorded(layers: Iterable[Layer]) -> dict[str, Any]:
+    """Return size and SHA-256 of each raster; empty for one that is not there."""
+    return {
+        path.name: {"bytes": path.stat().st_size, "sha256": digest(path)} if path.is_file() else {}
+        for path in (layer.path for layer in layers)
+    }
+
+
+def _is_whole(path: Path, text: str) -> bool:
+    """Tell whether a file ends with the tag that its text ends with."""
+    end = text.splitlines()[-1].encode()
+    return path.is_file() and path.read_bytes().rstrip().endswith(end)
+
+
+def _check(figures: Mapping[str, Any]) -> str:
+    """Return the hash of the figures, which a changed file of figures does not have."""
+    return signature_of({k: v for k, v in figures.items() if k != "check"})
 
 
 def qml(classes: ClassMap) -> str:

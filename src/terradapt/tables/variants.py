@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
-from terradapt import complexity
-from terradapt.config import EncoderConfig, ModelConfig
+from terradapt.config import ModelConfig
+from terradapt.counts import ComplexityRow, counted_row
 from terradapt.errors import ConfigError
 from terradapt.models import MODELS, parse_options
 from terradapt.models.arafnet import ABLATIONS
-from terradapt.report.printed import PrintedRow, PrintedTable
+from terradapt.report.printed import PrintedRow, PrintedTable, load_tables
 
 TRUNKS = {
     "Tiny": "sam2_hiera_tiny",
@@ -31,8 +31,30 @@ STUDENTS = {
     "Segformer_b1": "mit_b1",
     "Ghostnetv3": "ghostnetv3_100",
 }
+ROADS = {
+    "UNet": "unet",
+    "UNet++": "unet++",
+    "D-LinkNet": "d-linknet",
+    "MSNet": "msnet",
+    "M2SNet": "m2snet",
+    "Seg-Road": "seg-road",
+    "SwinUNet": "swin-unet",
+    "SGCNNet": "sgcnnet",
+    "MSMDFFNet": "msmdffnet",
+    "SAM2UNet": "sam2-unet",
+}
+"""SAM2MS's names of the networks that it compares with."""
 TEACHER = "sam2_hiera_large"
 _TRAINING_ONLY = {"aux"}
+ABSENT = "not in terradapt"
+UNSPECIFIED = {
+    "GCDNet": "no code of it is public, nor a description from which it could be built",
+    "DMANet": (
+        "its authors' repository holds no code, and the public part of its paper no architecture;"
+        " its encoder is MaxViT by their words, not Swin"
+    ),
+}
+"""Methods of the papers that cannot be built, and why; nothing else goes by their names."""
 
 
 @dataclass(frozen=True)
@@ -83,28 +105,52 @@ def variant_of(table: PrintedTable, row: PrintedRow) -> PaperVariant | None:
     if name.startswith("SAM2MS"):
         release = {"drb": "release"}
         return PaperVariant("sam2ms", TRUNKS["Large"], counted=release, adapters=True)
-    return PaperVariant("sam2-unet", TRUNKS["Large"]) if name.startswith("SAM2UNet") else None
+    model = ROADS.get(name.split(" (")[0])  # the rows have the year in brackets
+    return PaperVariant(model, MODELS[model].encoder) if model else None
+
+
+def absence_of(row: PrintedRow) -> str:
+    """Return why terradapt has no model for a printed row."""
+    why = UNSPECIFIED.get(row.names[0])
+    return f"{ABSENT}: {why}" if why else ABSENT
 
 
 @lru_cache(maxsize=64)
-def _counted(model: str, encoder: str, options: tuple[tuple[str, Any], ...]) -> dict[str, float]:
-    roads = MODELS[model].binary
-    row = complexity.row(
-        model,
-        encoder,
-        options=dict(options),
-        **({"classes": 2, "batch": 1, "size": 1024} if roads else {}),
-    )
-    config = ModelConfig(name=model, encoder=EncoderConfig(name=encoder), options={**dict(options)})
-    built = complexity.build_on_meta(config, 2 if roads else 6)
-    held = sum(v.numel() * v.element_size() for v in built.state_dict().values())
-    return {"params": row.thop_parameters / 1e6, "gmacs": row.gmacs, "size": held / 2**20}
+def _counted(model: str, encoder: str, options: tuple[tuple[str, Any], ...]) -> ComplexityRow:
+    roads = MODELS[model].binary or model in ROADS.values()
+    at: dict[str, Any] = {"classes": 2, "batch": 1, "size": 1024} if roads else {}
+    known = counted_row(model, encoder, options=dict(options), **at)
+    if known is not None:
+        return known
+    from terradapt import complexity
+
+    return complexity.row(model, encoder, options=dict(options), **at)
+
+
+def counts_of_tables() -> list[ComplexityRow]:
+    """Return the rows that the papers' tables show counts of, each once."""
+    found: dict[tuple[Any, ...], ComplexityRow] = {}
+    for table in load_tables():
+        if any(metric.startswith("complexity.") for _, metric in table.columns):
+            for variant in filter(None, (variant_of(table, row) for row in table.rows)):
+                key = (variant.model, variant.encoder, _all_options(variant))
+                found[key] = _counted(*key)
+    return list(found.values())
+
+
+def _all_options(variant: PaperVariant) -> tuple[tuple[str, Any], ...]:
+    return tuple(sorted({**variant.options, **variant.counted}.items()))
 
 
 def count_variant(variant: PaperVariant, what: str) -> float | None:
     """Count ``params`` (thop, millions), ``gmacs`` or ``size`` (float32 weights, MiB)."""
-    options = tuple(sorted({**variant.options, **variant.counted}.items()))
-    return _counted(variant.model, variant.encoder, options).get(what)
+    row = _counted(variant.model, variant.encoder, _all_options(variant))
+    figures = {
+        "params": row.thop_parameters / 1e6,
+        "gmacs": row.gmacs,
+        "size": row.state_bytes / 2**20,
+    }
+    return figures.get(what)
 
 
 def arafnet_variant(number: int, name: str) -> PaperVariant | None:
@@ -116,6 +162,9 @@ def arafnet_variant(number: int, name: str) -> PaperVariant | None:
         return PaperVariant("kd-arafnet", STUDENTS[name], distilled=True)
     if name.startswith("KD-ARAFNet"):
         return PaperVariant("kd-arafnet", "efficientnet_b0", distilled="Distilled" in name)
+    line = MODELS.get(name.casefold())
+    if line is not None:
+        return PaperVariant(name.casefold(), line.encoder)
     ablations = {k.casefold(): v for k, v in ABLATIONS.items()}
     if number == 6 and name.casefold() in ablations:
         return PaperVariant(

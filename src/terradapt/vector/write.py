@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from terradapt.errors import OutputError
 from terradapt.files import check_output, replacing
 from terradapt.raster import CRS
-from terradapt.raster.georef import move_points, parse_crs
 from terradapt.vector.geopackage import write_geopackage
+from terradapt.vector.lonlat import to_lonlat
 from terradapt.vector.roads.network import Network, import_networkx
 
 Fields = dict[str, NDArray[Any]]
@@ -73,14 +73,21 @@ def write_layers(
             _write_geojson(part, layers, crs)
 
 
-def check_vector(path: str | Path, suffixes: Sequence[str]) -> Path:
+def check_vector(
+    path: str | Path, suffixes: Sequence[str], reads: Iterable[str | Path] = ()
+) -> Path:
     """Return the path of a result that can be written; look before the long work starts.
 
+    Args:
+        path: The result.
+        suffixes: Those that it may have.
+        reads: What it is made from.
+
     Raises:
-        OutputError: A suffix that is not written, a folder without permission, or a GeoPackage
-            that another program holds open.
+        OutputError: A suffix that is not written, a folder without permission, one of ``reads``,
+            or a GeoPackage that another program holds open.
     """
-    path = check_output(path, suffixes)
+    path = check_output(path, suffixes, reads=reads)
     if path.suffix.lower() == ".gpkg" and path.exists():
         _check_free(path)
     return path
@@ -110,7 +117,7 @@ def _check_free(path: Path) -> None:
 
 
 def _write_geojson(path: Path, layers: Sequence[Layer], crs: CRS | None) -> None:
-    """Write one collection in longitude and latitude (RFC 7946), or in pixels without a CRS."""
+    """Write one collection in longitude and latitude (RFC 7946); without a CRS as they are."""
     with path.open("w", encoding="utf-8") as file:
         file.write('{"type": "FeatureCollection", "features": [')
         comma = ""
@@ -127,21 +134,18 @@ def _write_geojson(path: Path, layers: Sequence[Layer], crs: CRS | None) -> None
         file.write("\n]}\n")
 
 
-def to_lonlat(geometries: NDArray[Any], crs: CRS | None) -> NDArray[Any]:
-    """Return geometries in WGS 84 degrees; a line across the antimeridian goes on beyond 180."""
-    if crs is None or not len(geometries):
-        return geometries
-    coords, owner = shapely.get_coordinates(geometries, return_index=True)
-    moved = move_points(coords, crs, parse_crs("EPSG:4326", "WGS 84"))
-    first = moved[np.searchsorted(owner, owner), 0]
-    moved[:, 0] -= 360.0 * np.round((moved[:, 0] - first) / 360.0)
-    value: NDArray[Any] = shapely.set_coordinates(geometries.copy(), moved)
-    return value
-
-
 def _write_graphml(path: Path, network: Network) -> None:
+    """Write GraphML whose edges have ids of their own: Gephi and yEd keep one edge of each id.
+
+    All values are text, which osmnx asks for; it turns lengths and coordinates into numbers.
+    """
     graph = network.graph()
-    graph.graph = {k: v for k, v in graph.graph.items() if v is not None}
-    for _, _, values in graph.edges(data=True):
-        values["geometry"] = values["geometry"].wkt
-    import_networkx().write_graphml_xml(graph, str(path))
+    named = import_networkx().MultiGraph(**{k: v for k, v in graph.graph.items() if v is not None})
+    named.add_nodes_from((node, _texts(values)) for node, values in graph.nodes(data=True))
+    for i, (u, v, values) in enumerate(graph.edges(data=True)):
+        named.add_edge(u, v, key=i, **_texts(values))
+    import_networkx().write_graphml_xml(named, str(path))
+
+
+def _texts(values: dict[str, Any]) -> dict[str, str]:
+    return {key: getattr(value, "wkt", None) or str(value) for key, value in values.items()}

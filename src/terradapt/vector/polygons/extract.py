@@ -17,6 +17,7 @@ from terradapt.raster import CRS, Georef, SceneReader
 from terradapt.vector.lattice.graph import Floats
 from terradapt.vector.lattice.metric import Metric, polygon_areas
 from terradapt.vector.lattice.trace import Ints
+from terradapt.vector.polygons.coverage import with_forms, without_small
 from terradapt.vector.polygons.regions import OUTSIDE, LabelSource, Partition, find_regions
 from terradapt.vector.polygons.right_angles import right_angled
 from terradapt.vector.polygons.rings import region_polygons
@@ -86,13 +87,15 @@ class RasterLabels:
 
     Args:
         path: The raster; the first band counts.
+        mask: It is a mask of 0 and 255, and 255 is class 1.
 
     Raises:
         SceneError: The file cannot be read.
         DataError: It holds no integers of 0..255.
     """
 
-    def __init__(self, path: Any) -> None:
+    def __init__(self, path: Any, mask: bool = False) -> None:
+        self._mask = mask
         self.reader = SceneReader(path)
         if np.dtype(self.reader.dtype).kind not in "iu":
             self.reader.close()
@@ -109,7 +112,7 @@ class RasterLabels:
     def labels(self, window: Window) -> NDArray[np.uint8]:
         """Return (H, W) ids."""
         pixels, valid = self.reader.read(window)
-        values = np.where(valid, pixels[0], IGNORE)
+        values = np.where(valid, pixels[0] == IGNORE if self._mask else pixels[0], IGNORE)
         if values.min(initial=0) < 0 or values.max(initial=0) > IGNORE:
             raise DataError(
                 f"{self.reader.path}: has values beyond 0 to 255", "save the labels as 8 bit ids"
@@ -143,12 +146,25 @@ def polygonize_labels(
     value = partition.value[region]
     shown = (value != IGNORE) & (value != OUTSIDE)
     shapes, value = shapes[shown], value[shown]
+    if options.simplify > 0 and options.min_area > 0:
+        shapes, value = without_small(shapes, value, georef, options.min_area)
     if options.right_angles is not None:
-        shapes = right_angled(shapes, value == options.right_angles)
-        shapes, index = shapely.get_parts(shapes, return_index=True)
-        value = value[index]
-    kept = ~shapely.is_empty(shapes)
-    return _placed(shapes[kept], value[kept], georef)
+        shapes, value = _with_right_angles(shapes, value, georef, options)
+    return _placed(shapes, value, georef)
+
+
+def _with_right_angles(
+    shapes: NDArray[Any], value: Ints, georef: Georef, options: PolygonOptions
+) -> tuple[NDArray[Any], Ints]:
+    """Give one class right angles; nothing becomes smaller than a pixel, or the least area."""
+    pixel = float(georef.pixel_areas(Window(georef.height // 2, georef.width // 2, 1, 1))[0, 0])
+    least = max(options.min_area, 0.99 * pixel)
+    which = np.flatnonzero(value == options.right_angles)
+    forms = right_angled(shapes[which], Metric.of(georef))
+    areas = polygon_areas(np.array(list(forms.values()), object), georef)
+    large = {int(which[i]): f for (i, f), a in zip(forms.items(), areas, strict=True) if a >= least}
+    shapes, source = with_forms(shapes, large, georef, least)
+    return shapes, value[source]
 
 
 def _shapes(partition: Partition, into: Ints) -> tuple[NDArray[Any], Ints]:

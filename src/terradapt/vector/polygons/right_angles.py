@@ -8,35 +8,33 @@ import numpy as np
 import shapely
 from numpy.typing import NDArray
 
-from terradapt.vector.lattice.graph import Floats
+from terradapt.vector.lattice.metric import Floats, Metric
 
 _LEAST_IOU = 0.8
 
 
-def right_angled(
-    shapes: NDArray[Any], which: NDArray[np.bool_], tolerance: float = 1.5
-) -> NDArray[Any]:
-    """Give some polygons right angles along their main direction.
+def right_angled(shapes: NDArray[Any], metric: Metric, tolerance: float = 1.5) -> dict[int, Any]:
+    """Return forms with right angles on the ground, along each polygon's main direction.
 
     A ring is simplified, its sides are turned to the nearest of the main direction and its normal,
-    and neighbouring sides are cut with each other. A polygon whose new form overlaps its old one
-    by an IoU below 0.8, or is not valid, keeps its old form; and what would cover another
-    polygon is taken off, so that polygons never overlap.
+    and neighbouring sides are cut with each other. Polygons whose new form overlaps the old one by
+    an IoU below 0.8, or is not valid, have none.
 
     Args:
         shapes: (P,) polygons in pixels.
-        which: (P,) those that get right angles.
-        tolerance: Of the first simplification, px.
+        metric: What a pixel measures.
+        tolerance: Of the first simplification, longer sides of a pixel.
 
     Returns:
-        (P,) polygons.
+        New polygons in pixels by index.
     """
-    result = shapes.copy()
-    for i in np.flatnonzero(which):
-        new = _square(shapes[i], tolerance)
-        if new is not None and _iou(shapes[i], new) >= _LEAST_IOU:
-            result[i] = new
-    return _apart(result, which)
+    to_metres, to_pixels = metric.matrix.T, np.linalg.inv(metric.matrix.T)
+    forms = {}
+    for i, shape in enumerate(shapely.transform(shapes, lambda xy: xy @ to_metres)):
+        new = _square(shape, tolerance * float(metric.steps[[0, 6]].max()))
+        if new is not None and _iou(shape, new) >= _LEAST_IOU:
+            forms[i] = shapely.transform(new, lambda xy: xy @ to_pixels)
+    return forms
 
 
 def _iou(one: Any, two: Any) -> float:
@@ -50,12 +48,12 @@ def _square(shape: Any, tolerance: float) -> Any:
     if simple.geom_type != "Polygon" or simple.is_empty:
         return None
     angle = _main_direction(np.asarray(simple.exterior.coords))
-    rings = [
-        _square_ring(np.asarray(r.coords), angle) for r in (simple.exterior, *simple.interiors)
-    ]
-    if rings[0] is None:
+    outline, *holes = (np.asarray(r.coords) for r in (simple.exterior, *simple.interiors))
+    squared = _square_ring(outline, angle)
+    if squared is None:
         return None
-    new = shapely.Polygon(rings[0], [r for r in rings[1:] if r is not None])
+    turned = [(_square_ring(hole, angle), hole) for hole in holes]
+    new = shapely.Polygon(squared, [old if ring is None else ring for ring, old in turned])
     return new if new.is_valid and new.area > 0 else None
 
 
@@ -88,19 +86,3 @@ def _square_ring(ring: Floats, angle: float) -> Floats | None:
     )
     back: Floats = corners @ np.array([[cos, sin], [-sin, cos]])
     return back
-
-
-def _apart(shapes: NDArray[Any], which: NDArray[np.bool_]) -> NDArray[Any]:
-    """Let the polygons with right angles push the others back, and the first the later ones."""
-    result = shapes.copy()
-    chosen = np.flatnonzero(which)
-    pushing, pushed = shapely.STRtree(shapes).query(shapes[chosen], predicate="intersects")
-    for i, j in zip(chosen[pushing], pushed, strict=True):
-        if j != i and not (which[j] and j < i):
-            result[j] = _polygonal(shapely.difference(result[j], result[i]))
-    return result
-
-
-def _polygonal(shape: Any) -> Any:
-    parts = [p for p in shapely.get_parts(shape) if p.geom_type == "Polygon"]
-    return parts[0] if len(parts) == 1 else shapely.MultiPolygon(parts)

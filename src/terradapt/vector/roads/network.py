@@ -155,7 +155,10 @@ def _lines(graph: Graph, georef: Georef, reach: Ints, tolerance: float) -> NDArr
     points[stop - sizes - 2] = graph.place[graph.ends[:, 0]]
     points[stop - 1] = graph.place[graph.ends[:, 1]]
     points[spans(stop - sizes - 1, sizes)] = pixels
-    points = _inside(smooth(points, sizes + 2, reach), georef)
+    points = smooth(points, sizes + 2, reach)
+    points[stop - sizes - 2] = graph.place[graph.ends[:, 0]]  # sums round: ends are their nodes
+    points[stop - 1] = graph.place[graph.ends[:, 1]]
+    points = _inside(points, georef)
     edge = np.repeat(np.arange(len(sizes)), sizes + 2)
     lines = shapely.linestrings(points[:, ::-1], indices=edge)
     simple = shapely.simplify(lines, tolerance, preserve_topology=False)
