@@ -140,7 +140,7 @@ def predict(
         engine=engine,
         device=device,
         precision=precision,
-        trunk=trunk and trunk.absolute(),
+        trunk=trunk if trunk is None or str(trunk) == "hub" else trunk.absolute(),
         tta=tta,
     )
     predictor = load(say=lambda line: typer.echo(line, err=True))
