@@ -20,6 +20,7 @@ from terradapt.vector import vectorize_roads
 
 CITIES = {"train": tuple(range(1, 13)), "val": (41,), "test": (90,)}
 SIZE = 768  # px
+_MADE = ("run", "road_run", "landcover.tif", "roads.tif", "roads.gpkg")
 ROAD_RUN = ("name=demo-roads", "train.epochs=2")
 
 
@@ -58,7 +59,7 @@ def run_demo(
         OutputError: The folder holds another demo, or cannot be written.
     """
     folder = Path(folder)
-    if (folder / "run").exists() and not resume:
+    if not resume and any((folder / name).exists() for name in _MADE):
         raise OutputError(f"{folder}: holds a demo already", "add --resume, or give another -o")
     count = sum(map(len, CITIES.values()))
     with bar(count, "make cities", "scenes") as advance:
@@ -72,7 +73,9 @@ def run_demo(
         roads, folder / "road_run", folder / "roads.tif", road_overrides, resume, bar
     )
     scores = folder / "roads_scores.tif"
-    network = vectorize_roads(folder / "roads.tif", folder / "roads.gpkg", "road", scores=scores)
+    network = vectorize_roads(
+        folder / "roads.tif", folder / "roads.gpkg", "road", scores=scores, overwrite=resume
+    )
     write_report(report, folder / "report.json")
     return Demo(folder, report, road_report, network)
 
@@ -84,6 +87,8 @@ def _map(
     config = load_config("demo").with_overrides(overrides)
     training.train(config, dataset.root, run, resume=resume, bar=bar)
     predictor = predictors.load(run / "checkpoint.safetensors")
-    options = PredictOptions(scores="uint8" if len(dataset.classes) == 2 else None)
+    options = PredictOptions(
+        scores="uint8" if len(dataset.classes) == 2 else None, overwrite=resume
+    )
     predict_scene(predictor, out.with_name("scene.tif"), out, options, bar=bar)
     return evaluation.report_run(run, dataset.root, split="test", command="terradapt demo")

@@ -18,7 +18,7 @@ import stat as modes
 import sys
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from functools import cache
 from pathlib import Path
@@ -198,6 +198,24 @@ def check_output(path: str | Path, suffixes: Sequence[str] = ()) -> Path:
         with _part(path, home=home) as part:
             part.touch()
     return path
+
+
+def check_new(paths: Iterable[str | Path], overwrite: bool = False) -> None:
+    """Check that results replace nothing that may have been edited since.
+
+    Args:
+        paths: Their files.
+        overwrite: They may.
+
+    Raises:
+        OutputError: One of them exists.
+    """
+    for path in paths:
+        if not overwrite and os.path.lexists(path):
+            raise OutputError(
+                f"{path}: exists already",
+                "add --overwrite to replace it (overwrite=True), or choose another name with -o",
+            )
 
 
 def collect_leftovers(folder: Path) -> list[Path]:

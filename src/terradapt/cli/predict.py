@@ -92,6 +92,9 @@ def predict(
         bool, typer.Option("--allow-remote", help="Let scenes be https:// or s3:// addresses.")
     ] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on where a run stopped.")] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace maps that are there.")
+    ] = False,
 ) -> None:
     """The result of `terradapt predict` is a class GeoTIFF per scene, with figures and a style.
 
@@ -99,7 +102,7 @@ def predict(
     beside it stand .json (pixels and hectares per class) and .qml (QGIS).
     """
     from terradapt import hub
-    from terradapt.files import check_output, digest
+    from terradapt.files import check_new, check_output, digest
     from terradapt.scene import PredictOptions
     from terradapt.scene.job import Job
 
@@ -117,10 +120,12 @@ def predict(
         nodata=nodata,
         allow_remote=allow_remote,
         resume=resume,
+        overwrite=overwrite,
     )
     jobs = outputs(scenes, output, mosaic)
     for _, out in jobs:
         check_output(out)
+        check_new([out], overwrite or resume)
     _check_device(device)
     checkpoint = hub.local(checkpoint)
     load = partial(
@@ -238,6 +243,9 @@ def _tell(out: Path, figures: dict[str, Any]) -> None:
     if not figures["valid_pixels"]:
         typer.echo(f"{out}: the scene has no valid pixel; the result is all nodata")
     for row in figures["classes"]:
+        if figures["valid_pixels"] and not row["pixels"]:
+            typer.echo(f"  {row['name']:<24} {'absent':>17}")
+            continue
         area = "" if row["hectares"] is None else f"{row['hectares']:12.4f} ha"
         typer.echo(f"  {row['name']:<24} {row['pixels']:>14} px {row['share']:8.2%} {area}")
 

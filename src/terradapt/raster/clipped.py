@@ -82,13 +82,15 @@ def _polygons(path: Path, crs: CRS | None) -> list[Any]:
     import shapely
 
     try:
+        from pyogrio import list_layers
         from pyogrio.raw import read
     except ImportError as error:
         raise MissingExtraError("--aoi with polygons", "vector") from error
     if not path.exists():
         raise SceneError(f"{path}: no such file", "check the path of --aoi")
     try:
-        meta, _, geometry, _ = read(path, columns=[])
+        layers = [name for name, kind in list_layers(path) if kind is not None]  # no styles
+        meta, _, geometry, _ = read(path, columns=[], layer=next(iter(layers), None))
     except Exception as error:
         raise SceneError(
             f"{path}: cannot be read as polygons ({' '.join(str(error).split())})",

@@ -33,6 +33,7 @@ class PredictOptions:
         nodata: A nodata value instead of the scene's.
         allow_remote: Let scenes be addresses.
         resume: Go on where a killed run stopped.
+        overwrite: Replace a result that is there.
     """
 
     window: int | None = None
@@ -48,6 +49,7 @@ class PredictOptions:
     nodata: float | None = None
     allow_remote: bool = False
     resume: bool = False
+    overwrite: bool = False
 
     def grid(self, predictor: Predictor, height: int, width: int, block: int = 512) -> Grid:
         """Return the lattice of a scene for a model.

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from terradapt.errors import SceneError
+from terradapt.files import check_new
 from terradapt.grid import Window
 from terradapt.progress import Track
 from terradapt.raster import (
@@ -39,7 +40,8 @@ def predict_scene(
     """Predict a scene into ``out``: a cloud optimized GeoTIFF, its style and its statistics.
 
     Beside ``out`` stand ``.json`` (pixels and hectares per class), ``.qml`` (QGIS style),
-    ``.tif.aux.xml`` (class names) and, if asked for, ``_scores.tif`` and ``_confidence.tif``.
+    ``.tif.aux.xml`` (class names) and, if asked for, ``_scores.tif`` and ``_confidence.tif``, the
+    last with a style of its own.
 
     Args:
         predictor: The model.
@@ -56,17 +58,20 @@ def predict_scene(
     Raises:
         ConfigError: Options that do not fit.
         SceneError: The scene cannot be read; what is written can be resumed.
-        OutputError: The result cannot be written; what is written can be resumed.
+        OutputError: The result exists already, or cannot be written; what is written can be
+            resumed.
     """
     options = options or PredictOptions()
+    goes_on = options.resume and part_folder(out).exists()
     with ExitStack() as stack:
         job = open_job(predictor, scene, options, model, stack)
         done = sidecars.finished(out, job.signature) if options.resume else None
-        if done is not None and not part_folder(out).exists():
+        if done is not None and not goes_on:
             return done
-        source = job.source
+        source, layers = job.source, _layers(job, out, options)
+        check_new((layer.path for layer in layers.values()), options.overwrite or goes_on)
         writer = SceneWriter(
-            _layers(job, out, options),
+            layers,
             width=source.width,
             height=source.height,
             crs=source.crs,
@@ -79,7 +84,7 @@ def predict_scene(
         _fill(writer, job, bar, Path(str(source.path)).name, blocks)
         statistics = sidecars.statistics(job, writer.notes, out, model)
         writer.commit()
-        sidecars.write(out, predictor.classes, statistics)
+        sidecars.write(out, predictor.classes, statistics, layers.get("confidence"))
         writer.clean()
     return statistics
 

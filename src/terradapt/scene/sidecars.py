@@ -14,11 +14,19 @@ from terradapt.classes import ClassMap
 from terradapt.errors import DataError
 from terradapt.files import read_json, write_together
 from terradapt.grid import Window
+from terradapt.raster import Layer
 from terradapt.scene.job import Job
 from terradapt.scene.stream import Block
 
 _HECTARE = 10_000.0  # m2
 _SPAN = 4096  # columns measured at a time
+_RAMP = (
+    ("0", "#440154"),
+    ("0.25", "#3b528b"),
+    ("0.5", "#21918c"),
+    ("0.75", "#5ec962"),
+    ("1", "#fde725"),
+)  # viridis
 
 
 def tags(classes: ClassMap) -> dict[str, str]:
@@ -94,17 +102,27 @@ def finished(out: Path, signature: str) -> dict[str, Any] | None:
     return found if out.is_file() and found.get("signature") == signature else None
 
 
-def write(out: Path, classes: ClassMap, figures: Mapping[str, Any]) -> None:
+def write(
+    out: Path, classes: ClassMap, figures: Mapping[str, Any], confidence: Layer | None = None
+) -> None:
     """Write ``.qml``, ``.tif.aux.xml`` and, last, ``.json``, which says that all is done.
+
+    Args:
+        out: The class raster.
+        classes: Its classes.
+        figures: What :func:`statistics` gives.
+        confidence: The raster of the winner's probability, which gets a style too.
 
     Raises:
         OutputError: One of them cannot be written.
     """
-    texts = {
+    texts: dict[Path, str | bytes] = {
         out.with_suffix(".qml"): qml(classes),
         out.with_name(out.name + ".aux.xml"): aux_xml(classes),
-        out.with_suffix(".json"): json.dumps(figures, indent=2) + "\n",
     }
+    if confidence is not None:
+        texts[confidence.path.with_suffix(".qml")] = confidence_qml()
+    texts[out.with_suffix(".json")] = json.dumps(figures, indent=2) + "\n"
     write_together(texts)
 
 
@@ -115,14 +133,35 @@ def qml(classes: ClassMap) -> str:
         f"label={quoteattr(name)}/>"
         for i, (name, (r, g, b)) in enumerate(zip(classes.names, classes.colours, strict=True))
     )
-    return (
-        "<!DOCTYPE qgis PUBLIC 'http://mrcc.com/qgis.dtd' 'SYSTEM'>\n"
-        '<qgis version="3.28.0" styleCategories="Symbology">\n  <pipe>\n'
+    return _raster_style(
         '    <rasterrenderer type="paletted" band="1" opacity="1" alphaBand="-1" '
         'nodataColor="">\n      <colorPalette>\n'
         f"{entries}\n"
-        "      </colorPalette>\n    </rasterrenderer>\n  </pipe>\n  <blendMode>0</blendMode>\n"
-        "</qgis>\n"
+        "      </colorPalette>\n    </rasterrenderer>\n"
+    )
+
+
+def confidence_qml() -> str:
+    """Return a QGIS style: probabilities from dark (unsure) to light."""
+    items = "\n".join(
+        f'          <item value="{value}" label="{value}" color="{colour}" alpha="255"/>'
+        for value, colour in _RAMP
+    )
+    return _raster_style(
+        '    <rasterrenderer type="singlebandpseudocolor" band="1" opacity="1" alphaBand="-1" '
+        'classificationMin="0" classificationMax="1" nodataColor="">\n'
+        '      <rastershader>\n        <colorrampshader colorRampType="INTERPOLATED" '
+        'classificationMode="1" clip="0" minimumValue="0" maximumValue="1">\n'
+        f"{items}\n"
+        "        </colorrampshader>\n      </rastershader>\n    </rasterrenderer>\n"
+    )
+
+
+def _raster_style(renderer: str) -> str:
+    return (
+        "<!DOCTYPE qgis PUBLIC 'http://mrcc.com/qgis.dtd' 'SYSTEM'>\n"
+        f'<qgis version="3.28.0" styleCategories="Symbology">\n  <pipe>\n{renderer}'
+        "  </pipe>\n  <blendMode>0</blendMode>\n</qgis>\n"
     )
 
 

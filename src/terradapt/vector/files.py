@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from terradapt.classes import ClassMap
+from terradapt.classes import ClassMap, Colour
 from terradapt.errors import DataError
 from terradapt.files import parse_json
 from terradapt.grid import Window
@@ -24,7 +24,7 @@ from terradapt.vector.polygons.extract import (
 from terradapt.vector.roads.extract import DEFAULTS, RoadOptions, block_count, road_network
 from terradapt.vector.roads.network import import_networkx
 from terradapt.vector.roads.source import RasterSource
-from terradapt.vector.write import SUFFIXES, check_vector, write_layers, write_network
+from terradapt.vector.write import check_vector, write_network, write_polygons
 
 
 def vectorize_roads(
@@ -36,25 +36,27 @@ def vectorize_roads(
     threshold: float = 0.5,
     options: RoadOptions = DEFAULTS,
     progress: Advance | None = None,
+    overwrite: bool = False,
 ) -> dict[str, float]:
     """Write the road network of a label raster, and return its figures.
 
     Args:
         labels: Raster of class ids; a mask of 0 and 255; or scores of one class, 0..1.
-        output: ``.gpkg``, ``.geojson`` or ``.graphml``.
+        output: ``.gpkg``, ``.geojson``, ``.shp`` or ``.graphml``.
         road: Id of the class, or its name where the raster knows names.
         scores: Raster of scores on the labels' grid.
         threshold: Where ``labels`` holds scores: from here on it is road.
         options: Sizes.
         progress: Called with 1 after each of :func:`road_blocks` blocks.
+        overwrite: Replace a file that is there.
 
     Raises:
         SceneError: A raster cannot be read.
         DataError: No such class, or scores of another size.
-        OutputError: The result cannot be written.
+        OutputError: The result exists already, or cannot be written.
         MissingExtraError: GraphML without networkx.
     """
-    output = check_vector(output, SUFFIXES)
+    output = check_vector(output, overwrite, roads=True)
     if output.suffix.lower() == ".graphml":
         import_networkx()
     value, band = road_value(labels, road)
@@ -63,7 +65,7 @@ def vectorize_roads(
         network = road_network(source, options, progress)
     finally:
         source.close()
-    write_network(output, network)
+    write_network(output, network, overwrite=overwrite)
     return network.summary()
 
 
@@ -81,37 +83,42 @@ def vectorize_polygons(
     output: str | Path,
     options: PolygonOptions = PIXELS,
     progress: Advance | None = None,
+    *,
+    overwrite: bool = False,
 ) -> dict[str, dict[str, float]]:
     """Write the polygons of all classes of a label raster, and return each class's figures.
 
     Args:
         labels: Raster of class ids; 255 and pixels without data have no polygons.
-        output: ``.gpkg`` or ``.geojson``.
+        output: ``.gpkg``, ``.geojson`` or ``.shp``.
         options: Sizes.
         progress: Called with 1 after each of :func:`polygon_blocks` blocks.
+        overwrite: Replace a file that is there.
 
     Returns:
-        For each class that occurs, by name, or by id where the raster has no names: polygons and
-        square metres.
+        For each class that occurs, by name, or by id where the raster has no names: ``polygons``
+        and ``area_m2``, or ``area_px`` of an image without scale.
 
     Raises:
         SceneError: The raster cannot be read.
         DataError: It holds no class ids.
-        OutputError: The result cannot be written.
+        OutputError: The result exists already, or cannot be written.
     """
-    output = check_vector(output, SUFFIXES[:3])
-    names = raster_classes(labels).names
+    output = check_vector(output, overwrite)
+    known = raster_classes(labels)
     source = RasterLabels(labels)
     try:
         found = polygonize_labels(source, options, progress)
     finally:
         source.close()
-    name = np.array([names.get(int(v), str(v)) for v in found.value], object)
-    fields = {"class_id": found.value, "class": name, "area_m2": found.area}
-    write_layers(output, [("polygons", "Polygon", found.shapes, fields)], found.crs)
+    write_polygons(output, found, known.names, known.colours, overwrite=overwrite)
+    area = "area_m2" if found.unit == "m" else f"area_{found.unit}"
     return {
-        str(n): {"polygons": int((name == n).sum()), "area_m2": float(found.area[name == n].sum())}
-        for n in dict.fromkeys(name[np.argsort(found.value, kind="stable")])
+        known.names.get(i, str(i)): {
+            "polygons": int((found.value == i).sum()),
+            area: float(found.area[found.value == i].sum()),
+        }
+        for i in np.unique(found.value).tolist()
     }
 
 
@@ -132,7 +139,7 @@ class RasterClasses:
     """
 
     names: dict[int, str]
-    colours: dict[int, tuple[int, ...]]
+    colours: dict[int, Colour]
 
     def value(self, given: int | str, source: str | Path) -> int:
         """Return the id of a class given by id or name.
