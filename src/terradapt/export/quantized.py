@@ -56,6 +56,7 @@ def export_int8(
     *,
     count: int = 32,
     window: int | None = None,
+    fixed: bool = False,
     trunk: str | Path | None = None,
     advance: Advance = lambda n: None,
     say: Callable[[str], None] = lambda line: None,
@@ -69,6 +70,7 @@ def export_int8(
             ``val`` and ``test``.
         count: Windows to calibrate on.
         window: Side of a window, px; the training crop's by default.
+        fixed: The file takes windows of that side only, as QGIS Deepness asks.
         trunk: Weights of a frozen trunk that the checkpoint only names.
         advance: Called with 1 for each model that is run.
         say: Called with a line for the user.
@@ -80,7 +82,7 @@ def export_int8(
     """
     model, meta = checkpoint.load(source, trunk=trunk)
     with TemporaryDirectory() as work:
-        plain = export_model(model, meta, Path(work) / "float.onnx", window=window)
+        plain = export_model(model, meta, Path(work) / "float.onnx", window=window, fixed=fixed)
         sample = gather_sample(folder, meta, plain.meta.window, count)
         for note in sample.notes:
             say(f"note: {note}")
