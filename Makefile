@@ -9,7 +9,7 @@ DATA ?= ../shared/data
 # Names that may be defined in two files or more; no class may.
 TWICE := 20
 
-.PHONY: install demo test check docs names format test-slow test-data test-gpu test-weights bench clean
+.PHONY: install demo test check docs names format test-slow test-data test-hostile test-gpu test-weights bench clean
 
 install: .venv/.installed
 
@@ -49,6 +49,11 @@ test-slow: install
 
 test-data: install
 	TERRADAPT_DATA=$(DATA) $(BIN)/python -m pytest -m data
+
+# Killed runs and broken files; the counts go to docs/reliability.md.
+test-hostile: install
+	rm -f .cache/hostile.jsonl && mkdir -p .cache
+	TERRADAPT_FIGURES=.cache/hostile.jsonl OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m hostile
 
 test-gpu: install
 	$(BIN)/python -m pytest -m gpu

@@ -20,8 +20,8 @@ from benchmark_files import (
     write_vaihingen,
 )
 from terradapt import checkpoint, training
-from terradapt.complexity import build_on_meta
 from terradapt.config import RunConfig, load_config, recipe_names, recipe_text
+from terradapt.models import build_on_meta
 from terradapt.models.encoder import SAM2_TRUNKS
 from terradapt.prepare import DATASETS
 from training_files import write_folder
@@ -55,6 +55,7 @@ LAYOUTS = {
     "sam2unet-roads": "massachusetts",
     "landcover": "landcover",
     "roads": "roads",
+    "retrain": "landcover",
     "demo": "landcover",
 }
 CLASSES = {"vaihingen": 6, "potsdam": 6, "landcover": 3}  # of the others: 2
@@ -125,8 +126,10 @@ def run_of(root: Path, recipe: str) -> Path:
     if not run.exists():
         more = []
         if load_config(recipe).objective.name == "distill":
-            teacher = run_of(root, recipe.removeprefix("kd-")) / "checkpoint.safetensors"
-            more = [f"objective.distill.teacher={teacher}"]
+            before = "landcover" if recipe == "retrain" else recipe.removeprefix("kd-")
+            teacher = run_of(root, before) / "checkpoint.safetensors"
+            key = "train.start" if recipe == "retrain" else "objective.distill.teacher"
+            more = [f"{key}={teacher}"]
         data = prepared(root, LAYOUTS[recipe])
         training.train(shrunk(recipe, *more), data, run)
     return run

@@ -53,7 +53,14 @@ def load(path: str | Path, **options: Any) -> Mapper:
     ``load(path).predict(scene)`` maps a scene: see :class:`terradapt.predictors.mapper.Mapper`;
     for the options, :func:`terradapt.predictors.load`.
     """
+    from inspect import signature
+
     from terradapt import predictors
+    from terradapt.errors import ConfigError
     from terradapt.predictors.mapper import Mapper
 
+    known = list(signature(predictors.load).parameters)[1:]
+    unknown = next((name for name in options if name not in known), None)
+    if unknown is not None:
+        raise ConfigError(f"no option '{unknown}'", f"options: {', '.join(known)}")
     return Mapper(predictors.load(path, **options), Path(str(path)).name)

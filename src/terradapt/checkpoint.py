@@ -87,8 +87,7 @@ def load(
     """
     path = Path(path)
     meta = read_meta(path)
-    tensors = _read(path)
-    weights = {k: v for k, v in tensors.items() if not k.startswith(STATE_PREFIX)}
+    weights = read_weights(path)
     encoder = meta.config.model.encoder
     named = meta.trunk is not None and not meta.trunk.bundled
     source = _trunk_source(path, meta, trunk) if named else None
@@ -105,10 +104,10 @@ def load(
         ) from error
     expected = model.state_dict()
     trunk_keys = frozen_keys(model)
-    _check_names(path, weights, expected, trunk_keys if named else frozenset())
+    check_names(path, weights, expected, trunk_keys if named else frozenset())
     if meta.trunk is not None:
         held = expected if named else weights
-        _check_trunk(path, meta.trunk, {k: held[k] for k in trunk_keys})
+        check_trunk(path, meta.trunk, {k: held[k] for k in trunk_keys})
     model.load_state_dict(weights, strict=False)
     return model.to(device).eval(), meta
 
@@ -127,6 +126,20 @@ def read_meta(path: str | Path) -> Meta:
     except (SafetensorError, OSError) as error:
         raise _damaged(path, error) from error
     return Meta.from_json(metadata.get(KEY, "null"), str(path))
+
+
+def read_weights(path: str | Path) -> dict[str, Tensor]:
+    """Read the model's tensors, without a frozen trunk that is only named."""
+    return {k: v for k, v in _read(Path(path)).items() if not k.startswith(STATE_PREFIX)}
+
+
+def rewrite_meta(path: str | Path, meta: Meta) -> None:
+    """Let a checkpoint say something else of itself; its tensors stay.
+
+    Raises:
+        OutputError: The file cannot be written.
+    """
+    _write(Path(path), _read(Path(path)), meta)
 
 
 def read_training_state(path: str | Path) -> dict[str, Tensor]:
@@ -205,7 +218,12 @@ def _trunk_source(path: Path, meta: Meta, given: str | Path | None) -> str:
     )
 
 
-def _check_trunk(path: Path, trunk: Trunk, tensors: Mapping[str, Tensor]) -> None:
+def check_trunk(path: Path, trunk: Trunk, tensors: Mapping[str, Tensor]) -> None:
+    """Refuse a frozen trunk's tensors that are not those that a checkpoint was tuned on.
+
+    Raises:
+        CheckpointError: Another hash.
+    """
     found = hash_tensors(tensors)
     if found != trunk.sha256:
         raise CheckpointError(
@@ -215,12 +233,23 @@ def _check_trunk(path: Path, trunk: Trunk, tensors: Mapping[str, Tensor]) -> Non
         )
 
 
-def _check_names(
+def check_names(
     path: Path,
     weights: Mapping[str, Tensor],
     expected: Mapping[str, Tensor],
     elsewhere: frozenset[str],
 ) -> None:
+    """Refuse tensors that are not those of a model, in name or shape.
+
+    Args:
+        path: Where they come from.
+        weights: The tensors.
+        expected: The model's own.
+        elsewhere: Names that may be missing.
+
+    Raises:
+        CheckpointError: One is missing, unknown or of another shape.
+    """
     wanted = {k: v for k, v in expected.items() if k not in elsewhere}
     missing = sorted(wanted.keys() - weights.keys())
     unknown = sorted(weights.keys() - expected.keys())

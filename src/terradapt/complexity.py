@@ -19,9 +19,9 @@ import torch
 from torch import Tensor, nn
 
 from terradapt.config import EncoderConfig, ModelConfig
-from terradapt.models import build
+from terradapt.models import build_on_meta
 from terradapt.models.contract import SegmentationModel
-from terradapt.models.encoder import MIT_ENCODERS, SAM2_TRUNKS, STUDENTS
+from terradapt.models.encoder import SAM2_TRUNKS, STUDENTS
 
 UPSAMPLE_MACS = {"nearest": 1, "linear": 5, "bilinear": 11, "bicubic": 259}
 
@@ -131,20 +131,6 @@ def _norm(module: Any, x: Tensor, y: Tensor) -> float:
 
 def _adaptive_pool(module: nn.Module, x: Tensor, y: Tensor) -> float:
     return (math.prod(x.shape[2:]) / math.prod(y.shape[2:]) + 1) * y.numel()
-
-
-def build_on_meta(config: ModelConfig, num_classes: int) -> SegmentationModel:
-    """Build a model without storage, to count it or to run it on shapes; loads no weights.
-
-    Raises:
-        ConfigError: See :func:`terradapt.models.build`.
-    """
-    encoder = config.encoder.model_copy(update={"weights": None})
-    config = config.model_copy(update={"encoder": encoder})
-    if encoder.name in MIT_ENCODERS:  # reads numbers while it is built
-        return build(config, num_classes).to("meta")
-    with torch.device("meta"):
-        return build(config, num_classes)
 
 
 def row(

@@ -5,16 +5,29 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator
 
+from terradapt.documents import parse_pairs, parse_yaml, validated
 from terradapt.errors import ConfigError
+from terradapt.files import read_text
 
 Pair = tuple[float, float]
+Share = Annotated[float, Field(ge=0, le=1)]
 Stretch = tuple[Pair, ...] | Pair
 """One (low, high) per band, raw units: fixed. A single (low, high): percentiles of each scene."""
+
+
+def _rising(pair: Pair) -> Pair:
+    if not 0 < pair[0] <= pair[1]:
+        raise ValueError("two factors above 0 are needed, the lower one first")
+    return pair
+
+
+Scales = Annotated[Pair, AfterValidator(_rising)]
+"""Lowest and highest magnification."""
 
 NOT_ARCHITECTURE = {
     "pretrained",
@@ -33,9 +46,11 @@ NOT_ARCHITECTURE = {
 
 
 class ConfigPart(BaseModel):
-    """One part of a config: unknown keys are errors, values are frozen."""
+    """One part of a config: unknown keys are errors, numbers are finite, values are frozen."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, protected_namespaces=(), allow_inf_nan=False
+    )
 
 
 class InputSpec(ConfigPart):
@@ -109,30 +124,32 @@ class DataConfig(ConfigPart):
     """What is read from the images, and how they are split."""
 
     crop: int = Field(512, ge=32)  # px
-    bands: tuple[int, ...] = (1, 2, 3)
+    bands: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1)] = (1, 2, 3)
     stretch: Stretch | None = None  # as InputSpec's; None: found in the train split
-    resolution: float | None = None  # m/px to resample to; None: native
+    resolution: float | None = Field(None, gt=0)  # m/px to resample to; None: native
     val_fraction: float = Field(0.15, ge=0, lt=1)
     test_fraction: float = Field(0.15, ge=0, lt=1)
-    split_seed: int = 0
+    split_seed: int = Field(0, ge=0)
     balance: float = Field(0.0, ge=0, le=1)  # share of crops centred on a class drawn uniformly
     line_width: float = Field(6.0, gt=0)  # m, buffer of line labels
     class_column: str | None = None  # of a vector label file
+    corrections: str | None = None  # a vector file above the labels, or the only labels
+    background: Literal["ignore", "class"] | None = None  # ground without a feature; None: see docs
     workers: int = Field(2, ge=0)
 
 
 class AugmentConfig(ConfigPart):
     """Augmentations of protocols.md section 3; probabilities 0..1, strengths as factors."""
 
-    hflip: float = 0.5
-    vflip: float = 0.5
+    hflip: Share = 0.5
+    vflip: Share = 0.5
     rot90: bool = True
-    rotate: float = 0.0  # degrees, uniform in +-
-    scale: Pair = (0.5, 1.5)  # random resized crop
-    brightness: float = 0.2
-    contrast: float = 0.2
-    saturation: float = 0.1
-    sharpness: float = 0.1  # probability of light sharpening
+    rotate: float = Field(0.0, ge=0, le=180)  # degrees, uniform in +-
+    scale: Scales = (0.5, 1.5)  # random resized crop
+    brightness: Share = 0.2
+    contrast: Share = 0.2
+    saturation: Share = 0.1
+    sharpness: Share = 0.1  # probability of light sharpening
 
 
 class LossNetConfig(ConfigPart):
@@ -147,7 +164,8 @@ class LossNetConfig(ConfigPart):
 class DistillConfig(ConfigPart):
     """DIST (ARAFNet Eqs 6-8), or Hinton's KL."""
 
-    teacher: str | None = None  # path of a checkpoint
+    teacher: str | None = None  # path of a checkpoint; None: the one that the run starts from
+    where: Literal["labelled", "unlabelled", "all"] = "labelled"  # pixels with a soft loss
     loss: Literal["dist", "kl"] = "dist"  # two classes: kl uses all that the teacher says
     temperature: float = Field(0.5, gt=0)
     beta: float = 1.0  # inter-class weight of DIST
@@ -177,29 +195,31 @@ class OptimConfig(ConfigPart):
     """AdamW with two parameter groups and a cosine schedule."""
 
     lr: float = Field(6e-4, gt=0)  # decoder
-    lr_backbone: float | None = None  # backbone and adapters; None: as the decoder
+    lr_backbone: float | None = Field(None, ge=0)  # backbone and adapters; None: as the decoder
     weight_decay: float = Field(0.01, ge=0)  # none on bias and norm
     min_lr: float = Field(0.0, ge=0)  # absolute, where the cosine ends
     warmup: int = Field(0, ge=0)  # steps
-    clip: float | None = None  # gradient norm
+    clip: float | None = Field(None, gt=0)  # gradient norm
 
 
 class TrainConfig(ConfigPart):
     """Length, batch, precision, cadence."""
 
+    start: str | None = None  # a checkpoint to begin with: its model, classes joined by name
     batch: int = Field(8, ge=1)
     accumulate: int = Field(1, ge=1)
     epochs: int = Field(50, ge=1)
     steps_per_epoch: int | None = Field(None, ge=1)  # None: crops that cover the images once
     val_every: int = Field(1, ge=1)  # epochs
     save_every: int = Field(200, ge=1)  # steps
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    precision: Literal["fp32", "bf16", "fp16", "auto"] = "fp32"  # auto: what is faster here
     compile: bool = False
     channels_last: bool = True
-    ema: float | None = None  # decay of an average of the weights, which is then validated
-    seed: int = 42
+    ema: float | None = Field(None, ge=0, lt=1)  # decay of an average of weights, then validated
+    seed: int = Field(42, ge=0, lt=1 << 63)
     monitor: str = "miou"  # the best checkpoint has its maximum
     deterministic: bool = True
+    calibrate: Literal["temperature", "bias", "none"] = "temperature"  # on val, when all is done
     bundle: bool = False  # store a frozen trunk inside the checkpoint instead of naming it
 
 
@@ -222,17 +242,9 @@ class RunConfig(ConfigPart):
         part is not one of the page's is looked for in ``model``, then in ``train``.
 
         Raises:
-            ConfigError: No such key, or a value of the wrong kind.
+            ConfigError: No such key, no YAML, or a value of the wrong kind.
         """
-        values: dict[str, Any] = {}
-        for item in overrides:
-            key, sep, text = item.partition("=")
-            if not sep or not key:
-                raise ConfigError(
-                    f"'{item}' is no override", "write it as key=value, for example train.epochs=10"
-                )
-            values[key.strip()] = yaml.safe_load(text) if text else None
-        return self.with_values(values)
+        return self.with_values(parse_pairs(overrides, "train.epochs=10"))
 
     def with_values(self, changes: Mapping[str, Any]) -> RunConfig:
         """Return a copy with values at dotted keys.
@@ -260,7 +272,7 @@ def load_config(source: str | Path) -> RunConfig:
     if name in recipe_names():
         text = (resources.files("terradapt.recipes") / f"{name}.yaml").read_text("utf-8")
     elif Path(name).is_file():
-        text = Path(name).read_text("utf-8")
+        text = read_text(name, ConfigError, "give a recipe as YAML")
     else:
         raise ConfigError(
             f"no recipe or file '{name}'",
@@ -275,11 +287,7 @@ def parse_config(text: str, source: str) -> RunConfig:
     Raises:
         ConfigError: No YAML, an unknown key or a wrong value.
     """
-    try:
-        values = yaml.safe_load(text) or {}
-    except yaml.YAMLError as error:
-        line = getattr(getattr(error, "problem_mark", None), "line", 0) + 1
-        raise ConfigError(f"{source}: no valid YAML in line {line}", "mend that line") from error
+    values = parse_yaml(text, source, ConfigError, "mend that line") or {}
     if not isinstance(values, dict):
         raise ConfigError(
             f"{source}: no mapping of keys", "start from: terradapt recipes landcover"
@@ -322,13 +330,4 @@ def _see_keys() -> str:
 
 
 def _validated(values: dict[str, Any], source: str) -> RunConfig:
-    try:
-        return RunConfig.model_validate(values)
-    except ValidationError as error:
-        raise ConfigError(f"{source}: {': '.join(first_error(error))}", _see_keys()) from error
-
-
-def first_error(error: ValidationError) -> tuple[str, str]:
-    """Return the key of the first value that does not fit, dotted, and what is wrong with it."""
-    first = error.errors()[0]
-    return ".".join(str(part) for part in first["loc"]), first["msg"]
+    return validated(RunConfig, values, source, ConfigError, _see_keys())

@@ -5,7 +5,13 @@ The command line prints ``error: <message>`` and ``fix: <fix>`` on stderr and ex
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
+
+from pydantic_core import ValidationError
+
+_LONGEST = 200  # letters of a library's words
 
 
 class TerradaptError(Exception):
@@ -67,9 +73,50 @@ class MissingExtraError(TerradaptError):
         )
 
 
+@contextmanager
+def refusing(
+    source: object, error: type[TerradaptError], fix: str, what: str = "cannot be read"
+) -> Iterator[None]:
+    """Say in words whatever goes wrong while something that anyone may have made is read.
+
+    What a library raises at a foreign file depends on the file; so there is no list of exceptions.
+    For short stretches of code that read and check, and do nothing else.
+
+    Args:
+        source: The file, perhaps with a place in it.
+        error: What is raised instead.
+        fix: What to do about it.
+        what: What is wrong; the library's own words follow in brackets.
+
+    Raises:
+        TerradaptError: Of class ``error``. One from within passes as it is, and so does a lack of
+            memory.
+    """
+    try:
+        yield
+    except (TerradaptError, MemoryError):
+        raise
+    except Exception as fault:
+        raise error(f"{source}: {what} ({reason(fault)})", fix) from fault
+
+
 def reason(error: BaseException) -> str:
     """Return on one line what an error says, or what the innermost of its causes says."""
     while error.__cause__ is not None and str(error.__cause__):
         error = error.__cause__
+    if isinstance(error, ValidationError):
+        return ": ".join(part for part in first_error(error) if part)
+    if isinstance(error, RecursionError):
+        return "nested too deep"
+    if isinstance(error, KeyError):
+        return f"no {error}"
     told = isinstance(error, OSError) and error.strerror
-    return " ".join(str(told or error).split()) or type(error).__name__
+    text = " ".join(str(told or error).split())
+    return (text if len(text) <= _LONGEST else f"{text[:_LONGEST]}...") or type(error).__name__
+
+
+def first_error(error: ValidationError) -> tuple[str, str]:
+    """Return the key of the first value that does not fit, dotted, and what is wrong with it."""
+    first = error.errors(include_url=False)[0]
+    where = ".".join(str(part) for part in first["loc"])
+    return where, first["msg"].removeprefix("Value error, ")

@@ -24,12 +24,14 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Self
 
-from terradapt.errors import DataError, OutputError, TerradaptError, reason
+from terradapt.errors import DataError, OutputError, TerradaptError, reason, refusing
 
 LARGEST_JSON = 256 << 20
 """Bytes of the largest JSON file that is read."""
+LARGEST_TEXT = 16 << 20
+"""Bytes of the largest recipe or other text written by hand that is read."""
 _WINDOWS = sys.platform == "win32"
-_PART = re.compile(r"\..+\.([\w-]+)\.([1-9]\d*)\.[0-9a-f]{8}\.part", re.ASCII | re.DOTALL)
+_PART = re.compile(r"\.(.+)\.([\w-]+)\.([1-9]\d*)\.[0-9a-f]{8}\.part", re.ASCII | re.DOTALL)
 _ADDRESS = re.compile(r"/vsi|[a-z][a-z0-9+.-]+:/", re.IGNORECASE)
 _FULL = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
 _WEEK = 7 * 86400  # s
@@ -174,6 +176,18 @@ def write_json(path: Path, values: Any, indent: int = 1) -> Path:
     return write_text(path, json.dumps(values, indent=indent) + "\n")
 
 
+def check_name(path: str | Path, error: type[TerradaptError] = DataError) -> None:
+    """Refuse a path that is no text, as old archives leave it: libraries take UTF-8 alone.
+
+    Raises:
+        TerradaptError: Of class ``error``: names it with its odd bytes as they are.
+    """
+    name = str(path)
+    if not name.isprintable() and any("\ud800" <= c <= "\udfff" for c in name):
+        shown = os.fsencode(name).decode("utf-8", "backslashreplace")
+        raise error(f"{shown}: its name is no UTF-8", "rename it, for example with: convmv")
+
+
 def check_output(path: str | Path, suffixes: Sequence[str] = ()) -> Path:
     """Check that a result can be written to a place before the work starts; leaves nothing there.
 
@@ -218,17 +232,23 @@ def check_new(paths: Iterable[str | Path], overwrite: bool = False) -> None:
             )
 
 
-def collect_leftovers(folder: Path) -> list[Path]:
+def collect_leftovers(folder: Path, owned: str | None = None) -> list[Path]:
     """Remove what killed processes left unfinished in a folder, and return it.
 
     Parts of a process that lives are not touched. Of another machine's processes nothing is known:
     their parts are removed when they are a week old.
+
+    Args:
+        folder: The folder.
+        owned: Name of a result that the caller owns: whoever made its parts is dead.
     """
     found = []
     with suppress(OSError):
         for part in folder.iterdir():
             named = _PART.fullmatch(part.name)
-            if named is not None and _is_dead(part, named[1], int(named[2])):
+            if named is None or part.name in _mine:
+                continue
+            if named[1] == owned or _is_dead(part, named[2], int(named[3])):
                 shutil.rmtree(part, ignore_errors=True)
                 found.append(part)
     return found
@@ -237,8 +257,8 @@ def collect_leftovers(folder: Path) -> list[Path]:
 def _is_dead(part: Path, place: str, pid: int) -> bool:
     if place != _place() or _WINDOWS:  # where asking for a process by number would end it
         return time.time() - part.lstat().st_mtime > _WEEK
-    if pid == os.getpid():
-        return part.name not in _mine
+    if pid == os.getpid():  # of a process that had our number before us
+        return True
     try:
         os.kill(pid, 0)
     except (ProcessLookupError, OverflowError):
@@ -265,6 +285,7 @@ def _checked(path: Path, folder: bool = False) -> Path:
             f"{path}: is an address, and results are written to local files",
             "name a file here with -o, and copy it there afterwards",
         )
+    check_name(path, OutputError)
     if path.is_dir() and not folder:
         raise OutputError(f"{path}: is a folder", "name a file in it with -o")
     if path.exists() and not path.is_dir() and (folder or not path.is_file()):
@@ -320,6 +341,49 @@ def _sync_folder(folder: Path) -> None:
             os.close(handle)
 
 
+def read_text(
+    path: str | Path,
+    error: type[TerradaptError] = DataError,
+    fix: str = "mend or remove this file",
+    *,
+    largest: int = LARGEST_TEXT,
+) -> str:
+    """Read a text file: UTF-8, with or without a mark, of a size that fits into memory.
+
+    Args:
+        path: The file.
+        error: What is raised.
+        fix: What to do about it.
+        largest: Bytes.
+
+    Raises:
+        TerradaptError: Of class ``error``: not there, no plain file, too large, or no UTF-8.
+    """
+    with refusing(path, error, fix):
+        status = Path(path).stat()
+        if not modes.S_ISREG(status.st_mode):
+            raise error(f"{path}: is no file", fix)
+        if status.st_size > largest:
+            raise error(f"{path}: is larger than {size_text(largest)}", fix)
+        return decoded(Path(path).read_bytes(), path, error)
+
+
+def decoded(data: bytes, source: str | Path, error: type[TerradaptError] = DataError) -> str:
+    """Return bytes as text.
+
+    Raises:
+        TerradaptError: Of class ``error``: they are no UTF-8; names the line.
+    """
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as fault:
+        line = data.count(b"\n", 0, fault.start) + 1
+        raise error(
+            f"{source}: is no UTF-8 text (byte {data[fault.start]:#04x} in line {line})",
+            "save it as UTF-8, for example: iconv -f LATIN1 -t UTF-8",
+        ) from fault
+
+
 def read_json(
     path: str | Path,
     error: type[TerradaptError] = DataError,
@@ -340,15 +404,7 @@ def read_json(
     Raises:
         TerradaptError: Of class ``error``: not there, too large, no JSON, or another thing on top.
     """
-    try:
-        status = Path(path).stat()
-        if not modes.S_ISREG(status.st_mode):
-            raise error(f"{path}: is no file", fix)
-        if status.st_size > largest:
-            raise error(f"{path}: is larger than {largest / 1e6:.0f} MB", fix)
-        return parse_json(Path(path).read_bytes(), path, error, fix, kind=kind)
-    except OSError as fault:
-        raise error(f"{path}: cannot be read ({reason(fault)})", fix) from fault
+    return parse_json(read_text(path, error, fix, largest=largest), path, error, fix, kind=kind)
 
 
 def parse_json(
@@ -364,22 +420,11 @@ def parse_json(
     Raises:
         TerradaptError: Of class ``error``: no JSON, nested too deep, or another thing on top.
     """
-    try:
-        values = json.loads(text if isinstance(text, str) else text.decode("utf-8-sig"))
-    except (ValueError, RecursionError) as fault:
-        raise error(f"{source}: no valid JSON ({reason(fault)})", fix) from fault
+    with refusing(source, error, fix, "no valid JSON"):
+        values = json.loads(text if isinstance(text, str) else decoded(text, source, error))
     if not isinstance(values, kind):
         raise error(f"{source}: no JSON {'object' if kind is dict else kind.__name__}", fix)
     return values
-
-
-def read_json_lines(path: Path) -> list[dict[str, Any]]:
-    """Read the objects of a log, one a line, up to a line that a kill cut short; [] without one."""
-    events = []
-    with suppress(TerradaptError):
-        for line in path.read_bytes().splitlines() if path.is_file() else ():
-            events.append(parse_json(line, path))
-    return events
 
 
 def stamp(path: str | Path) -> list[int]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import platform
+import time
 from pathlib import Path
 
 
@@ -29,6 +30,21 @@ def cpu_threads() -> int:
     return max(1, min(_physical_cores(_allowed_cpus()), _quota()))
 
 
+def taken_cores(seconds: float = 0.3) -> float:
+    """Return how many of the cores that this process may use others keep busy just now.
+
+    Args:
+        seconds: How long to look.
+
+    Returns:
+        0 or more; 0 where the system does not tell (macOS, Windows).
+    """
+    before, own = _busy_seconds(), time.process_time()
+    time.sleep(seconds)
+    after, own = _busy_seconds(), time.process_time() - own
+    return max(0.0, (after - before - own) / seconds)
+
+
 def hardware() -> str:
     """Return the processor's model and the number of cores."""
     model = platform.processor() or platform.machine()
@@ -37,6 +53,21 @@ def hardware() -> str:
         lines = [s for s in info.read_text("utf-8").splitlines() if s.startswith("model name")]
         model = lines[0].partition(":")[2].strip() if lines else model
     return f"{model}, {os.cpu_count()} cores"
+
+
+def _busy_seconds() -> float:
+    """Seconds that the allowed cores have worked since the start, all programs together."""
+    try:
+        lines = Path("/proc/stat").read_text().splitlines()
+    except OSError:
+        return 0.0
+    names = {f"cpu{cpu}" for cpu in _allowed_cpus()}
+    ticks = 0
+    for line in lines:
+        name, *counts = line.split()
+        if name in names:  # user, nice, system, idle, iowait, irq, softirq, steal, ...
+            ticks += sum(int(counts[i]) for i in (0, 1, 2, 5, 6))
+    return ticks / os.sysconf("SC_CLK_TCK")
 
 
 def _allowed_cpus() -> set[int]:

@@ -56,6 +56,36 @@ class Trunk:
 
 
 @dataclass(frozen=True, config=_STRICT)
+class Calibration:
+    """What makes a model's scores probabilities: ``softmax(logits / temperature + bias)``.
+
+    Found by :func:`terradapt.metrics.calibration.fit_calibration`; applied by predictors alone.
+
+    Attributes:
+        temperature: Above 1 the model was too sure of itself.
+        bias: One per class, or none; only with a bias may a class change.
+        split: Where the pixels come from that it was found on.
+        pixels: How many these were.
+        absent: Classes without a labelled pixel among them.
+        before: ``ece``, ``nll`` and ``brier`` of these pixels without it.
+        after: The same with it.
+    """
+
+    temperature: Annotated[float, Field(gt=0, allow_inf_nan=False)]
+    bias: tuple[Annotated[float, Field(allow_inf_nan=False)], ...] = ()
+    split: str = "val"
+    pixels: Count = 0
+    absent: tuple[str, ...] = ()
+    before: dict[str, float] = field(default_factory=dict)
+    after: dict[str, float] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        biases = " and a bias per class" if self.bias else ""
+        absent = f" (no pixel of {', '.join(self.absent)})" if self.absent else ""
+        return f"calibrated on {self.split}{absent}: temperature {self.temperature:.4g}{biases}"
+
+
+@dataclass(frozen=True, config=_STRICT)
 class Meta:
     """What a checkpoint says of itself.
 
@@ -74,6 +104,9 @@ class Meta:
         version: terradapt's, of the writer.
         data: Name of the dataset.
         progress: State of an unfinished run (only in ``last.safetensors``).
+        calibration: What makes the scores probabilities; None where nothing was found to calibrate
+            on.
+        start: SHA-256 of the checkpoint that the run began with, None where it began afresh.
 
     Raises:
         ValidationError: A value of the wrong type, out of range, or not fitting the others.
@@ -90,6 +123,8 @@ class Meta:
     version: str = __version__
     data: str = ""
     progress: dict[str, Any] = field(default_factory=dict)
+    calibration: Calibration | None = None
+    start: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None = None
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
@@ -99,7 +134,14 @@ class Meta:
         _check_spec(self.spec)
         if not (np.isfinite(self.scales).all() and min(self.scales) > 0):
             raise ValueError(f"augment.scale is {self.scales}")
+        if self.calibration and len(self.calibration.bias) not in (0, len(self.classes)):
+            raise ValueError(f"{len(self.calibration.bias)} biases, {len(self.classes)} classes")
         return self
+
+    @property
+    def confidence(self) -> str:
+        """How far the scores are probabilities, in words."""
+        return str(self.calibration) if self.calibration else "not calibrated"
 
     @property
     def scales(self) -> tuple[float, float]:
@@ -114,6 +156,8 @@ class Meta:
             (encoder, "weights"),
             (objective["distill"], "teacher"),
             (objective["lossnet"] or {}, "weights"),
+            (values["train"], "start"),
+            (values["data"], "corrections"),
         ):
             if home.get(key) and not home[key].startswith("hf:"):
                 home[key] = Path(home[key]).name

@@ -11,9 +11,9 @@ from terradapt import models
 from terradapt.ablation import AblationResult, ablate, load_study, study_names
 from terradapt.ablation import cell_config as config_of
 from terradapt.ablation.result import ablation_csv, ablation_markdown, lookup
-from terradapt.complexity import build_on_meta
 from terradapt.config import load_config
 from terradapt.errors import ConfigError, OutputError
+from terradapt.models import build_on_meta
 from terradapt.report.printed import load_tables
 from training_files import SMALL, write_folder
 

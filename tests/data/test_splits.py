@@ -83,7 +83,7 @@ def test_a_split_by_hand_is_taken(tmp_path: Path) -> None:
         ('{"train": ["s0"], "test": ["s0"]}', "item 's0' is in both"),
         ('{"train": ["s0"], "test": ["nothere"]}', "'nothere'"),
         ('{"train": []}', "no items in any split"),
-        ('{"train": "s0"}', "'train' is no list"),
+        ('{"train": "s0"}', "train: Input should be a valid list"),
         ("[1]", "no JSON object"),
         ("{", "no valid JSON"),
     ],

@@ -157,7 +157,7 @@ def test_a_consumer_as_deepness_is_gets_the_checkpoints_classes(
 def test_class_names_of_the_item_keep_to_the_classification_extensions_letters(
     exported: tuple[Any, Any, Path],
 ) -> None:
-    _, meta, path = exported
+    path = exported[2]
     told = OnnxPredictor(path).meta
     classes = ClassMap(("low vegetation", "Straße & Weg", "水", "road"))
     own = {f.name: getattr(told, f.name) for f in fields(told)} | {"classes": classes}

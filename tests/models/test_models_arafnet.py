@@ -13,10 +13,10 @@ import pytest
 import torch
 from torch import nn
 
-from terradapt.complexity import build_on_meta, measure
+from terradapt.complexity import measure
 from terradapt.config import EncoderConfig, ModelConfig
 from terradapt.errors import ConfigError
-from terradapt.models import build
+from terradapt.models import build, build_on_meta
 from terradapt.models.arafnet import ABLATIONS, BFM, ARAFNetOptions
 from terradapt.models.contract import SegmentationModel
 from terradapt.models.layers import CBAM

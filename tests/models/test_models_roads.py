@@ -8,10 +8,9 @@ import pytest
 import torch
 from torch import nn
 
-from terradapt.complexity import build_on_meta
 from terradapt.config import EncoderConfig, ModelConfig
 from terradapt.errors import ConfigError
-from terradapt.models import build
+from terradapt.models import build, build_on_meta
 from terradapt.models.contract import SegmentationModel
 from terradapt.models.encoder import SAM2_TRUNKS
 from terradapt.models.sam2ms import MSSM, PaperDRB, ReleaseDRB, Sub

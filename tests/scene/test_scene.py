@@ -249,6 +249,12 @@ class ElsewherePredictor(Wrapped):
         self.moved += array.numel()
         return array.numpy()
 
+    def fetch(self, array):
+        return lambda: self.numpy(array)
+
+    def label(self, scores):
+        return scores.argmax(0).byte(), scores.amax(0)
+
 
 @pytest.mark.parametrize("trained", [None, 0.6])
 @pytest.mark.parametrize("subset", [(), ("class 0", "class 2")])
@@ -264,6 +270,36 @@ def test_scores_are_blended_where_they_are(trained, subset):
     (found,) = predict_blocks(source, far, options)
     np.testing.assert_array_equal(found.classes, expected.classes)
     assert far.moved <= 150 * 130  # labels only
+
+
+@pytest.mark.parametrize("batch", [1, 3, 4])
+def test_off_the_host_the_bits_are_those_of_the_host(batch):
+    """Filled-up batches, labels made on the device, results that come later: the same numbers."""
+    valid = np.ones((150, 230), bool)
+    valid[20:120, 40:200] = False
+    source = ArrayScene(noise(150, 230), valid)
+    inner = PlainPredictor(window=32)
+    far = ElsewherePredictor(inner)
+    options = PredictOptions(scores="float16", confidence=True, batch=batch)
+    (expected,) = predict_blocks(source, inner, options)
+    inner.seen.clear()
+    (found,) = predict_blocks(source, far, options)
+    for name in ("classes", "scores", "confidence"):
+        np.testing.assert_array_equal(getattr(found, name), getattr(expected, name))
+    assert {shape[0] for shape in inner.seen} <= {4: {4, 2, 1}, 3: {3, 1}, 1: {1}}[batch]
+
+
+def test_off_the_host_batches_are_even():
+    predictor = PlainPredictor(window=512)
+    assert PredictOptions().batch_for(predictor, Grid(512, 20_000, 512, 384)) == 1
+    far = ElsewherePredictor(predictor)
+    for width, columns in ((20_000, 52), (12_000, 31), (600, 2)):
+        grid = Grid(512, width, 512, 384)
+        assert len(grid.cols.starts) == columns
+        batch = PredictOptions().batch_for(far, grid)
+        calls = -(-columns // batch)
+        assert batch * calls - columns < calls  # less than a window missing in each
+        assert PredictOptions(batch=7).batch_for(far, grid) == min(7, columns)
 
 
 def test_subset_chooses_among_the_named_classes(tmp_path):

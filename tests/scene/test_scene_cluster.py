@@ -5,6 +5,8 @@ import os
 import pickle
 import random
 import signal
+import socket
+import sys
 import threading
 import time
 from functools import partial
@@ -14,13 +16,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from scene_files import PlainPredictor, noise, write_scene
-from terradapt.errors import ConfigError, SceneError
+from terradapt.errors import ConfigError, MissingExtraError, SceneError
 from terradapt.grid import Grid, Window
 from terradapt.scene import PredictOptions, embedded, predict_scene
 from terradapt.scene.cluster import Cluster, bands, environments, local_workers
 from terradapt.scene.embedded import Embedded, paying_workers
 
 pytest.importorskip("distributed")
+pytest.importorskip("cryptography")
 pytestmark = pytest.mark.filterwarnings("default")  # of worker processes that are killed
 
 OPTIONS = PredictOptions(scores="uint8", batch=4)
@@ -72,6 +75,55 @@ def test_bands_are_whole_block_rows_of_the_region(height, skipped, workers):
 def pool():
     with Cluster("local", plain, "plain", workers=2) as cluster:
         yield cluster
+
+
+def listening(cluster):
+    """The ports of this process and its children that belong to the cluster."""
+    import psutil
+
+    me = psutil.Process()
+    own = {int(cluster._local.scheduler_address.rpartition(":")[2])}
+    own |= {int(part.worker_address.rpartition(":")[2]) for part in cluster._local.workers.values()}
+    ports = {
+        c.laddr.port
+        for process in (me, *me.children(recursive=True))
+        for c in process.net_connections("tcp")
+        if c.status == "LISTEN"
+    }
+    assert own <= ports
+    return sorted(ports)
+
+
+def test_nobody_without_the_key_reaches_a_port_of_the_workers(pool):
+    """Whoever talks to a Dask port runs code as its owner; loopback is shared by all accounts."""
+    from distributed import Client
+    from distributed.security import Security
+
+    assert pool.workers == 2
+    ports = listening(pool)
+    assert len(ports) == 5  # the scheduler, and a nanny and a worker twice: no pages
+    stranger = Security.temporary()
+    for port in ports:
+        for address, security in ((f"tcp://127.0.0.1:{port}", None),
+                                  (f"tls://127.0.0.1:{port}", stranger)):  # fmt: skip
+            with pytest.raises(OSError, match=r"Timed out|connect|reset|closed|certificate"):
+                Client(address, timeout=2, security=security, set_as_default=False)
+        for request in (b"GET /info/main/workers.html HTTP/1.0\r\n\r\n", b"\0" * 64):
+            with socket.create_connection(("127.0.0.1", port), 5) as plain:
+                plain.sendall(request)
+                plain.settimeout(5)
+                try:
+                    said = plain.recv(4096)
+                except (TimeoutError, ConnectionError):
+                    said = b""
+            assert not said.startswith(b"HTTP")
+            assert b"worker" not in said
+
+
+def test_local_processes_without_keys_are_not_started(monkeypatch):
+    monkeypatch.setitem(sys.modules, "cryptography", None)
+    with pytest.raises(MissingExtraError, match="cluster"):
+        Cluster("local", plain, "plain", workers=1)
 
 
 def same(out, result):

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from terradapt.bench.run import BACKBONES, TEACHER, BenchRow
-from terradapt.errors import ConfigError, MissingExtraError
+from terradapt.documents import validated
+from terradapt.errors import ConfigError, MissingExtraError, refusing
 from terradapt.files import read_json, replacing, write_together
 from terradapt.report.printed import PrintedRow, load_tables
 
@@ -73,13 +74,11 @@ def read(folder: Path) -> tuple[list[BenchRow], dict[str, Any]]:
     path = folder / "bench.json"
     if not path.is_file():
         return [], {}
-    try:
-        values = read_json(path, ConfigError, "give another folder")
-        return [BenchRow(**row) for row in values["rows"]], values["options"]
-    except (KeyError, TypeError) as error:
-        raise ConfigError(
-            f"{path}: no results of terradapt bench ({error})", "give another folder"
-        ) from error
+    fix = "give another folder"
+    with refusing(path, ConfigError, fix, "no results of terradapt bench"):
+        values = read_json(path, ConfigError, fix)
+        rows = validated(list[BenchRow], values["rows"], path, ConfigError, fix)
+        return rows, validated(dict[str, Any], values["options"], path, ConfigError, fix)
 
 
 def bench_markdown(result: Mapping[str, Any]) -> str:

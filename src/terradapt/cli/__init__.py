@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import importlib
+import io
 import os
 import pkgutil
 import sys
-from typing import Annotated
+import traceback
+from pathlib import Path
+from typing import Annotated, NoReturn
 
 import typer
 
-from terradapt.errors import MissingExtraError, OutputError, TerradaptError
+from terradapt.errors import MissingExtraError, OutputError, TerradaptError, reason
+from terradapt.files import check_name
 from terradapt.version import __version__
 
 DEBUG_VARIABLE = "TERRADAPT_DEBUG"
@@ -18,13 +22,23 @@ EXTRAS = {
     **dict.fromkeys(("torch", "torchvision", "timm", "accelerate", "safetensors"), "train"),
     **dict.fromkeys(("segmentation_models_pytorch", "pyogrio", "skimage"), "train"),
     **dict.fromkeys(("jinja2", "matplotlib", "sklearn"), "report"),
-    **dict.fromkeys(("dask", "distributed"), "cluster"),
+    **dict.fromkeys(("dask", "distributed", "cryptography"), "cluster"),
     "onnx": "export",
     "openvino": "openvino",
     "networkx": "graph",
     "huggingface_hub": "hub",
 }
 """Modules that the base install lacks, with the extra that brings them."""
+NO_MEMORY = ("out of memory", "can't allocate memory", "Cannot allocate memory", "bad allocation")
+LOWER = {
+    "predict": "--batch, then --window",
+    "train": "train.batch, then data.crop; train.accumulate makes up for it",
+    "vectorize": "--block",
+    "data": "workers",
+    "export": "--window",
+    "bench": "--batch",
+}
+"""What takes less memory, by verb."""
 
 
 def _version(shown: bool) -> None:
@@ -61,9 +75,18 @@ def build_app() -> typer.Typer:
 
 
 def main() -> None:
-    """Run the command line; a user's mistake prints two lines and exits with status 2."""
+    """Run the command line.
+
+    A user's mistake prints two lines and exits with status 2; a defect of terradapt says that it is
+    one and exits with 70.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # any name can be printed
     command = typer.main.get_command(build_app())
     try:
+        for argument in sys.argv[1:]:
+            check_name(argument)
         sys.exit(command.main(sys.argv[1:] or ["--help"], "terradapt", standalone_mode=False))
     except TerradaptError as error:
         fail(error)
@@ -73,30 +96,49 @@ def main() -> None:
         print("\ninterrupted", file=sys.stderr)
         sys.exit(130)
     except Exception as error:
-        fail(_as_user_error(error))
+        mistake = _as_user_error(error)
+        if mistake is not None:
+            fail(mistake)
+        report_defect(error)
 
 
-def _as_user_error(error: Exception) -> TerradaptError:
-    """Say a usage mistake or a failure of the system in two lines; let a defect be seen."""
+def _as_user_error(error: Exception) -> TerradaptError | None:
+    """Say a usage mistake or a failure of the system in two lines; None for a defect."""
     if hasattr(error, "format_message"):
         where = getattr(getattr(error, "ctx", None), "command_path", "terradapt")
         return TerradaptError(error.format_message(), f"see: {where} --help")
     if isinstance(error, ModuleNotFoundError) and (error.name or "").split(".")[0] in EXTRAS:
         return MissingExtraError("this command", EXTRAS[(error.name or "").split(".")[0]])
+    if isinstance(error, MemoryError) or any(sign in str(error) for sign in NO_MEMORY):
+        verb = next((a for a in sys.argv[1:] if a in LOWER), "")
+        what = f"the memory does not suffice ({reason(error)})"
+        return TerradaptError(what, f"lower {LOWER.get(verb, 'the size of the input')}")
     if isinstance(error, OSError) and error.strerror:
         named = f"{error.filename}: " if error.filename else ""
         fix = "check the path, its permissions and the free space"
         return OutputError(f"{named}{error.strerror}", fix)
-    raise error
+    return None
 
 
-def fail(error: TerradaptError) -> None:
+def fail(error: TerradaptError) -> NoReturn:
     """Print a user's mistake on stderr and exit with status 2; with ``--debug``, raise it."""
     if os.environ.get(DEBUG_VARIABLE):
         raise error
     print(f"error: {_one_line(error.message)}", file=sys.stderr)
     print(f"fix: {_one_line(error.fix)}", file=sys.stderr)
     sys.exit(2)
+
+
+def report_defect(error: Exception) -> NoReturn:
+    """Own up to a defect on stderr and exit with status 70; with ``--debug``, raise it."""
+    if os.environ.get(DEBUG_VARIABLE):
+        raise error
+    where = traceback.extract_tb(error.__traceback__)[-1]
+    place = f"{Path(where.filename).name}:{where.lineno}"
+    what = f"a fault in terradapt, at {place}: {type(error).__name__}: {reason(error)}"
+    print(f"error: {_one_line(what)}", file=sys.stderr)
+    print("fix: report it, with what `terradapt --debug ...` prints instead", file=sys.stderr)
+    sys.exit(70)
 
 
 def _one_line(text: str) -> str:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import typer
 
+from terradapt.classes import IGNORE
 from terradapt.cli._progress import progress
 
 
@@ -23,7 +24,7 @@ def run_roads(
     overwrite: bool,
 ) -> None:
     """Write a road network and say what it is."""
-    from terradapt.vector.files import road_blocks, vectorize_roads
+    from terradapt.vector.files import missing_class, road_blocks, vectorize_roads
     from terradapt.vector.roads.bridge import BridgeOptions
     from terradapt.vector.roads.clean import CleanOptions
     from terradapt.vector.roads.extract import RoadOptions
@@ -42,6 +43,10 @@ def run_roads(
             progress=advance,
             overwrite=overwrite,
         )
+    if not figures["edges"]:
+        absent = missing_class(labels, road, threshold)
+        if absent:
+            typer.echo(absent)
     typer.echo(
         f"{output}: {figures['edges']:.0f} edges, {figures['nodes']:.0f} nodes, "
         f"{_length(figures)}, {figures['components']:.0f} components, "
@@ -60,10 +65,12 @@ def run_polygons(
     overwrite: bool,
 ) -> None:
     """Write polygons and say what they are."""
-    from terradapt.vector.files import polygon_blocks, raster_classes, vectorize_polygons
+    from terradapt.vector.files import is_mask, polygon_blocks, raster_classes, vectorize_polygons
     from terradapt.vector.polygons.extract import PolygonOptions
 
     square = None if buildings is None else raster_classes(labels).value(buildings, labels)
+    if square == IGNORE and is_mask(labels):
+        square = 1
     options = PolygonOptions(simplify, min_area, square, block)
     with progress(polygon_blocks(labels, options), "polygons", "blocks") as advance:
         figures = vectorize_polygons(labels, output, options, advance, overwrite=overwrite)

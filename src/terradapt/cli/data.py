@@ -145,17 +145,9 @@ def _print(report: CheckReport, estimate: Mapping[str, Any]) -> None:
 
 
 def _options(pairs: list[str]) -> dict[str, Any]:
-    import yaml
+    from terradapt.documents import parse_pairs
 
-    from terradapt.errors import ConfigError
-
-    values: dict[str, Any] = {}
-    for pair in pairs:
-        key, sep, text = pair.partition("=")
-        if not sep or not key:
-            raise ConfigError(f"'{pair}' is no option", "write it as key=value")
-        values[key.strip()] = yaml.safe_load(text) if text else None
-    return values
+    return parse_pairs(pairs, "line_width=4")
 
 
 def _function(target: str) -> Callable[..., Any]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
+    from terradapt.errors import TerradaptError
     from terradapt.raster import ScenePath
     from terradapt.scene import PredictOptions, Predictor
     from terradapt.scene.cluster import Cluster, Load
@@ -83,8 +84,8 @@ def predict(
     cluster: Annotated[
         str,
         typer.Option(
-            help="Dask scheduler, tcp://HOST:PORT; 'local' processes; 'none'; 'auto' starts local "
-            "processes where they pay."
+            help="Dask scheduler, tls://HOST:PORT or tcp://HOST:PORT; 'local' processes; 'none'; "
+            "'auto' starts local processes where they pay."
         ),
     ] = "auto",
     workers: Annotated[int | None, typer.Option(help="Workers of --cluster local.", min=1)] = None,
@@ -197,8 +198,10 @@ def _run(
     blocks: Blocks,
 ) -> None:
     from terradapt.cli._progress import progress
+    from terradapt.errors import DataError, SceneError
     from terradapt.scene import predict_scene
 
+    failed: list[tuple[ScenePath, TerradaptError]] = []
     for scene, out in jobs:
         try:
             figures = predict_scene(
@@ -207,7 +210,19 @@ def _run(
         except KeyboardInterrupt:
             typer.echo(f"stopped; go on with --resume, the state is in {out}.part", err=True)
             raise
+        except (SceneError, DataError) as error:  # of this scene alone
+            if len(jobs) == 1:
+                raise
+            failed.append((scene, error))
+            typer.echo(f"error: {error.message}\nfix: {error.fix}", err=True)
+            continue
         _tell(out, figures)
+    if failed:
+        names = ", ".join(str(scene) for scene, _ in failed)
+        raise SceneError(
+            f"{len(failed)} of {len(jobs)} scenes have no map: {names}",
+            "mend what is told above for each, and run again with --resume",
+        ) from failed[0][1]
 
 
 def outputs(scenes: list[str], output: Path, mosaic: bool) -> list[tuple[ScenePath, Path]]:
@@ -217,8 +232,15 @@ def outputs(scenes: list[str], output: Path, mosaic: bool) -> list[tuple[ScenePa
         OutputError: Several scenes and one file, or two scenes of the same name.
     """
     from terradapt.errors import OutputError
+    from terradapt.files import is_remote
 
     is_file = output.suffix.lower() in {".tif", ".tiff"} and not output.is_dir()
+    is_folder = output.is_dir() or not output.suffix[1:2].isalpha()
+    if not is_file and not is_folder and not is_remote(output):
+        raise OutputError(
+            f"{output}: cannot write '{output.suffix}'",
+            "name it .tif; a folder of this name must be there already",
+        )
     if mosaic or len(scenes) == 1:
         scene: ScenePath = [Path(s) for s in scenes] if mosaic else scenes[0]
         stem = "mosaic" if mosaic else Path(scenes[0]).stem or "scene"

@@ -34,16 +34,27 @@ def train(
     from terradapt.config import load_config
 
     require("terradapt train", "train", "torch", "timm", "accelerate")
+    from terradapt import checkpoint
+
     config = load_config(recipe).with_overrides(overrides or [])
     try:
-        best = training.train(config, data, output, resume=resume, bar=progress)
+        best = training.train(
+            config,
+            data,
+            output,
+            resume=resume,
+            bar=progress,
+            say=lambda line: typer.echo(line, err=True),
+        )
     except KeyboardInterrupt:
         typer.echo(f"stopped; go on with --resume, the state is in {output}", err=True)
         raise
     if os.environ.get("RANK", "0") != "0":  # one voice under accelerate launch
         return
     typer.echo(f"best checkpoint: {output / 'checkpoint.safetensors'}")
-    typer.echo(f"validation: mIoU {best['miou']:.4f}, mF1 {best['mf1']:.4f}, OA {best['oa']:.4f}")
+    of = "validation" if best["split"] == "val" else "training images (no validation split)"
+    typer.echo(f"{of}: mIoU {best['miou']:.4f}, mF1 {best['mf1']:.4f}, OA {best['oa']:.4f}")
+    typer.echo(f"confidence: {checkpoint.read_meta(output / 'checkpoint.safetensors').confidence}")
     if not plain:
         _report(output, data)
 

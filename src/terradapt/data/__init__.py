@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from terradapt.classes import ClassMap
 from terradapt.config import DataConfig
+from terradapt.data.corrections import corrections_file, on_ground, with_corrections
 from terradapt.data.dataset import INDEX_NAME, Dataset, Item, load_index
 from terradapt.data.labels import LabelForm
 from terradapt.data.new_splits import with_splits
@@ -33,6 +35,7 @@ def open_dataset(
     root: Path | str,
     config: DataConfig | None = None,
     progress: Advance | None = None,
+    known: ClassMap | None = None,
 ) -> Dataset:
     """Open a prepared dataset (``dataset.json``) or a bare folder, with its splits.
 
@@ -42,6 +45,8 @@ def open_dataset(
         root: Folder of the dataset.
         config: Fractions and seed of new splits, and how vector labels are read.
         progress: Called with 1 for each label scanned.
+        known: Classes of the model that a run starts from, where the folder states none and
+            corrections are the only labels.
 
     Raises:
         DataError: No such folder, no images, no labels, or files that do not fit each other.
@@ -50,9 +55,10 @@ def open_dataset(
     if not root.is_dir():
         raise DataError(f"{root}: no such folder", "give the folder of a dataset")
     if (root / INDEX_NAME).is_file():
-        dataset, given = load_index(root), None
+        corrections_file(config)
+        dataset, given = with_corrections(on_ground(load_index(root), config), config), None
     else:
         from terradapt.data.folder import open_folder
 
-        dataset, given = open_folder(root, config, progress)
+        dataset, given = open_folder(root, config, progress, known)
     return with_splits(dataset, config, given)

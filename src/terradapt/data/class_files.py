@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-import yaml
+from pydantic import BeforeValidator, Field, field_validator
 
 from terradapt.classes import IGNORE, ClassMap, Colour
-from terradapt.errors import DataError
+from terradapt.config import ConfigPart
+from terradapt.documents import Name, parse_yaml, validated
+from terradapt.errors import DataError, refusing
+from terradapt.files import read_text
 
 CLASS_FILES = ("classes.yaml", "classes.yml", "classes.json")
 MOST_CLASSES = 64  # that labels alone may suggest
-_KEYS = {"names", "values", "colours", "colors", "ignore", "evaluated", "threshold"}
 EXAMPLE = "see docs/data.md; the shortest: names: [background, road]"
 
 
@@ -53,50 +54,70 @@ def read_class_file(root: Path) -> ClassFile | None:
     path = next((root / n for n in CLASS_FILES if (root / n).is_file()), None)
     if path is None:
         return None
-    try:
-        values = yaml.safe_load(path.read_text("utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: no valid YAML or JSON", EXAMPLE) from error
+    values = parse_yaml(read_text(path, DataError, EXAMPLE), path, DataError, EXAMPLE)
     if isinstance(values, list):
         values = {"names": values}
     if not isinstance(values, dict) or "names" not in values:
         raise DataError(f"{path}: no 'names'", EXAMPLE)
-    unknown = sorted(set(map(str, values)) - _KEYS)
+    unknown = sorted(set(map(str, values)) - set(_Document.model_fields))
     if unknown:
-        raise DataError(f"{path}: unknown key '{unknown[0]}'", f"keys: {', '.join(sorted(_KEYS))}")
-    try:
-        return _class_file(path, values)
-    except (TypeError, ValueError) as error:
-        raise DataError(f"{path}: {error}", EXAMPLE) from error
+        known = ", ".join(sorted(_Document.model_fields))
+        raise DataError(f"{path}: unknown key '{unknown[0]}'", f"keys: {known}")
+    stated = validated(_Document, values, path, DataError, EXAMPLE)
+    with refusing(path, DataError, EXAMPLE, "does not fit"):
+        return stated.read(path)
 
 
-def _class_file(path: Path, values: Mapping[str, Any]) -> ClassFile:
-    names = tuple(str(n) for n in values["names"])
-    colours = tuple(_colour(c) for c in values.get("colours") or values.get("colors") or ())
-    evaluated = tuple(
-        e if isinstance(e, int) else names.index(str(e)) for e in values.get("evaluated") or ()
-    )
-    ignore = values.get("ignore")
-    ignore = [ignore] if isinstance(ignore, int) else ignore
-    own = values.get("values")
-    if own is not None and len(own) != len(names):
-        raise ValueError(f"{len(own)} values for {len(names)} names")
-    return ClassFile(
-        path,
-        ClassMap(names, colours, evaluated),
-        tuple(int(v) for v in own) if own is not None else None,
-        bool(colours),
-        (IGNORE,) if ignore is None else tuple(v for v in ignore if isinstance(v, int)),
-        ((0, 0, 0),)
-        if ignore is None
-        else tuple(_colour(c) for c in ignore if not isinstance(c, int)),
-        int(values["threshold"]) if values.get("threshold") is not None else None,
-    )
-
-
-def _colour(value: Any) -> Colour:
+def _as_colour(value: Any) -> Any:
     if isinstance(value, str) and len(value.lstrip("#")) == 6:
         packed = int(value.lstrip("#"), 16)
         return packed >> 16, (packed >> 8) & 255, packed & 255
-    r, g, b = (int(v) for v in value)
-    return r, g, b
+    return value
+
+
+_Byte = Annotated[int, Field(ge=0, le=255)]
+_Value = Annotated[int, Field(ge=-(1 << 31), lt=1 << 32)]
+_Colour = Annotated[tuple[_Byte, _Byte, _Byte], BeforeValidator(_as_colour)]
+
+
+class _Document(ConfigPart):
+    """The keys of a classes file."""
+
+    names: tuple[Name, ...]
+    values: tuple[_Value, ...] | None = None
+    colours: tuple[_Colour, ...] | None = None
+    colors: tuple[_Colour, ...] | None = None
+    ignore: tuple[_Value | _Colour, ...] | None = None
+    evaluated: tuple[int | Name, ...] | None = None
+    threshold: _Byte | None = None
+
+    @field_validator("ignore", mode="before")
+    @classmethod
+    def _one_is_a_list(cls, value: Any) -> Any:
+        return [value] if isinstance(value, int) else value
+
+    def read(self, path: Path) -> ClassFile:
+        """Return what the keys mean together.
+
+        Raises:
+            ValueError: Values for another number of names, or an evaluated class that is none.
+            DataError: Names or colours that make no class map.
+        """
+        if self.values is not None and len(self.values) != len(self.names):
+            raise ValueError(f"{len(self.values)} values for {len(self.names)} names")
+        if self.values is not None and len(set(self.values)) != len(self.values):
+            raise ValueError("two classes have one value")
+        colours = self.colours or self.colors or ()
+        evaluated = tuple(
+            e if isinstance(e, int) else self.names.index(e) for e in self.evaluated or ()
+        )
+        ignore = self.ignore
+        return ClassFile(
+            path,
+            ClassMap(self.names, colours, evaluated),
+            self.values,
+            bool(colours),
+            (IGNORE,) if ignore is None else tuple(v for v in ignore if isinstance(v, int)),
+            ((0, 0, 0),) if ignore is None else tuple(v for v in ignore if isinstance(v, tuple)),
+            self.threshold,
+        )

@@ -6,11 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from terradapt.classes import ClassMap
-from terradapt.data.labels import LabelForm, label_form
-from terradapt.errors import DataError
+from pydantic import BaseModel, Field
+
+from terradapt.classes import IGNORE, ClassMap
+from terradapt.data.labels import LabelForm, VectorForm, label_form
+from terradapt.documents import validated
+from terradapt.errors import DataError, refusing
 from terradapt.files import read_json, write_json
 from terradapt.grid import Window
 
@@ -50,6 +53,19 @@ class Item:
         return Window(0, 0, self.height, self.width)
 
 
+@dataclass(frozen=True)
+class Corrections:
+    """A vector file that lies above the labels.
+
+    Args:
+        path: The file.
+        form: How its features become classes.
+    """
+
+    path: Path
+    form: VectorForm
+
+
 @dataclass(frozen=True, eq=False)
 class Dataset:
     """Labelled images in the one form that training and evaluation read.
@@ -62,6 +78,7 @@ class Dataset:
         label: How label files are read.
         splits: Item ids by split name.
         protocol: How the splits were made.
+        corrections: What lies above the labels, or None.
     """
 
     name: str
@@ -71,6 +88,7 @@ class Dataset:
     label: LabelForm
     splits: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     protocol: str = "by_image"
+    corrections: Corrections | None = None
 
     @cached_property
     def _by_id(self) -> dict[str, Item]:
@@ -86,6 +104,16 @@ class Dataset:
             known = ", ".join(sorted(self._by_id)[:4])
             raise DataError(f"{self.root}: no item '{name}'", f"use ids such as {known}")
         return self._by_id[name]
+
+    def is_labelled(self, item: Item) -> bool:
+        """Tell whether an item's class ids can be read; without a label they are corrections."""
+        return item.label is not None or self.corrections is not None
+
+    @property
+    def is_partial(self) -> bool:
+        """Whether large parts of the images may have no label, as the labels are drawn shapes."""
+        drawn = isinstance(self.label, VectorForm) and self.label.background == IGNORE
+        return drawn or any(item.label is None for item in self.items)
 
     def split(self, name: str) -> tuple[Item, ...]:
         """Return the items of a split (``train``, ``val``, ``test``, or ``all``).
@@ -130,21 +158,51 @@ def load_index(root: Path) -> Dataset:
         DataError: No valid JSON, or a key is missing.
     """
     path = root / INDEX_NAME
-    values = read_json(path)
-    try:
-        items = tuple(_item_from_dict(v, root) for v in values["items"])
-        return Dataset(
-            str(values["name"]),
-            root,
-            items,
-            ClassMap.from_dict(values["classes"]),
-            label_form(values["label"]),
+    fix = "prepare the dataset again with: terradapt data NAME SRC -o DIR"
+    stored = validated(_Index, read_json(path, fix=fix), path, DataError, fix)
+    with refusing(path, DataError, fix, "no dataset index"):
+        items = tuple(item.at(root) for item in stored.items)
+        doubled = len(items) - len({item.id for item in items})
+        if doubled:
+            raise ValueError(f"{doubled} items have the id of another one")
+        classes = ClassMap.from_dict(stored.classes)
+        return Dataset(stored.name, root, items, classes, label_form(stored.label))
+
+
+class _StoredItem(BaseModel):
+    """An item as ``dataset.json`` has it; paths are relative to its folder, or absolute."""
+
+    id: Annotated[str, Field(min_length=1)]
+    image: Annotated[str, Field(min_length=1)]
+    label: str | None = None
+    group: str = ""
+    extra: str | None = None
+    height: Annotated[int, Field(ge=0)]
+    width: Annotated[int, Field(ge=0)]
+    resolution: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    eroded: str | None = None
+
+    def at(self, root: Path) -> Item:
+        """Return the item of a dataset in a folder."""
+        paths = {k: getattr(self, k) for k in ("label", "extra", "eroded")}
+        return Item(
+            id=self.id,
+            image=root / self.image,
+            group=self.group or self.id,
+            height=self.height,
+            width=self.width,
+            resolution=self.resolution,
+            **{k: root / v if v else None for k, v in paths.items()},
         )
-    except (KeyError, TypeError, ValueError) as error:
-        raise DataError(
-            f"{path}: no dataset index ({type(error).__name__}: {error})",
-            "prepare the dataset again with: terradapt data NAME SRC -o DIR",
-        ) from error
+
+
+class _Index(BaseModel):
+    """``dataset.json``."""
+
+    name: str
+    classes: dict[str, Any]
+    label: dict[str, Any]
+    items: tuple[_StoredItem, ...]
 
 
 def _item_to_dict(item: Item, folder: Path) -> dict[str, Any]:
@@ -155,23 +213,6 @@ def _item_to_dict(item: Item, folder: Path) -> dict[str, Any]:
     }
     plain = {k: getattr(item, k) for k in ("id", "group", "height", "width", "resolution")}
     return {**plain, **paths}
-
-
-def _item_from_dict(values: Mapping[str, Any], root: Path) -> Item:
-    def path(key: str) -> Path | None:
-        return root / values[key] if values.get(key) else None
-
-    return Item(
-        str(values["id"]),
-        root / values["image"],
-        path("label"),
-        str(values.get("group") or values["id"]),
-        path("extra"),
-        int(values["height"]),
-        int(values["width"]),
-        values.get("resolution"),
-        path("eroded"),
-    )
 
 
 def _relative(path: Path, folder: Path) -> str:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from terradapt.classes import ClassMap
 from terradapt.config import DataConfig
 from terradapt.data.class_files import read_class_file
+from terradapt.data.corrections import corrections_file, only_corrections, with_corrections
 from terradapt.data.dataset import Dataset, Item
 from terradapt.data.labels import LabelForm
 from terradapt.data.raster_classes import raster_labels
@@ -29,7 +30,10 @@ _SHOWN = 5
 
 
 def open_folder(
-    root: Path, config: DataConfig, progress: Advance | None = None
+    root: Path,
+    config: DataConfig,
+    progress: Advance | None = None,
+    known: ClassMap | None = None,
 ) -> tuple[Dataset, Splits | None]:
     """Find the images, labels and classes of a folder.
 
@@ -44,10 +48,10 @@ def open_folder(
         DataError: No images, no labels, names that do not match, unreadable files, or values
             that are no class.
     """
-    layout = find_layout(root)
+    layout = find_layout(root, corrections_file(config))
     for error in layout.unmatched:
         raise error
-    return build_dataset(root, layout, layout.pairs, config, progress), layout.splits
+    return build_dataset(root, layout, layout.pairs, config, progress, known), layout.splits
 
 
 Pair = tuple[str, Path, Path | None]
@@ -61,6 +65,7 @@ class Layout:
         pairs: Item id, image and label.
         splits: Item ids by split, when the folders say so.
         vector: The vector label file, or None.
+        corrections: The vector file above the labels, or None.
         unmatched: Errors for images without a label and labels without an image.
     """
 
@@ -68,24 +73,29 @@ class Layout:
     splits: Splits | None
     vector: Path | None
     unmatched: tuple[DataError, ...]
+    corrections: Path | None = None
 
 
-def find_layout(root: Path) -> Layout:
+def find_layout(root: Path, corrections: Path | None = None) -> Layout:
     """Pair images and labels by name.
+
+    Args:
+        root: The folder.
+        corrections: What lies above the labels; then an image needs none of its own.
 
     Raises:
         DataError: No images, no labels, or several vector label files.
     """
     parts = [p for p in NAMES if (root / p).is_dir() and _subfolder(root / p, IMAGE_FOLDERS)]
     if "train" not in parts:
-        vector = vector_file(root)
-        pairs, errors = _pairs(root, "", vector)
-        return Layout(tuple(pairs), None, vector, tuple(errors))
-    found = {p: _pairs(root / p, f"{p}/", None) for p in parts}
+        vector = vector_file(root, corrections)
+        pairs, errors = _pairs(root, "", vector, corrections)
+        return Layout(tuple(pairs), None, vector, tuple(errors), corrections)
+    found = {p: _pairs(root / p, f"{p}/", None, corrections) for p in parts}
     pairs = [pair for part in found.values() for pair in part[0]]
     errors = [error for part in found.values() for error in part[1]]
     splits = {p: tuple(i for i, _, _ in found[p][0]) if p in found else () for p in NAMES}
-    return Layout(tuple(pairs), splits, None, tuple(errors))
+    return Layout(tuple(pairs), splits, None, tuple(errors), corrections)
 
 
 def build_dataset(
@@ -94,6 +104,7 @@ def build_dataset(
     pairs: Sequence[Pair],
     config: DataConfig,
     progress: Advance | None = None,
+    known: ClassMap | None = None,
 ) -> Dataset:
     """Return the dataset of some pairs of a layout, without splits.
 
@@ -104,6 +115,10 @@ def build_dataset(
     stated = read_class_file(root)
     classes: ClassMap
     label: LabelForm
+    if layout.corrections is not None and not any(i.label for i in items):
+        classes, label = only_corrections(layout.corrections, config, stated, known)
+        items = tuple(replace(i, label=layout.corrections) for i in items)
+        return Dataset(root.absolute().name, root, items, classes, label)
     if layout.vector is not None:
         from terradapt.data.vector_files import vector_classes
 
@@ -112,7 +127,8 @@ def build_dataset(
         paths = [i.label for i in items if i.label is not None]
         scans = scan_labels(paths, root / CACHE_NAME, progress)
         classes, label = raster_labels(scans, stated, root)
-    return Dataset(root.absolute().name, root, items, classes, label)
+    dataset = Dataset(root.absolute().name, root, items, classes, label)
+    return with_corrections(dataset, config)
 
 
 def measure_images(pairs: Sequence[Pair]) -> tuple[Item, ...]:
@@ -136,8 +152,8 @@ def measure_images(pairs: Sequence[Pair]) -> tuple[Item, ...]:
         return tuple(pool.map(item, pairs))
 
 
-def vector_file(root: Path) -> Path | None:
-    """Return the one vector label file of a folder, or None.
+def vector_file(root: Path, corrections: Path | None = None) -> Path | None:
+    """Return the one vector label file of a folder, the corrections aside, or None.
 
     ``labels.gpkg`` (or another vector suffix) is the labels whatever else lies there; a vector
     file of another name only where no label rasters are.
@@ -147,6 +163,7 @@ def vector_file(root: Path) -> Path | None:
     """
     homes = [root, *(root / n for n in LABEL_FOLDERS if (root / n).is_dir())]
     found = [p for home in homes for p in _files(home, VECTORS) if not _is_own(p)]
+    found = [p for p in found if corrections is None or not p.samefile(corrections)]
     named = [p for p in found if p.parent == root and p.stem.lower() in LABEL_FOLDERS]
     home = _subfolder(root, LABEL_FOLDERS)
     if named or (home is not None and _files(home, RASTERS)):
@@ -164,7 +181,9 @@ def _is_own(path: Path) -> bool:
         return b'"FeatureCollection"' not in file.read(4096)
 
 
-def _pairs(root: Path, prefix: str, vector: Path | None) -> tuple[list[Pair], list[DataError]]:
+def _pairs(
+    root: Path, prefix: str, vector: Path | None, corrections: Path | None
+) -> tuple[list[Pair], list[DataError]]:
     folder = _subfolder(root, IMAGE_FOLDERS)
     if folder is None:
         raise DataError(f"{root}: no folder images/", _LAYOUT)
@@ -175,12 +194,13 @@ def _pairs(root: Path, prefix: str, vector: Path | None) -> tuple[list[Pair], li
         return [(prefix + stem, path, vector) for stem, path in sorted(images.items())], []
     home = _subfolder(root, LABEL_FOLDERS)
     labels = _by_stem(home) if home else {}
+    errors = [_unmatched(folder, "image", labels, images)]
+    if corrections is not None:
+        pairs = [(prefix + s, path, labels.get(s)) for s, path in sorted(images.items())]
+        return pairs, [e for e in errors if e]
     if home is None or not labels:
         raise DataError(f"{home or root}: no labels", _LAYOUT)
-    errors = [
-        _unmatched(home, "label", images, labels),
-        _unmatched(folder, "image", labels, images),
-    ]
+    errors.insert(0, _unmatched(home, "label", images, labels))
     both = sorted(set(images) & set(labels))
     return [(prefix + s, images[s], labels[s]) for s in both], [e for e in errors if e]
 

@@ -70,7 +70,7 @@ class ItemReader(Scene):
     def load(self) -> int:
         """Decode the whole item into memory, close its files, and return the bytes held."""
         pixels, valid = self.read(self.window)
-        mask = self.mask(self.window) if self.item.label else None
+        mask = self.mask(self.window) if self.dataset.is_labelled(self.item) else None
         self._whole = (pixels, None if valid.all() else valid)
         self._whole_mask = mask
         self.close()
@@ -118,7 +118,14 @@ class ItemReader(Scene):
         if inside is None:
             return ids
         rows, cols = inside.shift(-window.row, -window.col).slices
-        ids[rows, cols] = self._ids_inside(inside)
+        above = self.dataset.corrections
+        if above is None or self.item.label is not None:
+            ids[rows, cols] = self._ids_inside(inside)
+        if above is not None:
+            drawn = vector_source(above.path, above.form).burn(
+                inside, self.georef, str(self.item.image)
+            )
+            ids[rows, cols] = np.where(drawn == IGNORE, ids[rows, cols], drawn)
         return ids
 
     def _ids_inside(self, window: Window) -> NDArray[np.uint8]:

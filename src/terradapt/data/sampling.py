@@ -18,10 +18,11 @@ from terradapt.data.dataset import Dataset, Item
 from terradapt.data.reading import CACHE_BYTES, ReaderCache
 from terradapt.data.scan import Place, class_index
 from terradapt.data.transforms import Draw, augment, draw
-from terradapt.errors import TerradaptError
+from terradapt.errors import DataError, TerradaptError
 from terradapt.grid import Window
 
 _TRIES = 4  # draws of a place until a crop has a labelled pixel
+_SPARSE = 0.05  # share of labelled pixels below which an image is nearly empty
 _SPAN = 0.25  # how far a class's pixel may lie from the centre of a balanced crop, in sides
 
 
@@ -30,7 +31,9 @@ class CropDataset(TorchDataset[dict[str, Any]]):
 
     Sample ``i`` of epoch ``e`` depends on the seed, ``e`` and ``i`` alone. Every image is drawn
     as often as crops cover it; a share ``data.balance`` of the crops is centred on a pixel of a
-    class drawn uniformly. Crops larger than the image are filled with 255 in the mask.
+    class drawn uniformly. Where labels are drawn shapes, images without a labelled pixel are left
+    out and crops of nearly empty ones lie around a labelled pixel, unless a teacher speaks for the
+    rest. Crops larger than the image are filled with 255 in the mask.
 
     Args:
         dataset: What is read.
@@ -42,7 +45,7 @@ class CropDataset(TorchDataset[dict[str, Any]]):
         augmented: Whether to augment; if not, crops are only placed at random.
 
     Raises:
-        DataError: The split is empty, or an item has no label.
+        DataError: The split is empty, an item has no label, or none a labelled pixel.
     """
 
     def __init__(
@@ -63,13 +66,14 @@ class CropDataset(TorchDataset[dict[str, Any]]):
         covering = np.array(
             [self._crops(i, z) for i, z in zip(self.items, self._zoom, strict=True)]
         )
+        self._places = self._class_places() if config.data.balance else []
+        self._near = self._sparse(covering)
         self._slots = np.repeat(np.arange(len(self.items)), covering)
         self._length = length or self._default_length()
         memory = CACHE_BYTES // max(1, config.data.workers)
         self._cache = ReaderCache(dataset, spec, memory, self.items)
         self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
         self._order: tuple[tuple[int, int], np.ndarray[Any, Any]] | None = None
-        self._places = self._class_places() if config.data.balance else []
 
     def __len__(self) -> int:
         return self._length
@@ -111,16 +115,48 @@ class CropDataset(TorchDataset[dict[str, Any]]):
     def _place(
         self, index: int, epoch: int, chosen: Draw, rng: np.random.Generator
     ) -> tuple[Item, Window]:
+        place: Place | None
         if self._places and rng.random() < self.config.data.balance:
             spots = self._places[int(rng.integers(len(self._places)))]
             number, place = spots[int(rng.integers(len(spots)))]
         else:
-            number, place = self._drawn(index, epoch), None
+            number = self._drawn(index, epoch)
+            place = self._labelled_place(number, rng)
         item = self.items[number]
         side = max(1, round(self._crop * chosen.reach / chosen.scale * self._zoom[number]))
         row = _start(item.height, side, None if place is None else place[0], rng)
         col = _start(item.width, side, None if place is None else place[1], rng)
         return item, Window(row, col, side, side)
+
+    def _labelled_place(self, number: int, rng: np.random.Generator) -> Place | None:
+        """A pixel of a class drawn uniformly, of an image that is nearly empty; else None."""
+        spots = self._near.get(number)
+        if not spots:
+            return None
+        of_class = spots[int(rng.integers(len(spots)))]
+        return of_class[int(rng.integers(len(of_class)))]
+
+    def _sparse(self, covering: np.ndarray[Any, Any]) -> dict[int, list[tuple[Place, ...]]]:
+        """Labelled places of nearly empty images; images without any get no crop (in place)."""
+        taught = self.config.objective.name == "distill"
+        if taught and self.config.objective.distill.where != "labelled":
+            return {}
+        if not self._dataset.is_partial:
+            return {}
+        index = class_index(self._dataset)
+        near = {}
+        for number, item in enumerate(self.items):
+            labelled = int(index.counts[item.id].sum()) if item.id in index.counts else 0
+            if not labelled:
+                covering[number] = 0
+            elif labelled < _SPARSE * item.height * item.width:
+                near[number] = [spots for spots in index.places[item.id].values() if spots]
+        if not covering.any():
+            raise DataError(
+                f"{self._dataset.root}: no image to train on has a labelled pixel",
+                "label some ground of the split 'train', or set data.background=class",
+            )
+        return near
 
     def _drawn(self, index: int, epoch: int) -> int:
         """The item of a slot: each pass over all slots is a new permutation of them."""

@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from terradapt.classes import ClassMap
+from terradapt.classes import IGNORE, ClassMap
 from terradapt.data.dataset import Dataset, Item
 from terradapt.data.labels import ColourForm, IndexForm, RasterForm, VectorForm
 from terradapt.data.reading import ItemReader, open_label
+from terradapt.data.vector_labels import touches
 from terradapt.errors import DataError, OutputError
 from terradapt.files import read_json, stamp, write_json
 from terradapt.grid import Window
@@ -25,6 +26,7 @@ from terradapt.progress import Advance
 
 CACHE_NAME = "label-index.json"
 PLACES = 16  # kept for each value and file
+DRAWN_PLACES = 256  # the same of labels that are drawn shapes, which may lie far apart
 MAX_VALUES = 4096  # distinct values kept for each file
 _STRIP = 1 << 25  # pixels read at a time
 _FORMAT = 1
@@ -126,9 +128,11 @@ class Tally:
 
     Args:
         seed: Of the places.
+        most: Places kept of each value.
     """
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, most: int = PLACES) -> None:
+        self._most = most
         self._rng = np.random.default_rng([seed, 0x7A11])
         self._counts: dict[int, int] = {}
         self._keys: dict[int, list[tuple[float, int, int]]] = {}
@@ -149,13 +153,13 @@ class Tally:
 
     def _draw(self, flat: NDArray[Any], value: int, number: int, row: int, width: int) -> None:
         """Merge draws: the k smallest of n uniform keys are k draws without replacement."""
-        count = min(PLACES, number)
+        count = min(self._most, number)
         hits = np.flatnonzero(flat == value)
         chosen = hits[self._rng.choice(number, count, replace=False)]
         gaps = self._rng.exponential(size=count) / np.arange(number, number - count, -1)
         keys = 1 - np.exp(-np.cumsum(gaps))
         drawn = zip(keys.tolist(), (chosen // width + row).tolist(), (chosen % width).tolist())  # noqa: B905
-        self._keys[value] = sorted([*self._keys.get(value, []), *drawn])[:PLACES]
+        self._keys[value] = sorted([*self._keys.get(value, []), *drawn])[: self._most]
 
     def result(self) -> tuple[dict[int, int], dict[int, tuple[Place, ...]]]:
         """Return counts and places by value; of very many values the most frequent."""
@@ -192,13 +196,40 @@ def class_index(dataset: Dataset, progress: Advance | None = None) -> ClassIndex
     Raises:
         DataError: A label cannot be read, or has a value that is no class.
     """
+    above = dataset.corrections
     labels = {i: i.label for i in dataset.items if i.label is not None}
+    burnt = [i for i in dataset.items if above and touches(above.path, above.form, i)]
     if isinstance(dataset.label, VectorForm):  # burnt, they hold the classes' ids
-        burnt = {i: _scan_burnt(dataset, i) for i in labels}
-        return _by_class(burnt, dataset.classes, IndexForm.identity(len(dataset.classes)))
-    by_path = scan_labels(list(labels.values()), dataset.root / CACHE_NAME, progress)
-    scans = {i: by_path[path] for i, path in labels.items()}
-    return _by_class(scans, dataset.classes, dataset.label)
+        burnt = list(labels)
+    elif above is not None:
+        burnt += [i for i in dataset.items if i not in labels and i not in burnt]
+    shapes = {i: _scan_burnt(dataset, i) for i in burnt}
+    index = _by_class(shapes, dataset.classes, IndexForm.identity(len(dataset.classes)))
+    if isinstance(dataset.label, VectorForm):
+        return index
+    left = {i: path for i, path in labels.items() if i not in shapes}
+    by_path = scan_labels(list(left.values()), dataset.root / CACHE_NAME, progress)
+    scans = {i: by_path[path] for i, path in left.items()}
+    rest = _by_class(scans, dataset.classes, dataset.label)
+    return ClassIndex(
+        rest.counts | index.counts, rest.ignored | index.ignored, rest.places | index.places
+    )
+
+
+def is_labelled(dataset: Dataset, items: Iterable[Item]) -> bool:
+    """Tell whether any pixel of some items has a class; looks no further than the first one.
+
+    Raises:
+        DataError: A label cannot be read, or has a value that is no class.
+    """
+    for item in items:
+        with ItemReader(dataset, item) as reader:
+            rows = max(1, _STRIP // max(1, item.width))
+            for row in range(0, item.height, rows):
+                window = Window(row, 0, min(rows, item.height - row), item.width)
+                if (reader.mask(window) != IGNORE).any():
+                    return True
+    return False
 
 
 def _by_class(scans: dict[Item, LabelScan], classes: ClassMap, form: RasterForm) -> ClassIndex:
@@ -228,7 +259,7 @@ def _by_class(scans: dict[Item, LabelScan], classes: ClassMap, form: RasterForm)
 
 def _scan_burnt(dataset: Dataset, item: Item) -> LabelScan:
     with ItemReader(dataset, item) as reader:
-        tally = Tally(zlib.crc32(item.id.encode()))
+        tally = Tally(zlib.crc32(item.id.encode()), DRAWN_PLACES if dataset.is_partial else PLACES)
         rows = max(1, _STRIP // item.width)
         for row in range(0, item.height, rows):
             window = Window(row, 0, min(rows, item.height - row), item.width)

@@ -10,6 +10,7 @@ import numpy as np
 
 from terradapt.config import DataConfig
 from terradapt.data.dataset import Item
+from terradapt.documents import validated
 from terradapt.errors import DataError
 from terradapt.files import read_json, write_json
 
@@ -112,11 +113,9 @@ def read_splits(path: Path, items: Sequence[Item]) -> tuple[Splits, str]:
     values = read_json(path)
     protocol = str(values.pop("protocol", "given"))
     values.pop("seed", None)
-    for name, ids in values.items():
-        if not isinstance(ids, list) or not all(isinstance(i, str) for i in ids):
-            raise DataError(f"{path}: '{name}' is no list of item ids", "write it as a JSON list")
-    splits = {name: tuple(ids) for name, ids in values.items()}
-    splits = {**dict.fromkeys(NAMES, ()), **splits}
+    fix = "write each split as a JSON list of item ids"
+    lists = validated(dict[str, list[str]], values, path, DataError, fix)
+    splits = {**dict.fromkeys(NAMES, ()), **{name: tuple(ids) for name, ids in lists.items()}}
     check_splits(splits, items, str(path))
     return splits, protocol
 

@@ -15,12 +15,12 @@ from numpy.typing import NDArray
 from terradapt.classes import IGNORE
 from terradapt.data.dataset import Item
 from terradapt.data.labels import VectorForm
-from terradapt.data.vector_files import Features, read_features
+from terradapt.data.vector_files import column_texts
 from terradapt.errors import DataError
 from terradapt.files import stamp
 from terradapt.grid import Window
-from terradapt.raster import CRS, Georef, SceneReader, rasterize
-from terradapt.raster.georef import metric_crs, move_points, parse_crs
+from terradapt.raster import CRS, FeatureLayer, Georef, SceneReader, rasterize, read_layer
+from terradapt.raster.georef import metric_crs, move_points
 
 _ARC_SEGMENTS = 16  # of a quarter circle, round line ends
 _LONGEST = 500.0  # m, edges are divided before they are bent into another CRS
@@ -62,8 +62,8 @@ class VectorSource:
 
     def __init__(self, path: Path, form: VectorForm) -> None:
         self.path, self.form = path, form
-        features = read_features(path, form.layer)
-        self.crs = parse_crs(features.crs, str(path)) if features.crs else None
+        features = read_layer(path, form.layer)
+        self.crs = features.crs
         ids = _class_ids(features, form, path)
         self.geometries, self.ids, self.census = _usable(features, ids)
         self._tree = shapely.STRtree(self.geometries)
@@ -168,6 +168,12 @@ def vector_source(path: Path, form: VectorForm) -> VectorSource:
     return _OPEN[key]
 
 
+def touches(path: Path, form: VectorForm, item: Item) -> bool:
+    """Tell whether a vector file has a feature on an image."""
+    with SceneReader(item.image) as file:
+        return len(vector_source(path, form).covers(file.georef, str(item.image))) > 0
+
+
 def uncovered(path: Path, form: VectorForm, items: Sequence[Item]) -> tuple[int, int]:
     """Return how many geometries of a label file touch none of the images, and how many are."""
     source = vector_source(path, form)
@@ -181,12 +187,12 @@ def uncovered(path: Path, form: VectorForm, items: Sequence[Item]) -> tuple[int,
 _OPEN: OrderedDict[tuple[object, ...], VectorSource] = OrderedDict()
 
 
-def _class_ids(features: Features, form: VectorForm, path: Path) -> NDArray[np.int64]:
+def _class_ids(features: FeatureLayer, form: VectorForm, path: Path) -> NDArray[np.int64]:
     """(N,) class ids, -1 where a feature has no class."""
     count = len(features.geometries)
     if form.column is None:
         return np.full(count, form.single, np.int64)
-    keys = features.column(form.column, path)
+    keys = column_texts(features, form.column, path)
     unknown = sorted({k for k in keys if k is not None and k not in form.classes})
     if unknown:
         number = sum(k == unknown[0] for k in keys)
@@ -198,7 +204,9 @@ def _class_ids(features: Features, form: VectorForm, path: Path) -> NDArray[np.i
     return np.array([-1 if k is None else form.classes[k] for k in keys], np.int64).reshape(count)
 
 
-def _usable(features: Features, ids: NDArray[np.int64]) -> tuple[Any, NDArray[np.uint8], Census]:
+def _usable(
+    features: FeatureLayer, ids: NDArray[np.int64]
+) -> tuple[Any, NDArray[np.uint8], Census]:
     shapes = features.geometries
     empty = shapely.is_missing(shapes) | shapely.is_empty(shapes)
     invalid = ~empty & ~shapely.is_valid(shapes)

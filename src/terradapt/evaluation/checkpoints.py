@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from terradapt import hub
+from terradapt.config import DataConfig
 from terradapt.data import Dataset, open_dataset
 from terradapt.errors import DataError
 from terradapt.evaluation.options import Protocol
 from terradapt.evaluation.run import PICTURES, evaluate
 from terradapt.files import check_output
-from terradapt.meta import code_commit
+from terradapt.meta import Meta, code_commit
 from terradapt.predictors import load
 from terradapt.progress import Advance
 from terradapt.report import Report, write_report
@@ -91,7 +92,8 @@ def open_task(
     """
     checkpoint = hub.local(checkpoint)
     predictor = load(checkpoint, device=device, precision=precision, trunk=trunk)
-    dataset = open_dataset(data, predictor.meta.config.data if predictor.meta else None)
+    read = _data_config(predictor.meta, Path(data)) if predictor.meta else None
+    dataset = open_dataset(data, read)
     split = split or _first_split(dataset)
     dataset.split(split)
     return EvaluationTask(predictor, dataset, split, checkpoint)
@@ -125,6 +127,13 @@ def report_run(
     report = task.run(command=command, progress=progress)
     write_report(report, run / "report.json")
     return report
+
+
+def _data_config(meta: Meta, data: Path) -> DataConfig:
+    """How the model's own data is read; its corrections lie on that data alone."""
+    config = meta.config.data
+    own = Path(config.corrections or "").is_file() and data.absolute().name == meta.data
+    return config if own else config.model_copy(update={"corrections": None})
 
 
 def _first_split(dataset: Dataset) -> str:

@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from terradapt.classes import IGNORE
+from terradapt.classes import IGNORE, ClassMap
 from terradapt.data.dataset import Dataset, Item
 from terradapt.data.reading import ItemReader
 from terradapt.evaluation.joining import JoinedClasses
 from terradapt.evaluation.options import GEOSEG_PATCH, Protocol
 from terradapt.evaluation.scoring import Scored, erode_labels
 from terradapt.grid import Window
+from terradapt.meta import Calibration
+from terradapt.metrics.calibration import Reliability, without
 from terradapt.metrics.per_image import grey_map
 from terradapt.progress import Advance
 from terradapt.raster import Scene
 from terradapt.scene import PredictOptions, Predictor, predict_blocks
+from terradapt.scene.stream import Block
 
 
 @dataclass(frozen=True)
@@ -38,6 +43,7 @@ def score_item(
     road: Road | None = None,
     full: Item | None = None,
     advance: Advance | None = None,
+    trust: Trust | None = None,
 ) -> Scored:
     """Predict a whole image, blended as ``terradapt predict`` does, beside its label.
 
@@ -50,6 +56,7 @@ def score_item(
         road: Class whose probability is kept.
         full: The same image with its full label, where ``item`` has the eroded one.
         advance: Called with the pixels predicted.
+        trust: Counts how far the scores can be believed.
 
     Raises:
         DataError: No label, one of another size, or unknown values in it.
@@ -62,7 +69,8 @@ def score_item(
         if protocol.geoseg_compat:
             source = PaddedReader(labelled, GEOSEG_PATCH)
             target = _padded(target, GEOSEG_PATCH)
-        ids, grey = _predict(source, predictor, protocol, road, advance)
+        count = None if trust is None else partial(trust.add, target, joined)
+        ids, grey = _predict(source, predictor, protocol, road, advance, count)
         ids = joined.predictions[ids]
         whole = None
         if full is not None:
@@ -73,6 +81,46 @@ def score_item(
         return Scored(
             item.id, _known(target, ids), ids, grey, labelled.resolution, whole, labelled.georef
         )
+
+
+class Trust:
+    """How far scores can be believed, beside what they would be without their calibration.
+
+    Args:
+        classes: The joined classes.
+        calibration: The predictor's, if it has one.
+    """
+
+    def __init__(self, classes: ClassMap, calibration: Calibration | None) -> None:
+        self.classes, self.calibration = classes, calibration
+        self.after, self.before = Reliability(len(classes)), Reliability(len(classes))
+
+    def add(self, target: NDArray[np.uint8], joined: JoinedClasses, block: Block) -> None:
+        """Count a block against its image's label (H, W), joined ids."""
+        assert block.scores is not None
+        label = _known(target[block.window.slices], block.classes)
+        self.after.update(label, self._joined(block.scores, joined))
+        if self.calibration is not None:
+            raw = without(block.scores, self.calibration)
+            self.before.update(label, self._joined(raw, joined))
+
+    def _joined(self, scores: NDArray[np.float32], joined: JoinedClasses) -> NDArray[np.float32]:
+        spread = np.zeros((len(self.classes), *scores.shape[1:]), np.float32)
+        spread[joined.predictions[: len(scores)]] = scores
+        return spread
+
+    def metrics(self) -> dict[str, Any]:
+        """Return the figures, those before beside them where there is a calibration."""
+        figures: dict[str, Any] = dict(self.after.figures())
+        if self.calibration is not None:
+            figures |= {f"{k}_before": v for k, v in self.before.figures().items()}
+        return figures | {"ece_per_class": self.after.per_class(self.classes)}
+
+    def tables(self) -> dict[str, list[dict[str, float | int]]]:
+        """Return the reliability diagram's bins, by name."""
+        if self.calibration is None:
+            return {"not calibrated": self.after.table()}
+        return {"before": self.before.table(), "after": self.after.table()}
 
 
 class PaddedReader(Scene):
@@ -115,14 +163,16 @@ def _predict(
     protocol: Protocol,
     road: Road | None,
     advance: Advance | None,
+    count: Callable[[Block], None] | None,
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8] | None]:
     ids = np.full((source.height, source.width), IGNORE, np.uint8)
     grey = None if road is None else np.zeros(ids.shape, np.uint8)
-    options = PredictOptions(
-        scores=None if road is None else "float16", resolution=protocol.resolution
-    )
+    wanted = "float16" if count is not None or road is not None else None
+    options = PredictOptions(scores=wanted, resolution=protocol.resolution)  # type: ignore[arg-type]
     for block in predict_blocks(source, predictor, options):
         ids[block.window.slices] = block.classes
+        if count is not None:
+            count(block)
         if grey is not None and road is not None:
             assert block.scores is not None
             probability = np.nan_to_num(block.scores[road.score])

@@ -12,16 +12,17 @@ import numpy as np
 from terradapt.classes import ClassMap
 from terradapt.data import Dataset, Item
 from terradapt.data.reading import ItemReader
+from terradapt.data.scan import is_labelled
+from terradapt.documents import read_log
 from terradapt.errors import ConfigError, DataError
 from terradapt.evaluation.describe import references
 from terradapt.evaluation.joining import JoinedClasses, join_classes
 from terradapt.evaluation.networks import LEGEND, NetworkScorer, draw_plate
 from terradapt.evaluation.options import Protocol
 from terradapt.evaluation.places import Place, choose_places, image_places
-from terradapt.evaluation.predicting import Road, score_item
+from terradapt.evaluation.predicting import Road, Trust, score_item
 from terradapt.evaluation.resolution import check_resolution, resolution_notes
 from terradapt.evaluation.scoring import Scorer
-from terradapt.files import read_json_lines
 from terradapt.grid import Window
 from terradapt.machine import hardware
 from terradapt.meta import Meta
@@ -77,14 +78,20 @@ def evaluate(
     road = _road(joined, predictor.classes, protocol.road)
     check_resolution(items, protocol)
     _check_items(dataset, items, predictor)
+    if not is_labelled(dataset, items):
+        raise DataError(
+            f"{dataset.root}: no pixel of the split '{split}' is labelled, all are ignored",
+            "evaluate a split with labels, or label its images",
+        )
     scorer = Scorer(joined.classes, protocol, road.joined if road else None)
+    trust = Trust(joined.classes, predictor.meta.calibration if predictor.meta else None)
     networks = _networks(protocol, road)
     places: list[Place] = []
     keep = pictures if len(items) < pictures else 3
     started = time.monotonic()
     for item in items:
         whole = full.item(item.id) if item.label != full.item(item.id).label else None
-        image = score_item(dataset, item, predictor, joined, protocol, road, whole, progress)
+        image = score_item(dataset, item, predictor, joined, protocol, road, whole, progress, trust)
         row = scorer.add(image)
         if networks is not None:
             row.update(networks.add(image))
@@ -97,7 +104,7 @@ def evaluate(
     notes += networks.notes() if networks else []
     metrics = scorer.metrics()
     per_class = metrics.pop("per_class")
-    found = networks.metrics() if networks else {}
+    found = trust.metrics() | (networks.metrics() if networks else {})
     return Report(
         metrics={**metrics, **found, "per_class": per_class},
         classes=joined.classes,
@@ -111,7 +118,8 @@ def evaluate(
         images=sorted(scorer.rows, key=lambda row: (row["miou"], row["id"])),
         facts=_facts(predictor, items, seconds) | dict(facts or {}),
         notes=notes,
-        events=read_json_lines(Path(checkpoint).with_name("log.jsonl")) if checkpoint else (),
+        events=read_log(Path(checkpoint).with_name("log.jsonl")) if checkpoint else (),
+        reliability=trust.tables(),
         pictures=_pictures(dataset, predictor, joined.classes, choose_places(places, pictures)),
         networks=_plates(dataset, predictor, networks, pictures),
         network_legend=LEGEND,
@@ -169,7 +177,7 @@ def _networks(protocol: Protocol, road: Road | None) -> NetworkScorer | None:
 def _check_items(dataset: Dataset, items: Sequence[Item], predictor: Predictor) -> None:
     """Meet the faults that would come up after hours: labels missing or of another size."""
     for item in items:
-        if item.label is None:
+        if not dataset.is_labelled(item):
             raise DataError(
                 f"{item.image}: has no label to be evaluated against",
                 "label it, or leave it out of the split in splits.json",
@@ -206,6 +214,7 @@ def _facts(predictor: Predictor, items: Sequence[Item], seconds: float) -> dict[
         "device": predictor.device,
         "hardware": hardware(),
         "window": f"{predictor.window} px",
+        "confidence": predictor.meta.confidence if predictor.meta else "not calibrated",
     }
     if predictor.parameters is not None:
         facts["parameters"] = f"{predictor.parameters / 1e6:.3f} M"

@@ -12,11 +12,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from terradapt.errors import MissingExtraError, OutputError
-from terradapt.files import write_together
+from terradapt.errors import MissingExtraError
+from terradapt.files import replacing
+from terradapt.meta import Calibration
 from terradapt.models.contract import SegmentationModel
 from terradapt.models.encoder import is_sam2
 
@@ -46,6 +48,7 @@ def export_onnx(
     window: int,
     fixed: bool,
     metadata: Mapping[str, str] | None = None,
+    calibration: Calibration | None = None,
 ) -> int:
     """Write a model as one ONNX file, beside its place and then renamed.
 
@@ -56,6 +59,7 @@ def export_onnx(
         window: Side that is traced, px, a multiple of the model's; the only one when ``fixed``.
         fixed: Fix the sides; the batch is always dynamic.
         metadata: Texts to store in ``metadata_props``.
+        calibration: Put into the graph, so that any runtime gives probabilities.
 
     Returns:
         The file's size in bytes.
@@ -64,23 +68,17 @@ def export_onnx(
         OutputError: The file cannot be written.
         MissingExtraError: The onnx package is not installed.
     """
-    path = Path(path)
-    traced = path.with_name(f".{path.name}.traced")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as part:
+        traced = part.with_name("traced.onnx.part")
         with _as_exportable(model):
             _trace(model, traced, torch.zeros(2, channels, window, window), fixed)
         proto = import_onnx().load(str(traced), load_external_data=False)
         side = window if fixed else None
         _shape(proto.graph.input[0], channels, side)
         _shape(proto.graph.output[0], model.num_classes, side)
-        return write_proto(proto, path, metadata or {})
-    except OSError as error:
-        raise OutputError(
-            f"{path}: cannot be written ({error})", "check the folder's permissions and free space"
-        ) from error
-    finally:
-        traced.unlink(missing_ok=True)
+        if calibration is not None:
+            calibrate_graph(proto, calibration)
+        return write_proto(proto, part, metadata or {})
 
 
 def fixed_size(encoder: str) -> bool:
@@ -88,8 +86,27 @@ def fixed_size(encoder: str) -> bool:
     return is_sam2(encoder)
 
 
+def calibrate_graph(proto: Any, calibration: Calibration) -> None:
+    """Put a temperature, and a bias if there is one, before the softmax of a ModelProto."""
+    onnx = import_onnx()
+    graph = proto.graph
+    (softmax,) = [n for n in graph.node if n.op_type == "Softmax" and n.output[0] == OUTPUT]
+    factors: dict[str, tuple[str, Any]] = {
+        "temperature": ("Div", np.full((), calibration.temperature, np.float32))
+    }
+    if calibration.bias:
+        factors["bias"] = ("Add", np.asarray(calibration.bias, np.float32).reshape(1, -1, 1, 1))
+    chain, at = softmax.input[0], list(graph.node).index(softmax)
+    for name, (operator, value) in factors.items():
+        constant, result = f"calibration_{name}", f"calibrated_by_{name}"
+        graph.initializer.append(onnx.numpy_helper.from_array(value, constant))
+        graph.node.insert(at, onnx.helper.make_node(operator, [chain, constant], [result]))
+        chain, at = result, at + 1
+    softmax.input[0] = chain
+
+
 def write_proto(proto: Any, path: Path, metadata: Mapping[str, str]) -> int:
-    """Stamp IR 8, prune unused operator sets, add metadata, check, and write a ModelProto.
+    """Stamp IR 8, prune unused operator sets, add metadata, check, and write a part.
 
     Returns:
         The file's size in bytes.
@@ -105,7 +122,7 @@ def write_proto(proto: Any, path: Path, metadata: Mapping[str, str]) -> int:
         proto, {**{p.key: p.value for p in proto.metadata_props}, **metadata}
     )
     onnx.checker.check_model(proto)
-    write_together({path: proto.SerializeToString()})
+    path.write_bytes(proto.SerializeToString())
     return path.stat().st_size
 
 

@@ -23,12 +23,15 @@ from terradapt.export.int8 import (
     slim,
 )
 from terradapt.export.metadata import mlm_item, properties, write_item
-from terradapt.export.onnx import import_onnx, write_proto
+from terradapt.export.onnx import calibrate_graph, import_onnx, write_proto
 from terradapt.export.parity import compare
 from terradapt.export.run import ExportResult, export_model
 from terradapt.export.windows import Windows, collect
-from terradapt.meta import Meta
+from terradapt.files import replacing
+from terradapt.meta import Calibration, Meta
 from terradapt.metrics import Confusion
+from terradapt.metrics.calibration import fit_calibration, labelled_sample
+from terradapt.owner import owned
 from terradapt.predictors import engines
 from terradapt.predictors.onnx import OnnxPredictor
 from terradapt.predictors.torch import TorchPredictor
@@ -81,8 +84,9 @@ def export_int8(
         MissingExtraError: ONNX Runtime's quantization is not installed.
     """
     model, meta = checkpoint.load(source, trunk=trunk)
-    with TemporaryDirectory() as work:
-        plain = export_model(model, meta, Path(work) / "float.onnx", window=window, fixed=fixed)
+    with owned(path), TemporaryDirectory() as work:
+        bare = replace(meta, calibration=None)
+        plain = export_model(model, bare, Path(work) / "float.onnx", window=window, fixed=fixed)
         sample = gather_sample(folder, meta, plain.meta.window, count)
         for note in sample.notes:
             say(f"note: {note}")
@@ -90,10 +94,16 @@ def export_int8(
         shown = f"windows of {folder.name}"
         parity = compare(torch, OnnxPredictor(plain.path), sample.held_out.images[:4], shown)
         chosen, layers = _quantized(plain, sample, Path(work), advance)
-        told = replace(plain.meta, precision="int8")
-        path.parent.mkdir(parents=True, exist_ok=True)
         proto = slim(import_onnx().load(str(chosen)))
-        write_proto(proto, path, properties(told))
+        found = None
+        if meta.calibration is not None:
+            found, note = recalibrate(chosen, plain.meta, meta.calibration, folder)
+            say(f"note: {note}")
+        told = replace(plain.meta, precision="int8", calibration=found)
+        if found is not None:
+            calibrate_graph(proto, found)
+        with replacing(path) as part:
+            write_proto(proto, part, properties(told))
         result = ExportResult(path, told, parity)
         write_item(path, mlm_item(path, told))
         report = compare_int8(plain, result, sample)
@@ -126,6 +136,38 @@ def gather_sample(folder: Path, meta: Meta, side: int, count: int) -> Sample:
     if held is calibration or len(held) == len(calibration) == 1:
         notes.append("accuracy is measured on the windows of the calibration: there are no others")
     return Sample(calibration, held, tuple(notes))
+
+
+def recalibrate(
+    file: Path, meta: Meta, given: Calibration, folder: Path
+) -> tuple[Calibration, str]:
+    """Fit the calibration again to an INT8 file's own scores on the split ``val``.
+
+    Args:
+        file: The INT8 model without a calibration.
+        meta: What it says of itself.
+        given: The checkpoint's.
+        folder: Scenes or a prepared dataset.
+
+    Returns:
+        What was found, the checkpoint's where nothing is labelled; and what was done.
+    """
+    kept = "the checkpoint's calibration stays: there are no labelled windows of a split val"
+    try:
+        windows = collect(
+            folder, meta.spec, meta.classes, meta.window, HELD_OUT, splits=("val",), seed=2
+        )
+    except DataError:
+        return given, kept
+    if windows.masks is None:
+        return given, kept
+    parts = [
+        labelled_sample(raw_scores(file, meta, image[None])[0], mask, windows.masks.size, index)
+        for index, (image, mask) in enumerate(zip(windows.images, windows.masks, strict=True))
+    ]
+    scores, ids = np.concatenate([p[0] for p in parts], 1), np.concatenate([p[1] for p in parts])
+    found = fit_calibration(scores, ids, meta.classes, bias=bool(given.bias))
+    return (found, str(found)) if found else (given, kept)
 
 
 def compare_int8(plain: ExportResult, result: ExportResult, sample: Sample) -> dict[str, Any]:

@@ -24,6 +24,8 @@ def export_markdown(values: Mapping[str, Any]) -> str:
         f"{values['precision']}, {values['bytes'] / 1e6:.2f} MB, ONNX opset {values['opset']}, "
         f"windows of {values['window']} px" + (" (fixed)." if values["fixed_size"] else "."),
         "",
+        f"Confidence: {values['confidence']}.",
+        "",
         *_parity(values.get("parity")),
         *_int8(values.get("int8")),
     ]

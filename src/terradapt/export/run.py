@@ -15,8 +15,10 @@ from terradapt.export.metadata import mlm_item, properties, write_item
 from terradapt.export.onnx import OPSET, export_onnx, fixed_size
 from terradapt.export.parity import EQUAL_CLASSES, Parity, compare, patches
 from terradapt.export.windows import scene_windows
+from terradapt.files import replacing
 from terradapt.meta import MAX_WINDOW, Exported, Meta
 from terradapt.models.contract import SegmentationModel
+from terradapt.owner import owned
 from terradapt.predictors.onnx import OnnxPredictor
 from terradapt.predictors.torch import TorchPredictor
 
@@ -48,6 +50,7 @@ class ExportResult:
             "classes": list(self.meta.classes.names),
             "parameters": self.meta.parameters,
             "precision": self.meta.precision,
+            "confidence": self.meta.confidence,
             "window": self.meta.window,
             "fixed_size": self.meta.fixed,
             "parity": self.parity and self.parity.to_dict(),
@@ -94,6 +97,7 @@ def export_model(
         window=told.window,
         fixed=told.fixed,
         metadata=properties(told),
+        calibration=told.calibration,
     )
     return ExportResult(path, told)
 
@@ -156,24 +160,26 @@ def export_with_proof(
 
     Raises:
         CheckpointError: As :func:`export_checkpoint`, or more than 0.1 % of the pixels change
-            their class; then no file is left.
+            their class; then nothing is written.
     """
     path = Path(path)
     model, meta = checkpoint.load(source, trunk=trunk)
-    result = export_model(model, meta, path, window=window, fixed=fixed)
-    if images is None:
-        images = patches(len(meta.spec.bands), result.meta.window, PARITY_WINDOWS)
-    torch = TorchPredictor(model, meta.classes, meta.spec, result.meta.window)
-    parity = compare(torch, OnnxPredictor(path), images, shown)
-    if parity.equal_classes < EQUAL_CLASSES:
-        path.unlink()
-        raise CheckpointError(
-            f"{source}: the exported model gives another class at "
-            f"{1 - parity.equal_classes:.2%} of the pixels",
-            "its weights amplify rounding: train longer, or predict with the checkpoint",
-        )
-    write_item(path, mlm_item(path, result.meta))
-    return replace(result, parity=parity)
+    with owned(path):
+        with replacing(path) as part:
+            result = export_model(model, meta, part, window=window, fixed=fixed)
+            told = result.meta
+            if images is None:
+                images = patches(len(meta.spec.bands), told.window, PARITY_WINDOWS)
+            torch = TorchPredictor(model, meta.classes, meta.spec, told.window, meta=meta)
+            parity = compare(torch, OnnxPredictor(part), images, shown)
+            if parity.equal_classes < EQUAL_CLASSES:
+                raise CheckpointError(
+                    f"{source}: the exported model gives another class at "
+                    f"{1 - parity.equal_classes:.2%} of the pixels",
+                    "its weights amplify rounding: train longer, or predict with the checkpoint",
+                )
+        write_item(path, mlm_item(path, told))
+    return replace(result, path=path, parity=parity)
 
 
 def parity_windows(

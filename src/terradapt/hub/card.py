@@ -92,7 +92,9 @@ def _classes(meta: Meta) -> str:
 def _figures(meta: Meta, report: Path) -> str:
     tables = []
     if meta.metrics:
-        tables.append(_table("on the validation images, by which it was chosen", meta.metrics))
+        split = meta.metrics.get("split", "val")
+        of = "training images (none were set aside)" if split == "train" else "validation images"
+        tables.append(_table(f"on the {of}, by which it was chosen", meta.metrics))
     evaluated = _read_report(report)
     if evaluated is not None:
         data = evaluated.get("data", {})

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyogrio
 import shapely
 from affine import Affine
 from numpy.typing import NDArray
@@ -15,8 +14,8 @@ from terradapt.errors import DataError
 from terradapt.metrics.network import Roads
 from terradapt.metrics.network_apls import AplsOptions, apls
 from terradapt.metrics.network_topo import TopoOptions, topo
-from terradapt.raster import CRS, Georef, rasterize
-from terradapt.raster.georef import metric_crs, move_points, parse_crs
+from terradapt.raster import CRS, Georef, rasterize, read_layer
+from terradapt.raster.georef import metric_crs, move_points
 
 TRUE, MISSED, INVENTED = (0, 200, 83), (255, 196, 0), (255, 0, 140)
 """RGB of roads that are in both networks, in the truth alone, and in the proposal alone."""
@@ -28,7 +27,7 @@ def read_lines(path: str | Path, layer: str | None = None) -> tuple[NDArray[Any]
 
     Args:
         path: The file.
-        layer: Its layer; ``edges`` where there is one, else the first.
+        layer: Its layer; None: ``edges`` where there is one, else the only one.
 
     Returns:
         Shapely lines (points and polygons are left out), and the CRS or None.
@@ -36,22 +35,11 @@ def read_lines(path: str | Path, layer: str | None = None) -> tuple[NDArray[Any]
     Raises:
         DataError: The file cannot be read, or has other things than lines only.
     """
-    if not Path(path).is_file():
-        raise DataError(f"{path}: no such file", "check the path")
-    try:
-        names = [str(n) for n in pyogrio.list_layers(path)[:, 0]]
-        chosen = layer or ("edges" if "edges" in names else names[0] if names else None)
-        meta, _, wkb, _ = pyogrio.raw.read(path, layer=chosen, columns=[], force_2d=True)
-    except (pyogrio.errors.DataSourceError, pyogrio.errors.DataLayerError, ValueError) as error:
-        raise DataError(
-            f"{path}: cannot be read as a vector file ({error})",
-            "use a GeoPackage or GeoJSON of lines",
-        ) from error
-    shapes = shapely.from_wkb(wkb if wkb is not None else np.empty(0, object))
-    lines = shapes[np.isin(shapely.get_type_id(shapes), (1, 5))]
-    if len(shapes) and not len(lines):
+    found = read_layer(path, layer, prefer=("edges",), columns=False)
+    lines: NDArray[Any] = found.geometries[np.isin(shapely.get_type_id(found.geometries), (1, 5))]
+    if len(found.geometries) and not len(lines):
         raise DataError(f"{path}: has no lines", "use a file of road centrelines")
-    return lines, parse_crs(meta["crs"], str(path)) if meta["crs"] else None
+    return lines, found.crs
 
 
 def read_pair(truth: str | Path, proposal: str | Path) -> tuple[Roads, Roads]:

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from terradapt.config import EncoderConfig, ModelConfig, first_error
-from terradapt.errors import ConfigError
+from terradapt.config import EncoderConfig, ModelConfig
+from terradapt.errors import ConfigError, first_error
 
 if TYPE_CHECKING:
     from terradapt.models.contract import SegmentationModel
@@ -123,6 +123,24 @@ def build(config: ModelConfig, num_classes: int) -> SegmentationModel:
     model: SegmentationModel = line.load().from_config(config, num_classes, options)
     model.config = config
     return model
+
+
+def build_on_meta(config: ModelConfig, num_classes: int) -> SegmentationModel:
+    """Build a model without storage, to count it or to run it on shapes; loads no weights.
+
+    Raises:
+        ConfigError: See :func:`build`.
+    """
+    import torch
+
+    from terradapt.models.encoder import MIT_ENCODERS
+
+    encoder = config.encoder.model_copy(update={"weights": None})
+    config = config.model_copy(update={"encoder": encoder})
+    if encoder.name in MIT_ENCODERS:  # reads numbers while it is built
+        return build(config, num_classes).to("meta")
+    with torch.device("meta"):
+        return build(config, num_classes)
 
 
 def resolve(config: ModelConfig) -> ModelConfig:

@@ -12,8 +12,8 @@ from terradapt.config import InputSpec
 from terradapt.errors import CheckpointError, SceneError
 from terradapt.predictors.onnx_file import REWRITE, read_onnx
 from terradapt.scene import Predictor
+from terradapt.scene.predictor import RANK
 
-RANK = 4
 OUT_OF_MEMORY = ("Failed to allocate memory", "bad_alloc", "out of memory")
 Border = tuple[str, str, list[Any]]
 """Name, type and shape of an input or output; a dimension is an integer or a name."""
@@ -56,24 +56,14 @@ class ExportedPredictor(Predictor):
         return name
 
     def _check_images(self, images: NDArray[np.uint8]) -> None:
-        """Refuse images (B, C, H, W) whose bands or sides the model cannot take."""
-        bands, height, width = images.shape[1:]
-        if bands != len(self.spec.bands):
-            raise SceneError(
-                f"{self.path} takes {len(self.spec.bands)} bands, the images have {bands}",
-                "give imagery with the bands that it was trained on",
-            )
+        """Refuse what are no images (B, C, H, W) that the graph can take."""
+        self.check_images(images, str(self.path))
+        height, width = images.shape[2:]
         if self.fixed and (height, width) != (self.window, self.window):
             raise SceneError(
                 f"{self.path} takes windows of {self.window} x {self.window} px, "
                 f"not {height} x {width}",
                 f"use a window of {self.window} px",
-            )
-        if height % self.multiple or width % self.multiple:
-            raise SceneError(
-                f"{self.path} takes sides that are multiples of {self.multiple} px, "
-                f"not {height} x {width}",
-                f"use a window that is a multiple of {self.multiple} px",
             )
 
     def _checked(

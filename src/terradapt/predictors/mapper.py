@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, overload
@@ -9,6 +10,7 @@ from typing import Any, overload
 import numpy as np
 from numpy.typing import NDArray
 
+from terradapt.errors import ConfigError, SceneError
 from terradapt.raster import ScenePath
 from terradapt.scene import PredictOptions, Predictor, predict_scene
 from terradapt.scene.job import open_job
@@ -50,13 +52,27 @@ class Mapper(Wrapped):
             without data. For pixels, softmax scores (B, K, H, W).
 
         Raises:
-            SceneError: The scene cannot be read.
-            ConfigError: Options that do not fit.
+            SceneError: The scene cannot be read, or the pixels are not of the model's form.
+            ConfigError: Options that do not exist or do not fit.
             OutputError: The result cannot be written.
         """
-        if isinstance(scene, np.ndarray):
-            return self.predictor.predict(scene)
-        chosen = PredictOptions(**options)
+        if hasattr(scene, "shape"):  # an array, whatever made it
+            if out is not None or options:
+                told = ", ".join([*(["out"] if out is not None else []), *options])
+                raise ConfigError(
+                    f"pixels are predicted as they are, without {told}",
+                    "write them as a raster, and give its path",
+                )
+            pixels: Any = scene
+            self.check_images(pixels, self.name or "the model")
+            return self.predictor.predict(pixels)
+        paths = [scene] if isinstance(scene, str | Path) else scene
+        if not (isinstance(paths, Sequence) and all(isinstance(p, str | Path) for p in paths)):
+            raise SceneError(
+                f"a {type(scene).__name__} is no scene",
+                "give a path, a list of paths, or pixels (B, C, H, W) as a NumPy array of uint8",
+            )
+        chosen = PredictOptions.of(**options)
         if out is not None:
             return predict_scene(self.predictor, scene, Path(out), chosen, model=self.name)
         with ExitStack() as stack:

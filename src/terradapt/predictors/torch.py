@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from functools import lru_cache
 from typing import Any, Literal
 
 import numpy as np
@@ -25,10 +27,18 @@ COMPILED = {"compiled": "default", "reduce-overhead": "reduce-overhead"}
 
 def normalize_tensor(x: Tensor, spec: InputSpec) -> Tensor:
     """Return ``(x / 255 - mean) / std`` of uint8 pixels (B, C, H, W) as float32, per band."""
-    shape = (1, -1, 1, 1)
-    mean = torch.tensor(spec.mean, device=x.device, dtype=torch.float32).view(shape)
-    std = torch.tensor(spec.std, device=x.device, dtype=torch.float32).view(shape)
-    return (x.float() - mean * 255).div_(std * 255)
+    mean, std = _constants(spec.mean, spec.std, x.device)
+    return (x.float() - mean).div_(std)
+
+
+@lru_cache(maxsize=32)
+def _constants(
+    mean: tuple[float, ...], std: tuple[float, ...], device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """Mean and deviation (1, C, 1, 1) in units of the pixels: made once, as a copy would wait."""
+    mean_std = torch.tensor([mean, std], dtype=torch.float32).view(2, 1, -1, 1, 1) * 255
+    mean_255, std_255 = mean_std.to(device)
+    return mean_255, std_255
 
 
 class TorchPredictor(Predictor):
@@ -42,7 +52,8 @@ class TorchPredictor(Predictor):
         device: Where the model is.
         precision: Arithmetic of the forward pass; scores are always float32.
         engine: One of :data:`COMPILED`; any other name runs the model eagerly.
-        meta: What the model's checkpoint says of itself, when it comes from one.
+        meta: What the model's checkpoint says of itself, when it comes from one; its calibration is
+            applied.
 
     Attributes:
         streams: Calls of :meth:`predict` that pay at once. On a CPU a core each is faster than
@@ -86,13 +97,15 @@ class TorchPredictor(Predictor):
         """Return softmax scores (B, K, H, W) float32 on the device for pixels (B, C, H, W).
 
         Raises:
+            SceneError: What are no such pixels; see :meth:`Predictor.check_images`.
             MemoryError: The batch does not fit into the device's memory.
         """
+        self.check_images(images)
         try:
             with self._modes, torch.no_grad(), self._autocast():
-                x = normalize_tensor(torch.from_numpy(images).to(self.device), self.spec)
+                x = normalize_tensor(self._sent(images), self.spec)
                 logits = self._run(x.contiguous(memory_format=torch.channels_last)).logits
-                scores: Tensor = logits.float().softmax(1)
+                scores: Tensor = self._calibrated(logits.float()).softmax(1)
                 return scores
         except torch.OutOfMemoryError as error:
             raise MemoryError(str(error)) from error
@@ -109,6 +122,41 @@ class TorchPredictor(Predictor):
     def numpy(self, array: Tensor) -> NDArray[Any]:
         """Bring an array back."""
         return array.cpu().numpy()
+
+    def fetch(self, array: Tensor) -> Callable[[], NDArray[Any]]:
+        """Begin to bring an array back, into pinned memory, while the device goes on."""
+        if not array.is_cuda:
+            return lambda: self.numpy(array)
+        host = torch.empty(array.shape, dtype=array.dtype, pin_memory=True)
+        host.copy_(array, non_blocking=True)
+        done = torch.cuda.Event()
+        done.record()
+
+        def wait() -> NDArray[Any]:
+            done.synchronize()
+            return host.numpy()
+
+        return wait
+
+    def label(self, scores: Tensor) -> tuple[Tensor, Tensor]:
+        """Return uint8 ids and float32 values (H, W) of the highest scores, on the device."""
+        return scores.argmax(0).to(torch.uint8), scores.amax(0)
+
+    def _sent(self, images: NDArray[np.uint8]) -> Tensor:
+        """Pixels on the device as uint8; to a GPU from pinned memory, without waiting."""
+        pixels = torch.from_numpy(images)
+        if torch.device(self.device).type != "cuda":
+            return pixels.to(self.device)
+        return pixels.pin_memory().to(self.device, non_blocking=True)
+
+    def _calibrated(self, logits: Tensor) -> Tensor:
+        found = self.meta and self.meta.calibration
+        if not found:
+            return logits
+        scaled = logits / found.temperature
+        if found.bias:
+            scaled += torch.tensor(found.bias, device=logits.device).view(1, -1, 1, 1)
+        return scaled
 
     def _autocast(self) -> AbstractContextManager[Any]:
         if self.precision == "fp32":

@@ -10,15 +10,18 @@ from typing import Any
 
 import numpy as np
 
+from terradapt.classes import ClassMap
 from terradapt.config import DataConfig
 from terradapt.data.class_files import read_class_file
-from terradapt.data.dataset import INDEX_NAME, Dataset, load_index
+from terradapt.data.corrections import corrections_file, on_ground, with_corrections
+from terradapt.data.dataset import INDEX_NAME, Dataset, Item, load_index
 from terradapt.data.folder import Layout, Pair, build_dataset, find_layout
 from terradapt.data.labels import VectorForm
 from terradapt.data.leaks import Leak, find_leaks
 from terradapt.data.new_splits import with_splits
 from terradapt.data.raster_classes import unknown_labels
 from terradapt.data.scan import CACHE_NAME, ClassIndex, class_index, scan_labels
+from terradapt.data.vector_files import spellings
 from terradapt.data.vector_labels import uncovered, vector_source
 from terradapt.errors import DataError, TerradaptError
 from terradapt.preflight.alignment import PATCHES, WARN, Shift, Surfaces
@@ -116,13 +119,14 @@ def _readable(report: CheckReport, config: DataConfig, track: Track) -> Dataset 
     if not root.is_dir():
         raise DataError(f"{root}: no such folder", "give the folder of a dataset")
     if (root / INDEX_NAME).is_file():
-        prepared, given = load_index(root), None
+        corrections_file(config)
+        prepared, given = with_corrections(on_ground(load_index(root), config), config), None
         good = _inspect(report, [(i.id, i.image, i.label) for i in prepared.items], track)
         for facts, item in zip(report.facts, prepared.items, strict=True):
             facts.resolution = facts.resolution or item.resolution
         dataset = replace(prepared, items=tuple(i for i in prepared.items if i.id in good))
     else:
-        layout = find_layout(root)
+        layout = find_layout(root, corrections_file(config))
         given = layout.splits
         problems += [Problem.of(e, root) for e in layout.unmatched]
         good = _inspect(report, layout.pairs, track)
@@ -172,6 +176,9 @@ def _examine(report: CheckReport, dataset: Dataset, track: Track, pictures: bool
         problems += _check_classes(dataset, class_pixels(report))
     if isinstance(dataset.label, VectorForm):
         problems += _check_vectors(dataset, dataset.label)
+    if dataset.corrections is not None:
+        above = dataset.corrections
+        problems += _check_features(above.path, above.form, dataset.items, dataset.classes)
     shifts, report.shift = _shifts(dataset, track)
     for facts in report.facts:
         facts.shift = shifts.get(facts.id)
@@ -199,6 +206,9 @@ def _check_splits(dataset: Dataset) -> Iterator[Problem]:
         names = ", ".join(sorted(left)[:5])
         message = f"{dataset.root}: {len(left)} images are in no split: {names}"
         yield Problem("note", str(dataset.root), message, "list them in splits.json to use them")
+    if dataset.splits and not dataset.splits.get("val"):
+        message = f"{dataset.root}: no image in the split 'val': a run is checked on its own images"
+        yield Problem("warning", str(dataset.root), message, "list some under 'val' in splits.json")
 
 
 def _check_images(folder: Path, facts: Sequence[Facts]) -> Iterator[Problem]:
@@ -267,12 +277,17 @@ def _check_classes(dataset: Dataset, pixels: Mapping[str, Sequence[int]]) -> Ite
     root = str(dataset.root)
     for split, numbers in pixels.items():
         if split != "all" and not sum(numbers):
+            if dataset.splits.get(split):
+                message = f"{root}: no pixel of the split '{split}' is labelled, all are ignored"
+                fix = "label some of its images, or move labelled ones there in splits.json"
+                level: Level = "error" if split in ("train", "val") else "warning"
+                yield Problem(level, root, message, fix)
             continue
         for name, number in zip(dataset.classes.names, numbers, strict=True):
             share = number / max(1, sum(numbers))
             if number == 0:
                 message = f"{root}: class '{name}' does not occur in {split}"
-                level: Level = "warning" if split in ("train", "all") else "note"
+                level = "warning" if split in ("train", "all") else "note"
                 fix = "move an image with it there, or drop the class"
                 yield Problem(level, root, message, fix)
             elif share < _RARE and split == "train":
@@ -285,24 +300,33 @@ def _check_vectors(dataset: Dataset, form: VectorForm) -> Iterator[Problem]:
     """Tell what was wrong with features of vector labels."""
     for path in sorted({i.label for i in dataset.items if i.label is not None}):
         items = [i for i in dataset.items if i.label == path]
-        census = vector_source(path, form).census
-        numbers = {
-            "are empty": census.empty,
-            "have an invalid geometry, which was mended": census.invalid,
-            "are points, which label nothing": census.points,
-            "have no class": census.unclassed,
-        }
-        for what, number in numbers.items():
-            if number:
-                message = f"{path}: {number} of {census.features} features {what}"
-                fix = "look at them in a GIS; the others are used"
-                yield Problem("warning", str(path), message, fix)
-        outside, all_of_them = uncovered(path, form, items)
-        if outside:
-            level: Level = "error" if outside == all_of_them else "warning"
-            message = f"{path}: {outside} of {all_of_them} geometries lie outside all images"
-            fix = "check the CRS of the labels and of the images"
-            yield Problem(level, str(path), message, fix)
+        yield from _check_features(path, form, items, dataset.classes)
+
+
+def _check_features(
+    path: Path, form: VectorForm, items: Sequence[Item], classes: ClassMap
+) -> Iterator[Problem]:
+    census = vector_source(path, form).census
+    numbers = {
+        "are empty": census.empty,
+        "have an invalid geometry, which was mended": census.invalid,
+        "are points, which label nothing": census.points,
+        "have no class": census.unclassed,
+    }
+    for what, number in numbers.items():
+        if number:
+            message = f"{path}: {number} of {census.features} features {what}"
+            fix = "look at them in a GIS; the others are used"
+            yield Problem("warning", str(path), message, fix)
+    for line in spellings(form, classes):
+        message = f"{path}: column '{form.column}': {line}"
+        yield Problem("note", str(path), message, "spell a class in one way")
+    outside, all_of_them = uncovered(path, form, items)
+    if outside:
+        level: Level = "error" if outside == all_of_them else "warning"
+        message = f"{path}: {outside} of {all_of_them} geometries lie outside all images"
+        fix = "check the CRS of the labels and of the images"
+        yield Problem(level, str(path), message, fix)
 
 
 def _shifts(dataset: Dataset, track: Track) -> tuple[dict[str, Shift | None], Shift | None]:

@@ -8,7 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from terradapt.classes import IGNORE
 from terradapt.data.dataset import Dataset
+from terradapt.data.labels import VectorForm
 from terradapt.data.leaks import Leak
 from terradapt.files import size_text
 from terradapt.preflight.alignment import Shift
@@ -43,11 +45,31 @@ def summary_lines(report: CheckReport, *, classes: bool = True) -> list[str]:
         classes: With the share of every class.
     """
     lines = [*_facts(report), *(_classes(report) if classes else ())]
+    if report.dataset is not None:
+        lines += _ground(report.dataset)
     if report.shift is not None:
         lines.append(f"labels   {shift_text(report.shift)}")
     if report.dataset is not None and report.dataset.splits:
         lines += _leaks(report.dataset, report.leaks)
     return lines
+
+
+def _ground(dataset: Dataset) -> list[str]:
+    """What ground without a drawn label is, and what lies above the labels."""
+    lines = []
+    if isinstance(dataset.label, VectorForm):
+        lines.append(f"ground   without a feature: {ground_text(dataset)} (data.background)")
+    if dataset.corrections is not None:
+        lines.append(f"above    the labels: {dataset.corrections.path}")
+    return lines
+
+
+def ground_text(dataset: Dataset) -> str | None:
+    """Return what ground without a feature of a vector label is; None with label rasters."""
+    if not isinstance(dataset.label, VectorForm):
+        return None
+    ground = dataset.label.background
+    return "ignored" if ground == IGNORE else f"class '{dataset.classes.names[ground]}'"
 
 
 def shorten(problems: Sequence[Problem], most: int) -> list[tuple[Problem, int]]:
@@ -177,6 +199,7 @@ def to_dict(report: CheckReport, estimate: Mapping[str, Any] | None = None) -> d
         "name": dataset.name if dataset else Path(report.root).name,
         "classes": dataset.classes.to_dict() if dataset else None,
         "label": dataset.label.to_dict() if dataset else None,
+        "ground": ground_text(dataset) if dataset else None,
         "splits": {k: list(v) for k, v in dataset.splits.items()} if dataset else {},
         "protocol": dataset.protocol if dataset else None,
         "class_pixels": class_pixels(report),

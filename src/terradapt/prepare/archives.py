@@ -18,8 +18,10 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
+from terradapt.documents import validated
 from terradapt.errors import DataError, OutputError
 from terradapt.files import read_json, replacing, size_text, stamp, write_json
+from terradapt.owner import owned
 from terradapt.progress import Advance, Track, silent
 
 SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
@@ -126,7 +128,8 @@ def _of_archive(
         )
     target = into / _folder_name(archive.name)
     if not _is_unpacked(archive.path, target):
-        _unpack(archive, target, wanted, track)
+        with owned(target):
+            _unpack(archive, target, wanted, track)
     return list(_inside(target, archive.name + "/", into, wanted, track, depth))
 
 
@@ -149,11 +152,11 @@ def _folder_name(name: str) -> str:
 def _is_unpacked(archive: Path, target: Path) -> bool:
     try:
         receipt = read_json(target / _RECEIPT)
+        sizes = validated(dict[str, int], receipt.get("files"), target, DataError, "")
     except DataError:
         return False
     if receipt.get("archive") != stamp(archive):
         return False
-    sizes: dict[str, int] = receipt["files"]
     return all(
         (target / n).is_file() and (target / n).stat().st_size == s for n, s in sizes.items()
     )

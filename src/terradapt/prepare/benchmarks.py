@@ -7,10 +7,8 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from pydantic import TypeAdapter, ValidationError
-
-from terradapt.config import first_error
 from terradapt.data.dataset import Dataset
+from terradapt.documents import validated
 from terradapt.errors import DataError
 from terradapt.prepare import deepglobe as _deepglobe
 from terradapt.prepare import isprs as _isprs
@@ -70,10 +68,7 @@ def read_options(options: Options, name: str) -> PrepareOptions:
     unknown = sorted(set(options) - set(known))
     if unknown:
         raise DataError(f"no option '{unknown[0]}' for {name}", f"options: {', '.join(known)}")
-    try:
-        chosen = TypeAdapter(PrepareOptions).validate_python(dict(options))
-    except ValidationError as error:
-        raise DataError(f"option {': '.join(first_error(error))}", "correct its value") from error
+    chosen = validated(PrepareOptions, dict(options), "options", DataError, "correct its value")
     if chosen.crop is not None and not 0 <= chosen.overlap < chosen.crop:
         raise DataError(
             f"option overlap: {chosen.overlap} px of crops of {chosen.crop} px",

@@ -7,17 +7,25 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
-from terradapt.config import DataConfig, first_error
+from terradapt.config import DataConfig
 from terradapt.data.dataset import Dataset, Item
 from terradapt.data.folder import open_folder
 from terradapt.data.new_splits import with_splits
 from terradapt.data.splits import SPLITS_NAME, read_splits, write_splits
+from terradapt.documents import validated
 from terradapt.errors import DataError
+from terradapt.owner import owned
 from terradapt.progress import Track, silent
 
-OPTIONS = ("val_fraction", "test_fraction", "split_seed", "class_column", "line_width")
+OPTIONS = (
+    "val_fraction",
+    "test_fraction",
+    "split_seed",
+    "class_column",
+    "line_width",
+    "background",
+    "corrections",
+)
 OWN = ("name", "resolution")  # that are no part of a run's config
 
 
@@ -28,7 +36,8 @@ def prepare(source: Path, out: Path, options: Mapping[str, Any], track: Track = 
         source: The folder: ``images/`` with ``labels/`` or ``masks/``, or a vector label file.
         out: Where ``dataset.json`` and ``splits.json`` go.
         options: ``val_fraction``, ``test_fraction``, ``split_seed``, ``class_column``,
-            ``line_width`` (m), ``name``, ``resolution`` (m/px of images that do not say it).
+            ``line_width`` (m), ``background`` (ignore or class), ``name``, ``resolution``
+            (m/px of images that do not say it).
         track: Progress.
 
     Raises:
@@ -39,15 +48,20 @@ def prepare(source: Path, out: Path, options: Mapping[str, Any], track: Track = 
         raise DataError(f"{source}: no such folder", "give a folder with images/ and labels/")
     with track(None, "labels", "files") as advance:
         dataset, given = open_folder(source, config, advance)
+    if dataset.corrections is not None:
+        raise DataError(
+            f"{source}: an index holds no corrections above labels",
+            "leave them out here, and give them to each run: data.corrections=FILE",
+        )
     items = _measured(dataset.items, options.get("resolution"))
     name = str(options.get("name", dataset.name))
     dataset = replace(dataset, root=out, name=name, items=items)
-    out.mkdir(parents=True, exist_ok=True)
-    dataset.save()
-    if out.resolve() != source.resolve() and (source / SPLITS_NAME).is_file():
-        splits, protocol = read_splits(source / SPLITS_NAME, dataset.items)
-        write_splits(out / SPLITS_NAME, splits, protocol, None)
-    return with_splits(dataset, config, given)
+    with owned(out, folder=True):
+        dataset.save()
+        if out.resolve() != source.resolve() and (source / SPLITS_NAME).is_file():
+            splits, protocol = read_splits(source / SPLITS_NAME, dataset.items)
+            write_splits(out / SPLITS_NAME, splits, protocol, None)
+        return with_splits(dataset, config, given)
 
 
 def folder_config(options: Mapping[str, Any]) -> DataConfig:
@@ -60,10 +74,8 @@ def folder_config(options: Mapping[str, Any]) -> DataConfig:
     unknown = sorted(set(options) - set(known))
     if unknown:
         raise DataError(f"no option '{unknown[0]}' for a folder", f"options: {', '.join(known)}")
-    try:
-        return DataConfig.model_validate({k: v for k, v in options.items() if k in OPTIONS})
-    except ValidationError as error:
-        raise DataError(f"option {': '.join(first_error(error))}", "correct its value") from error
+    own = {k: v for k, v in options.items() if k in OPTIONS}
+    return validated(DataConfig, own, "options", DataError, "correct its value")
 
 
 def _measured(items: tuple[Item, ...], resolution: Any) -> tuple[Item, ...]:

@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import TypeAdapter, ValidationError
 
 from terradapt.classes import IGNORE, ClassMap, Colour
 from terradapt.data.labels import ColourForm, LabelForm, RasterForm, VectorForm
 from terradapt.data.reading import check_pair
 from terradapt.errors import DataError, SceneError
-from terradapt.files import read_json, write_json
+from terradapt.files import digest, read_json, write_json
 from terradapt.grid import Window
 from terradapt.raster import SceneReader, write_raster
 
 RECEIPTS = ".prepared"
+FOLDERS = ("images", "labels", "labels_eroded", "extra")
+"""Where a dataset's files are written, below its root."""
 _STRIP = 512  # rows read at a time
 _EDGE = 1 << 16  # bytes hashed at either end of a source
 
@@ -88,14 +91,15 @@ class Receipt:
 
     Args:
         signature: Sources and settings; another one means another job.
-        outputs: Files written, relative to the dataset, and their sizes in bytes.
+        outputs: Files written, relative to the dataset, and their SHA-256; of an unfinished job
+            "", and its signature too.
         items: Items, as in ``dataset.json``.
         counts: Pixels of each class, ignored ones last.
         sums: Sum and sum of squares of each band, and pixels; of 8-bit images.
     """
 
     signature: str
-    outputs: dict[str, int] = field(default_factory=dict)
+    outputs: dict[str, str] = field(default_factory=dict)
     items: list[dict[str, Any]] = field(default_factory=list)
     counts: list[int] = field(default_factory=list)
     sums: list[list[float]] = field(default_factory=list)
@@ -108,40 +112,48 @@ def receipt_path(out: Path, name: str) -> Path:
 
 def signature(job: PrepareJob) -> str:
     """Hash the sources (size, time, both ends) and the settings of a job."""
-    digest = hashlib.blake2b(digest_size=16)
+    state = hashlib.blake2b(digest_size=16)
     for path in job.record.sources:
         status = path.stat()
-        digest.update(f"{path}|{status.st_size}|{status.st_mtime_ns}|".encode())
+        state.update(f"{path}|{status.st_size}|{status.st_mtime_ns}|".encode())
         with path.open("rb") as file:
-            digest.update(file.read(_EDGE))
+            state.update(file.read(_EDGE))
             if status.st_size > 2 * _EDGE:
                 file.seek(-_EDGE, 2)
-                digest.update(file.read(_EDGE))
+                state.update(file.read(_EDGE))
     settings = (job.crop, job.overlap, job.snap, job.resolution)
-    digest.update(repr((settings, job.label.to_dict(), job.classes.to_dict(), job.record)).encode())
-    return digest.hexdigest()
+    state.update(repr((settings, job.label.to_dict(), job.classes.to_dict(), job.record)).encode())
+    return state.hexdigest()
 
 
 def finished_jobs(job: PrepareJob) -> Receipt | None:
     """Return the receipt of a job that need not run again, or None."""
-    path = receipt_path(job.out, job.record.id)
-    if not path.is_file():
-        return None
-    try:
-        receipt = Receipt(**read_json(path))
-    except (DataError, TypeError):
-        return None
-    if receipt.signature != signature(job):
+    receipt = read_receipt(receipt_path(job.out, job.record.id))
+    if receipt is None or receipt.signature != signature(job):
         return None
     whole = all(
-        (job.out / n).is_file() and (job.out / n).stat().st_size == s
-        for n, s in receipt.outputs.items()
+        (job.out / name).is_file() and digest(job.out / name) == sha256
+        for name, sha256 in receipt.outputs.items()
     )
     return receipt if whole else None
 
 
+def read_receipt(path: Path) -> Receipt | None:
+    """Read a receipt; None where there is none that can be trusted."""
+    try:
+        receipt = TypeAdapter(Receipt).validate_python(read_json(path))
+    except (DataError, ValidationError):
+        return None
+    places = [PurePosixPath(name).parts for name in receipt.outputs]
+    if any(not p or p[0] not in FOLDERS or ".." in p for p in places):
+        return None  # it would have files removed that no preparation wrote
+    return receipt
+
+
 def run(job: PrepareJob) -> Receipt:
     """Read, check and write one image; its receipt is written last.
+
+    A list of what will be written goes before it, so that what a kill leaves can be removed.
 
     Raises:
         DataError: Image and label do not fit, or the label has an unknown colour or value.
@@ -149,21 +161,47 @@ def run(job: PrepareJob) -> Receipt:
         OutputError: The disk is full.
     """
     receipt = Receipt(signature(job))
+    path = receipt_path(job.out, job.record.id)
+    begun, earlier = path.with_name(f"{job.record.id}.begun"), read_receipt(path)
+    before = set(earlier.outputs) if earlier else set()
     with SceneReader(job.record.image) as image:
         ids = _label(job, job.record.label, image)
         eroded = _label(job, job.record.eroded, image) if job.record.eroded else None
         _check_extra(job.record, image)
-        receipt.counts = _counts(ids, len(job.classes))
-        if job.crop is None:
-            receipt.sums = _sums(image)
-            _write_whole(job, image, ids, eroded, receipt)
-        else:
-            for window in windows(image.height, image.width, job.crop, job.overlap):
-                _write_crop(job, image, ids, eroded, window, receipt)
-    path = receipt_path(job.out, job.record.id)
-    path.parent.mkdir(parents=True, exist_ok=True)
+        names = before.union(_names(job, image))
+        write_json(begun, asdict(Receipt("", dict.fromkeys(sorted(names), ""))))
+        try:
+            receipt.counts = _counts(ids, len(job.classes))
+            if job.crop is None:
+                receipt.sums = _sums(image)
+                _write_whole(job, image, ids, eroded, receipt)
+            else:
+                for window in windows(image.height, image.width, job.crop, job.overlap):
+                    _write_crop(job, image, ids, eroded, window, receipt)
+        except BaseException:
+            _remove(job, names - before, begun)
+            raise
     write_json(path, asdict(receipt))
+    _remove(job, before - receipt.outputs.keys(), begun)
     return receipt
+
+
+def _remove(job: PrepareJob, names: Iterable[str], begun: Path) -> None:
+    for name in names:
+        (job.out / name).unlink(missing_ok=True)
+    begun.unlink(missing_ok=True)
+
+
+def _names(job: PrepareJob, image: SceneReader) -> Iterator[str]:
+    """Yield what a job will write, so that a later one can remove what a killed one left."""
+    folders = ["labels", *(["labels_eroded"] if job.record.eroded else [])]
+    names = [job.record.id]
+    if job.crop is not None:
+        folders += ["images", *(["extra"] if job.record.extra else [])]
+        cut = windows(image.height, image.width, job.crop, job.overlap)
+        names = [f"{job.record.id}_{w.row}_{w.col}" for w in cut]
+    for name in names:
+        yield from (f"{folder}/{name}.tif" for folder in folders)
 
 
 def windows(height: int, width: int, crop: int, overlap: int) -> Iterator[Window]:
@@ -351,7 +389,7 @@ def _written(
     out: Path, name: str, pixels: NDArray[Any], frame: dict[str, Any], receipt: Receipt
 ) -> str:
     write_raster(out / name, pixels, **frame)
-    receipt.outputs[name] = (out / name).stat().st_size
+    receipt.outputs[name] = digest(out / name)
     return name
 
 

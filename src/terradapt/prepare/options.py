@@ -42,12 +42,12 @@ class PrepareOptions:
     """
 
     split: SplitName = "auto"
-    seed: int = 0
+    seed: Annotated[int, Field(ge=0)] = 0
     bands: str | None = None
     dsm: bool = False
     crop: Annotated[int, Field(ge=32)] | None = None
-    overlap: int = 0
-    line_width: Annotated[float, Field(gt=0)] = 4.0
+    overlap: Annotated[int, Field(ge=0)] = 0
+    line_width: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 4.0
     snap: Annotated[int, Field(ge=0, le=32)] = 0
     workers: Annotated[int, Field(ge=0)] = 0
 

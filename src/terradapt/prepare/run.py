@@ -8,6 +8,8 @@ their names and renamed, and the receipt comes last: nothing half-written is tak
 from __future__ import annotations
 
 import multiprocessing
+import os
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -25,8 +27,18 @@ from terradapt.data.splits import SPLITS_NAME, Splits, read_splits, write_splits
 from terradapt.errors import DataError, OutputError
 from terradapt.files import read_json, size_text, write_json
 from terradapt.machine import cpu_cores
+from terradapt.owner import owned
 from terradapt.prepare.archives import check_room
-from terradapt.prepare.jobs import RECEIPTS, PrepareJob, Receipt, Record, finished_jobs, run
+from terradapt.prepare.jobs import (
+    FOLDERS,
+    RECEIPTS,
+    PrepareJob,
+    Receipt,
+    Record,
+    finished_jobs,
+    read_receipt,
+    run,
+)
 from terradapt.prepare.options import Benchmark, Prepared, PrepareOptions, Tell, tell_nothing
 from terradapt.prepare.splits import check_split, splits_of
 from terradapt.progress import Track, silent
@@ -53,37 +65,45 @@ def prepare_benchmark(
 
     Raises:
         DataError: A label that does not fit its image, an unknown colour, a damaged file.
-        OutputError: The disk has no room, or filled up; what is done stays done.
+        OutputError: The disk has no room, or filled up; what is done stays done. Or another process
+            prepares into this folder.
     """
     out = out.absolute()
-    split = benchmark.default if options.split == "auto" else options.split
-    if options.split != "auto" or not (out / SPLITS_NAME).is_file():
-        check_split(benchmark, split)
-    jobs = [_job(benchmark, record, out, options) for record in benchmark.records]
-    before = _outputs(out)
-    receipts = {job.record.id: found for job in jobs if (found := finished_jobs(job))}
-    open_jobs = [job for job in jobs if job.record.id not in receipts]
-    if open_jobs:
-        needed = disk_use(open_jobs)
-        tell(
-            f"{benchmark.name}: {len(open_jobs)} of {len(jobs)} images to prepare, "
-            f"about {size_text(needed)} on the disk"
-        )
-        check_room(out, needed, f"preparing {benchmark.name}")
-        out.mkdir(parents=True, exist_ok=True)
-        with track(len(open_jobs), f"prepare {benchmark.name}", "image") as advance:
-            for job, receipt in _run_all(open_jobs, options.workers):
-                receipts[job.record.id] = receipt
-                advance(1)
-    else:
-        tell(f"{benchmark.name}: all {len(jobs)} images are prepared already")
-    ordered = [receipts[job.record.id] for job in jobs]
-    _sweep(out, before, jobs)
-    statistics = _statistics(benchmark.classes, ordered)
-    if open_jobs or not (out / STATISTICS).is_file():
-        write_json(out / STATISTICS, statistics)
-    dataset = _finish(benchmark, out, ordered, options, split)
-    return Prepared(dataset, len(open_jobs), len(jobs) - len(open_jobs), statistics)
+    with owned(out, folder=True):
+        split = benchmark.default if options.split == "auto" else options.split
+        if options.split != "auto" or not (out / SPLITS_NAME).is_file():
+            check_split(benchmark, split)
+        jobs = [_job(benchmark, record, out, options) for record in benchmark.records]
+        before = _outputs(out)
+        receipts = {job.record.id: found for job in jobs if (found := finished_jobs(job))}
+        open_jobs = [job for job in jobs if job.record.id not in receipts]
+        if open_jobs:
+            needed = disk_use(open_jobs)
+            tell(
+                f"{benchmark.name}: {len(open_jobs)} of {len(jobs)} images to prepare, "
+                f"about {size_text(needed)} on the disk"
+            )
+            check_room(out, needed, f"preparing {benchmark.name}")
+            with track(len(open_jobs), f"prepare {benchmark.name}", "image") as advance:
+                for job, receipt in _run_all(open_jobs, options.workers):
+                    receipts[job.record.id] = receipt
+                    advance(1)
+        else:
+            tell(f"{benchmark.name}: all {len(jobs)} images are prepared already")
+        ordered = [receipts[job.record.id] for job in jobs]
+        _sweep(out, before, receipts)
+        statistics = _statistics(benchmark.classes, ordered)
+        if _held_json(out / STATISTICS) != statistics:
+            write_json(out / STATISTICS, statistics)
+        dataset = _finish(benchmark, out, ordered, options, split)
+        return Prepared(dataset, len(open_jobs), len(jobs) - len(open_jobs), statistics)
+
+
+def _held_json(path: Path) -> Any:
+    try:
+        return read_json(path)
+    except DataError:
+        return None
 
 
 def _job(benchmark: Benchmark, record: Record, out: Path, options: PrepareOptions) -> PrepareJob:
@@ -127,7 +147,7 @@ def _run_all(jobs: Sequence[PrepareJob], workers: int) -> Iterator[tuple[Prepare
             yield job, run(job)
         return
     context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(count, mp_context=context)
+    pool = ProcessPoolExecutor(count, mp_context=context, initializer=_die_with_parent)
     try:
         yield from _drain(pool, jobs, 2 * count)
     except BrokenProcessPool as error:
@@ -137,6 +157,18 @@ def _run_all(jobs: Sequence[PrepareJob], workers: int) -> Iterator[tuple[Prepare
         ) from error
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _die_with_parent() -> None:
+    """End this process when its parent does, which then owns the result no more."""
+
+    def watch() -> None:
+        parent = multiprocessing.parent_process()
+        if parent is not None:
+            parent.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _drain(
@@ -160,24 +192,26 @@ def _collect(waiting: dict[Future[Receipt], PrepareJob]) -> Iterator[tuple[Prepa
 
 
 def _outputs(out: Path) -> dict[str, set[str]]:
-    """Files that the receipts in a folder vouch for, by receipt."""
+    """Files that the receipts and lists in a folder vouch for, by image."""
     found: dict[str, set[str]] = {}
-    for path in (out / RECEIPTS).glob("*.json"):
-        with suppress(DataError):
-            found[path.stem] = set(read_json(path).get("outputs", {}))
+    for path in (out / RECEIPTS).glob("*.*"):
+        receipt = read_receipt(path) if path.suffix in (".json", ".begun") else None
+        if receipt is not None:
+            found.setdefault(path.stem, set()).update(receipt.outputs)
     return found
 
 
-def _sweep(out: Path, before: Mapping[str, set[str]], jobs: Sequence[PrepareJob]) -> None:
+def _sweep(out: Path, before: Mapping[str, set[str]], receipts: Mapping[str, Receipt]) -> None:
     """Remove what an earlier preparation wrote and this one does not: nothing else."""
-    ids = {job.record.id for job in jobs}
-    keep = {name for key, names in _outputs(out).items() if key in ids for name in names}
+    keep = {name for receipt in receipts.values() for name in receipt.outputs}
     for key, names in before.items():
         for name in names - keep:
             (out / name).unlink(missing_ok=True)
-        if key not in ids:
+        if key not in receipts:
             (out / RECEIPTS / f"{key}.json").unlink(missing_ok=True)
-    for folder in ("images", "labels", "labels_eroded", "extra"):
+    for path in (out / RECEIPTS).glob("*.begun"):
+        path.unlink()
+    for folder in FOLDERS:
         with suppress(OSError):
             (out / folder).rmdir()
 

@@ -3,6 +3,7 @@
 from rasterio.crs import CRS
 
 from terradapt.raster.clipped import Clipped
+from terradapt.raster.features import FeatureLayer, read_layer
 from terradapt.raster.files import read_label, write_raster
 from terradapt.raster.georef import Georef
 from terradapt.raster.mosaic import Mosaic, ScenePath, open_scene
@@ -15,6 +16,7 @@ from terradapt.raster.writer import SceneWriter, part_folder, signature_of
 __all__ = [
     "CRS",
     "Clipped",
+    "FeatureLayer",
     "Georef",
     "Layer",
     "Mosaic",
@@ -27,6 +29,7 @@ __all__ = [
     "polygonize",
     "rasterize",
     "read_label",
+    "read_layer",
     "signature_of",
     "write_raster",
 ]

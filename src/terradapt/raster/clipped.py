@@ -7,16 +7,15 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from rasterio.crs import CRS
 from rasterio.warp import transform_geom
 
-from terradapt.errors import MissingExtraError, SceneError
+from terradapt.errors import SceneError, refusing
 from terradapt.grid import Window
+from terradapt.raster.features import read_layer
 from terradapt.raster.reader import SceneReader
 from terradapt.raster.scene import Scene
 from terradapt.raster.shapes import rasterize
-
-_VECTOR = frozenset({".gpkg", ".geojson", ".json", ".shp", ".fgb", ".kml"})
+from terradapt.raster.vectors import VECTOR_SUFFIXES
 
 
 class Clipped(Scene):
@@ -36,8 +35,8 @@ class Clipped(Scene):
         self._scene = scene
         self._shapes: list[Any] = []
         self._mask: SceneReader | None = None
-        if area.suffix.lower() in _VECTOR:
-            self._shapes = _polygons(area, scene.crs)
+        if area.suffix.lower() in VECTOR_SUFFIXES:
+            self._shapes = _polygons(area, scene)
             return
         self._mask = SceneReader(area)
         if (self._mask.height, self._mask.width) != (scene.height, scene.width):
@@ -77,29 +76,23 @@ class Clipped(Scene):
         return inside
 
 
-def _polygons(path: Path, crs: CRS | None) -> list[Any]:
-    """Read polygons with the scene's CRS as GeoJSON mappings."""
+def _polygons(path: Path, scene: Scene) -> list[Any]:
+    """Read polygons that meet a scene, in its CRS; without a CRS they are in the scene's."""
     import shapely
 
-    try:
-        from pyogrio import list_layers
-        from pyogrio.raw import read
-    except ImportError as error:
-        raise MissingExtraError("--aoi with polygons", "vector") from error
-    if not path.exists():
-        raise SceneError(f"{path}: no such file", "check the path of --aoi")
-    try:
-        layers = [name for name, kind in list_layers(path) if kind is not None]  # no styles
-        meta, _, geometry, _ = read(path, columns=[], layer=next(iter(layers), None))
-    except Exception as error:
-        raise SceneError(
-            f"{path}: cannot be read as polygons ({' '.join(str(error).split())})",
-            "use a GeoPackage, GeoJSON or Shapefile",
-        ) from error
-    shapes = [s for s in shapely.from_wkb(geometry) if s is not None and s.area > 0]
-    if not shapes:
+    found = read_layer(path, columns=False, error=SceneError)
+    shapes = found.geometries[shapely.area(found.geometries) > 0]
+    if not len(shapes):
         raise SceneError(f"{path}: has no polygons", "draw the area of interest as polygons")
-    mappings = [shapely.geometry.mapping(s) for s in shapes]
-    if meta["crs"] and crs is not None and CRS.from_user_input(meta["crs"]) != crs:
-        mappings = [transform_geom(meta["crs"], crs, m) for m in mappings]
-    return mappings
+    if found.crs is not None and scene.crs is not None and not scene.georef.same_place(found.crs):
+        with refusing(path, SceneError, "save it in the scene's CRS", "cannot be placed"):
+            mappings = [shapely.geometry.mapping(s) for s in shapes]
+            moved = [transform_geom(found.crs, scene.crs, m) for m in mappings]
+            shapes = np.array([shapely.geometry.shape(m) for m in moved], object)
+    whole = shapely.Polygon(scene.georef.outline())
+    if not shapely.intersects(shapes, whole).any():
+        raise SceneError(
+            f"{path}: none of its polygons lies on {Path(str(scene.path)).name}",
+            "check the CRS and the place of the area of interest",
+        )
+    return list(shapes)

@@ -15,7 +15,7 @@ from rasterio.errors import CRSError
 from rasterio.transform import Affine
 from rasterio.warp import transform as warp_points
 
-from terradapt.errors import DataError
+from terradapt.errors import DataError, SceneError, refusing
 from terradapt.grid import Window
 from terradapt.raster.ellipsoid import Floats, Ints, Surface, geocentric, short_steps
 from terradapt.raster.opening import gdal_env
@@ -101,6 +101,33 @@ class Georef:
         """The CRS coordinates of the raster's middle."""
         x, y = self.xy(np.array([[self.height, self.width]]) / 2 - 0.5)[0].tolist()
         return x, y
+
+    def check(self, source: str | Path) -> None:
+        """Refuse a place that is none.
+
+        Args:
+            source: The file that says so, for the error.
+
+        Raises:
+            SceneError: A transform that is not finite or maps all pixels to a line, or latitudes
+                more than a pixel beyond a pole.
+        """
+        t, outline = self.transform, self.outline()
+        area = t.determinant
+        if not (np.isfinite(outline).all() and math.isfinite(area) and area):
+            shown = ", ".join(f"{value:g}" for value in t[:6])
+            raise SceneError(
+                f"{source}: its transform places no pixel ({shown})",
+                "give it its corners: gdal_translate -a_ullr LEFT TOP RIGHT BOTTOM",
+            )
+        if self.crs is None or not self.crs.is_geographic or self.crs.units_factor[0] != "degree":
+            return
+        furthest = float(np.abs(outline[:, 1]).max())
+        if furthest > 90 + abs(t.d) + abs(t.e):
+            raise SceneError(
+                f"{source}: its georeference reaches {furthest:g} degrees of latitude",
+                "correct its CRS or its corners: gdal_translate -a_srs, -a_ullr",
+            )
 
     def same_place(self, other: CRS | None) -> bool:
         """Tell whether coordinates of another CRS mean the same places here, to 0.01 px.
@@ -289,7 +316,9 @@ def move_points(points: NDArray[np.float64], source: CRS, target: CRS) -> NDArra
     """Return (N, 2) points of ``source`` in ``target``; x or longitude first, inf if undefined."""
     if not len(points) or source == target:
         return points
-    with gdal_env():
+    way = f"coordinates of {crs_name(source)}"
+    fix = "give both a CRS on the globe"
+    with gdal_env(), refusing(way, DataError, fix, f"have no place in {crs_name(target)}"):
         xs, ys = warp_points(source, target, points[:, 0], points[:, 1])[:2]
     return np.column_stack([np.asarray(xs, np.float64), np.asarray(ys, np.float64)])
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import zlib
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -14,7 +15,10 @@ from terradapt.files import parse_json
 
 
 class Journal:
-    """Lines of JSON beside the parts of a result; the first says what the result is made of.
+    """Lines beside the parts of a result; the first says what the result is made of.
+
+    Each is a checksum and JSON. What a kill, a full disk or a second writer made of the file, the
+    lines that are kept are whole, in their place and in order.
 
     Args:
         path: The journal's file.
@@ -44,7 +48,8 @@ class Journal:
     def log(self, entry: Any) -> None:
         """Append a line and wait until it is on the disk."""
         assert self._file is not None
-        self._file.write(json.dumps(entry, separators=(",", ":")).encode() + b"\n")
+        text = json.dumps(entry, separators=(",", ":")).encode()
+        self._file.write(b"%08x %s\n" % (zlib.crc32(text), text))
         self._file.flush()
         os.fsync(self._file.fileno())
 
@@ -59,7 +64,7 @@ class Journal:
         head = parsed(lines[0]) if lines else None
         if head is None:
             return 0
-        if head["signature"] != self._head["signature"]:
+        if head.get("signature") != self._head["signature"]:
             raise self._foreign("scene, model, engine or options")
         kept, mended = len(lines[0]), False
         for line in lines[1:]:
@@ -68,7 +73,7 @@ class Journal:
                 break
             mended = mended or "unreadable" in entry
             kept += len(line)
-        if head["stamp"] != self._head["stamp"] and not mended:
+        if head.get("stamp") != self._head["stamp"] and not mended:
             raise self._foreign("version of the scene's file")
         return kept
 
@@ -80,8 +85,11 @@ class Journal:
 
 
 def parsed(line: bytes) -> dict[str, Any] | None:
-    """Read a journal line; None for one that a kill cut short."""
+    """Read a journal line; None for one that is not as it was written."""
+    check, _, text = line.removesuffix(b"\n").partition(b" ")
+    if not line.endswith(b"\n") or check != b"%08x" % zlib.crc32(text):
+        return None
     with suppress(DataError):
-        entry: dict[str, Any] = parse_json(line, "a journal")
-        return entry if line.endswith(b"\n") else None
+        entry: dict[str, Any] = parse_json(text, "a journal")
+        return entry
     return None

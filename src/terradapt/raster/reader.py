@@ -10,15 +10,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from rasterio.enums import Interleaving, MaskFlags, Resampling
-from rasterio.errors import RasterioError
 from rasterio.transform import Affine
 from rasterio.windows import Window as RasterWindow
 
 from terradapt.config import InputSpec, Pair
-from terradapt.errors import SceneError
+from terradapt.errors import SceneError, refusing
 from terradapt.grid import Window
 from terradapt.raster.georef import Georef
-from terradapt.raster.opening import CACHE_BYTES, gdal_env, open_raster, reason
+from terradapt.raster.opening import CACHE_BYTES, gdal_env, open_raster
 from terradapt.raster.scene import Scene
 
 _PERCENTILE_SIDE = 1024
@@ -69,11 +68,12 @@ class SceneReader(Scene):
     ) -> None:
         self.path, self.files = path, (path,)
         self.spec = spec
-        self._env = gdal_env(GDAL_CACHEMAX=cache)
+        self._env = gdal_env(allow_remote, GDAL_CACHEMAX=cache)
         with self._env:
             self._file = open_raster(path, allow_remote=allow_remote)
         try:
-            self._describe(nodata)
+            with self._env:  # masks beside the file are opened when they are asked for
+                self._describe(nodata)
             self.indexes = self._choose(bands)
             self._check_type()
             self._zoom(resolution)
@@ -155,17 +155,15 @@ class SceneReader(Scene):
             kind = Resampling.average if min(fy, fx) > 1 else Resampling.bilinear
         read = self._file.read_masks if mask else self._file.read
         groups = [[i] for i in indexes] if self._mixed else [list(indexes)]
-        try:
-            with self._env:
-                parts: list[NDArray[Any]] = [
-                    read(g, window=area, out_shape=(len(g), *size), resampling=kind) for g in groups
-                ]
-        except (RasterioError, OSError) as error:
-            raise SceneError(
-                f"{self.path}: rows {window.row} to {window.bottom - 1}, columns {window.col} to "
-                f"{window.right - 1} cannot be read ({reason(error)})",
-                "the file is damaged or cut short: copy it again",
-            ) from error
+        what = (
+            f"rows {window.row} to {window.bottom - 1}, columns {window.col} to "
+            f"{window.right - 1} cannot be read"
+        )
+        fix = "the file is damaged or cut short: copy it again"
+        with refusing(f"{self.path}", SceneError, fix, what), self._env:
+            parts: list[NDArray[Any]] = [
+                read(g, window=area, out_shape=(len(g), *size), resampling=kind) for g in groups
+            ]
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
     def _valid(
@@ -195,11 +193,19 @@ class SceneReader(Scene):
         flags = file.mask_flag_enums[0]
         own = MaskFlags.per_dataset in flags or MaskFlags.alpha in flags
         self._masked = own and nodata is None
-        points, _ = file.gcps
-        if points and file.transform == Affine.identity():
+        if file.transform == Affine.identity():
+            self._refuse_unrectified()
+        Georef(file.transform, file.crs, file.height, file.width).check(self.path)
+
+    def _refuse_unrectified(self) -> None:
+        with refusing(self.path, SceneError, "write it anew: gdal_translate"):
+            points, rational = len(self._file.gcps[0]), self._file.rpcs is not None
+        if points or rational:
+            by = f"{points} ground control points" if points else "rational polynomials (RPC)"
+            option = "-tps" if points else "-rpc"
             raise SceneError(
-                f"{self.path}: is located by {len(points)} ground control points only",
-                f"rectify it first: gdalwarp -tps {self.path} rectified.tif",
+                f"{self.path}: is located by {by} only",
+                f"rectify it first: gdalwarp {option} {self.path} rectified.tif",
             )
 
     def _choose(self, bands: Sequence[int | str] | None) -> tuple[int, ...]:

@@ -161,22 +161,44 @@ class SceneWriter(Closing):
             file.seek(self._ends[name])
 
     def _trust(self, entry: Any) -> bool:
-        """Take a journal line over if its tiles are on the disk, whole."""
+        """Take a journal line over if it is the next row and its tiles are on the disk, whole."""
+        if entry.get("row") != self.rows_done or self.rows_done == self.rows:
+            return False
+        rows = entry.get("layers")
+        if not isinstance(rows, dict) or rows.keys() != self.layers.keys():
+            return False
+        if not all(self._is_whole(name, rows[name]) for name in self.layers):
+            return False
         for name in self.layers:
-            offset, sizes, crc, _ = entry["layers"][name]
-            place = self.part / f"{name}.tiles"
-            if not place.exists():
-                return False
-            with place.open("rb") as file:
-                file.seek(offset)
-                content = file.read(sum(sizes))
-            if len(content) != sum(sizes) or zlib.crc32(content) != crc:
-                return False
-        for name in self.layers:
-            offset, sizes, _, shared = entry["layers"][name]
+            offset, sizes, _, shared = rows[name]
             self._enter(name, offset, sizes, shared)
-        self.notes.append(entry["note"])
+        self.notes.append(entry.get("note"))
         return True
+
+    def _is_whole(self, name: str, row: Any) -> bool:
+        """Tell whether a row of tiles follows the last one, is complete and has its checksum."""
+        tiles = self.layers[name].bands * tiles_across(self.width)
+        match row:
+            case [int(offset), [*sizes], int(crc), [*shared]] if len(shared) == tiles:
+                pass
+            case _:
+                return False
+        has_empty = name in self._empty
+        for kind in shared:  # the empty tile is stored once, before it is used again
+            if kind not in ((0, 1) if has_empty else (0, 2)):
+                return False
+            has_empty = has_empty or kind == 2
+        own = len(shared) - shared.count(1)
+        if (offset, len(sizes)) != (self._ends[name], own) or not all(
+            type(size) is int and size > 0 for size in sizes
+        ):
+            return False
+        place = self.part / f"{name}.tiles"
+        if not place.is_file() or place.stat().st_size < offset + sum(sizes):
+            return False
+        with place.open("rb") as file:
+            file.seek(offset)
+            return zlib.crc32(file.read(sum(sizes))) == crc
 
     def _append(self, name: str, array: NDArray[Any]) -> tuple[int, list[int], int, list[int]]:
         """Write a row of tiles; return offset, stored sizes, checksum, and -1 or a shared tile."""

@@ -39,7 +39,7 @@ def draw_curves(events: Sequence[Mapping[str, Any]]) -> str:
     panels = [
         ("loss", steps, losses),
         ("learning rate", steps, [k for k in ("lr",) if k in _keys(steps)]),
-        ("validation", checks, [k for k in _VALIDATED if k in _keys(checks)]),
+        (_checked_on(checks), checks, [k for k in _VALIDATED if k in _keys(checks)]),
     ]
     panels = [p for p in panels if p[2]]
     figure = _figure(10.5, 2.9)
@@ -54,6 +54,39 @@ def draw_curves(events: Sequence[Mapping[str, Any]]) -> str:
         axes.set_xlim(0, 1.02 * max(1, last))
         axes.yaxis.set_major_formatter("{x:.3g}")
     return to_svg(figure)
+
+
+def draw_reliability(tables: Mapping[str, Sequence[Mapping[str, float | int]]]) -> str:
+    """Draw accuracy over confidence, and how the pixels are spread over the confidences.
+
+    Args:
+        tables: Name -> bins with ``low``, ``high``, ``pixels``, ``confidence`` and ``accuracy``.
+
+    Returns:
+        SVG text; "" without a pixel.
+    """
+    if not any(tables.values()):
+        return ""
+    figure = _figure(8.4, 3.6)
+    left, right = figure.subplots(1, 2)
+    left.plot([0, 1], [0, 1], color=INK, alpha=0.5, lw=1.0, ls="--", label="as it should be")
+    for colour, (name, bins) in zip(SERIES, tables.items(), strict=False):
+        x, y = ([b[k] for b in bins] for k in ("confidence", "accuracy"))
+        left.plot(x, y, color=colour, marker="o", ms=3.5, lw=1.6, label=name)
+        total = sum(b["pixels"] for b in bins)
+        middle = [(b["low"] + b["high"]) / 2 for b in bins]
+        shares = [100 * b["pixels"] / total for b in bins]
+        right.plot(middle, shares, color=colour, marker="o", ms=3.5, lw=1.6, label=name)
+    for axes, title in ((left, "share that is right"), (right, "pixels, per cent")):
+        _dress(axes, title, "confidence")
+        axes.set_xlim(0, 1)
+    left.set_ylim(0, 1)
+    return to_svg(figure)
+
+
+def _checked_on(checks: Sequence[Mapping[str, Any]]) -> str:
+    """Name the images that a run was checked on: a run without a validation split has others."""
+    return "training images" if any(e.get("split") == "train" for e in checks) else "validation"
 
 
 def draw_scatter(

@@ -10,6 +10,7 @@ import numpy as np
 from terradapt.errors import MissingExtraError
 from terradapt.report.wording import (
     MEANINGS,
+    class_rows,
     headline,
     per_class_columns,
     shown,
@@ -46,7 +47,7 @@ def render_html(report: Report) -> str:
     require_html()
     from jinja2 import Environment, StrictUndefined
 
-    from terradapt.report.figures import draw_curves
+    from terradapt.report.figures import draw_curves, draw_reliability
     from terradapt.report.pictures import css, draw_panels, legend, photo_uri
 
     source = (resources.files(__package__) / TEMPLATE).read_text("utf-8")
@@ -64,9 +65,10 @@ def render_html(report: Report) -> str:
         ],
         colours=[css(c) for c in report.classes.colours],
         classes=_class_rows(report),
-        class_columns=per_class_columns(report.metrics.get("per_class", {})),
+        class_columns=per_class_columns(class_rows(report.metrics)),
         heat=_heat(report),
         curves=draw_curves(report.events),
+        reliability=draw_reliability(report.reliability),
         pictures=[draw_panels(p, report.classes) for p in report.pictures],
         legend=legend(report.classes),
         networks=[(p.name, p.caption, photo_uri(p.image)) for p in report.networks],
@@ -111,7 +113,7 @@ def _tiles(report: Report) -> list[tuple[str, float | int]]:
 
 
 def _class_rows(report: Report) -> list[dict[str, Any]]:
-    per_class = report.metrics.get("per_class", {})
+    per_class = class_rows(report.metrics)
     columns = per_class_columns(per_class)
     rows = []
     for name, values in per_class.items():

@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from terradapt.report.wording import headline, per_class_columns, shown, shown_of_class, title_of
+from terradapt.report.wording import (
+    class_rows,
+    headline,
+    per_class_columns,
+    shown,
+    shown_of_class,
+    title_of,
+)
 
 if TYPE_CHECKING:
     from terradapt.report.model import Report
+
+
+_BIN = ("confidence", "accuracy", "pixels")
 
 
 def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -25,6 +35,8 @@ def render_markdown(report: Report) -> str:
     parts += ["## Per class", _per_class(report)]
     if report.confusion is not None:
         parts += ["## Confusion (rows: label, columns: prediction, pixels)", _confusion(report)]
+    for name, bins in report.reliability.items():
+        parts += [f"## Confidence, {name}", _reliability(bins)]
     if report.images:
         parts += ["## Per image", _images(report)]
     for title, values in (("Data", report.data), ("Protocol", report.protocol)):
@@ -46,7 +58,7 @@ def _figures(metrics: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def _per_class(report: Report) -> str:
-    per_class = report.metrics.get("per_class", {})
+    per_class = class_rows(report.metrics)
     columns = per_class_columns(per_class)
     rows = [[name, *(shown_of_class(c, row) for c in columns)] for name, row in per_class.items()]
     return markdown_table(["class", *map(title_of, columns)], rows)
@@ -59,6 +71,11 @@ def _confusion(report: Report) -> str:
         [name, *map(str, row)] for name, row in zip(names, report.confusion.tolist(), strict=True)
     ]
     return markdown_table(["label \\ prediction", *names], rows)
+
+
+def _reliability(bins: Sequence[Mapping[str, float | int]]) -> str:
+    rows = [[f"{b['low']:.3f} to {b['high']:.3f}", *(shown(k, b[k]) for k in _BIN)] for b in bins]
+    return markdown_table(("bin of confidence", "mean confidence", "right", "pixels"), rows)
 
 
 def _images(report: Report) -> str:

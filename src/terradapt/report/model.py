@@ -81,6 +81,8 @@ class Report:
         title: Heading of the page.
         model: The run's model, as in its config.
         confusion: (K, K) counts, rows are targets.
+        reliability: Name -> bins of confidence, as
+            :meth:`terradapt.metrics.calibration.Reliability.table` gives them.
         images: One row per image: ``id`` and figures.
         facts: Run facts in the order of the page: time, command, hardware and so on.
         notes: Sentences that a reader must know, for example classes without a pixel.
@@ -101,6 +103,7 @@ class Report:
     title: str = "Evaluation"
     model: dict[str, Any] = field(default_factory=dict)
     confusion: NDArray[np.int64] | None = None
+    reliability: Mapping[str, Sequence[Mapping[str, float | int]]] = field(default_factory=dict)
     images: Sequence[Mapping[str, Any]] = ()
     facts: Mapping[str, str] = field(default_factory=dict)
     notes: Sequence[str] = ()
@@ -129,6 +132,7 @@ class Report:
             "model": self.model,
             "classes": self.classes.to_dict(),
             "confusion": None if self.confusion is None else self.confusion.tolist(),
+            "reliability": {k: [dict(b) for b in v] for k, v in self.reliability.items()},
             "images": [dict(row) for row in self.images],
             "facts": dict(self.facts),
             "notes": list(self.notes),

@@ -41,6 +41,12 @@ TITLES = {
     "network_components_prediction": "network parts, prediction",
     "network_dead_ends_label": "dead ends, label",
     "network_dead_ends_prediction": "dead ends, prediction",
+    "ece": "ECE",
+    "nll": "NLL",
+    "brier": "Brier score",
+    "ece_before": "ECE, not calibrated",
+    "nll_before": "NLL, not calibrated",
+    "brier_before": "Brier score, not calibrated",
     "id": "image",
 }
 MEANINGS = {
@@ -56,12 +62,16 @@ MEANINGS = {
     "rlod": "mean over images of found road pixels / road pixels",
     "boundary_f1": "class borders within the tolerance",
     "kappa": "Cohen's kappa",
+    "ece": "mean distance of confidence and accuracy, 15 bins",
+    "nll": "mean negative log-likelihood of the label, nats",
+    "brier": "mean squared error of the probabilities, 0 to 2",
     "apls": "mean over images of the path length similarity",
     "topo_f1": "mean over images of the local topology's F1",
     "road F1": "over all pixels of the split",
     "road IoU": "over all pixels of the split",
 }
 _PLAIN = {"mae_x100", "boundary_tolerance_m"}
+_FINE = {"nll", "brier", "nll_before", "brier_before"}
 _HIDDEN = {"per_class", "absent"}
 _LEADING = (
     "miou",
@@ -91,6 +101,8 @@ def shown(key: str, value: Any) -> str:
     if isinstance(value, int):
         return f"{value:,}".replace(",", "\u202f")
     if isinstance(value, float):
+        if key in _FINE:
+            return f"{value:.4f}"
         return f"{value:.2f}" if key in _PLAIN else f"{100 * value:.2f} %"
     return str(value)
 
@@ -112,8 +124,17 @@ def headline(
     return [(k, metrics[k]) for k in keys if isinstance(metrics[k], int | float)]
 
 
+def class_rows(metrics: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return every class's figures by its name, from wherever in the metrics they stand."""
+    errors = metrics.get("ece_per_class", {})
+    return {
+        name: {**row, **({"ece": errors[name]} if name in errors else {})}
+        for name, row in metrics.get("per_class", {}).items()
+    }
+
+
 def per_class_columns(per_class: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """Return the figures that the classes have, in a fixed order."""
     found = {k for row in per_class.values() for k in row}
-    order = ["iou", "f1", "precision", "recall", "boundary_f1", "pixels"]
+    order = ["iou", "f1", "precision", "recall", "boundary_f1", "ece", "pixels"]
     return [k for k in order if k in found]

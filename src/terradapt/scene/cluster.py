@@ -111,7 +111,8 @@ class Cluster(Closing):
     """A Dask cluster by address, or one of local processes.
 
     Args:
-        address: ``"tcp://HOST:PORT"`` of a scheduler, or ``"local"``.
+        address: ``"tcp://HOST:PORT"`` or ``"tls://HOST:PORT"`` of a scheduler, whose keys Dask's
+            own configuration names, or ``"local"``.
         load: Opens the model on a worker.
         key: Names the model.
         workers: Local processes; None takes :func:`local_workers`.
@@ -138,16 +139,19 @@ class Cluster(Closing):
         except ImportError as error:
             raise MissingExtraError("--cluster", "cluster") from error
         self.load, self.key = load, key
-        self._local = None
+        self._local, security = None, None
         if address == "local":
-            self._local = _local_cluster(workers or local_workers(gpus=gpus), gpus)
-            address = self._local.scheduler_address
+            try:
+                self._local = _local_cluster(workers or local_workers(gpus=gpus), gpus)
+            except ImportError as error:
+                raise MissingExtraError("--cluster local", "cluster") from error
+            address, security = self._local.scheduler_address, self._local.security
         try:
-            self.client = Client(address, timeout=timeout, set_as_default=False)
+            self.client = Client(address, timeout=timeout, set_as_default=False, security=security)
         except (OSError, TimeoutError, ValueError) as error:
             raise ConfigError(
                 f"no Dask scheduler answers at {address}",
-                "start one with: dask scheduler, and give its tcp:// address",
+                "start one with: dask scheduler, and give its tcp:// or tls:// address",
             ) from error
 
     def close(self) -> None:
@@ -223,16 +227,12 @@ def local_workers(cores: int | None = None, gpus: int = 0) -> int:
 def _local_cluster(count: int, gpus: int) -> Any:
     """Start a scheduler and processes with a share of the cores and a GPU each."""
     import dask
-    from distributed import Nanny, Scheduler, SpecCluster
+
+    from terradapt.scene.private import private_cluster
 
     threads = max(1, cpu_cores() // count)
-    place: dict[str, Any] = {"host": "127.0.0.1", "dashboard_address": "127.0.0.1:0"}
-    workers = {
-        i: {"cls": Nanny, "options": {"nthreads": 1, "memory_limit": 0, "env": env, **place}}
-        for i, env in enumerate(environments(count, gpus))
-    }
     with dask.config.set({"distributed.nanny.pre-spawn-environ.OMP_NUM_THREADS": threads}):
-        return SpecCluster(workers, {"cls": Scheduler, "options": place})
+        return private_cluster(environments(count, gpus))
 
 
 def environments(count: int, gpus: int, seen: str | None = None) -> list[dict[str, str]]:

@@ -54,6 +54,6 @@ class Embedded(ExitStack):
 
 def paying_workers(gpus: int, cores: int) -> int:
     """Return how many local processes are faster than one; 1 where none are, or without Dask."""
-    if find_spec("distributed") is None:
+    if find_spec("distributed") is None or find_spec("cryptography") is None:
         return 1
     return max(1, gpus or cores // CORES_PER_WORKER)

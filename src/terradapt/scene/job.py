@@ -31,7 +31,7 @@ class Job:
         options: How it was asked for.
         scene: What was asked for; None where the scene was opened by someone else.
         signature: Short hash of scene, model and options; as ``stamp``, of opened jobs only.
-        stamp: Sizes and times of the scene's files.
+        stamp: Sizes and times of the files of the scene and of the area of interest.
     """
 
     source: Scene
@@ -117,6 +117,7 @@ def open_job(
         source = stack.enter_context(Clipped(source, options.aoi))
     job = Job.of(source, predictor, options)
     files = [Path(str(p)) for p in source.files]
+    read = [*files, *([options.aoi] if options.aoi else [])]
     apart = ("resume", "overwrite")
     settings = {k: str(v) for k, v in vars(options).items() if k not in apart}
     crs = None if source.crs is None else source.crs.to_wkt()
@@ -131,7 +132,7 @@ def open_job(
             predictor.classes.names,
         ]
     )
-    stamps = tuple(stamp(p) for p in files)
+    stamps = tuple(stamp(p) for p in read)
     return replace(job, scene=scene, signature=signature, stamp=stamps)
 
 

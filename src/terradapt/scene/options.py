@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, get_type_hints
 
+from terradapt.documents import validated
 from terradapt.errors import ConfigError
 from terradapt.grid import Grid
-from terradapt.scene.predictor import Predictor, default_batch
+from terradapt.scene.predictor import Predictor, default_batch, on_host
 
 STEP = 0.004
 """Scores and confidence as uint8: value 0..250 times this."""
@@ -34,6 +35,9 @@ class PredictOptions:
         allow_remote: Let scenes be addresses.
         resume: Go on where a killed run stopped.
         overwrite: Replace a result that is there.
+
+    Raises:
+        ConfigError: A value of the wrong kind.
     """
 
     window: int | None = None
@@ -50,6 +54,26 @@ class PredictOptions:
     allow_remote: bool = False
     resume: bool = False
     overwrite: bool = False
+
+    def __post_init__(self) -> None:
+        for name, kind in get_type_hints(type(self)).items():
+            value = validated(
+                kind, getattr(self, name), f"option {name}", ConfigError, "correct its value"
+            )
+            object.__setattr__(self, name, value)
+
+    @classmethod
+    def of(cls, **options: Any) -> PredictOptions:
+        """Return options by name.
+
+        Raises:
+            ConfigError: No such option, or a value of the wrong kind.
+        """
+        known = [field.name for field in fields(cls)]
+        unknown = next((name for name in options if name not in known), None)
+        if unknown is not None:
+            raise ConfigError(f"no option '{unknown}'", f"options: {', '.join(known)}")
+        return cls(**options)
 
     def grid(self, predictor: Predictor, height: int, width: int, block: int = 512) -> Grid:
         """Return the lattice of a scene for a model.
@@ -79,5 +103,8 @@ class PredictOptions:
 
     def batch_for(self, predictor: Predictor, grid: Grid) -> int:
         """Return the windows per model call to begin with."""
-        batch = self.batch or default_batch(predictor, grid.window)
-        return max(1, min(batch, len(grid.cols.starts)))
+        count = len(grid.cols.starts)
+        batch = max(1, min(self.batch or default_batch(predictor, grid.window), count))
+        if self.batch is None and not on_host(predictor):
+            batch = -(-count // -(-count // batch))  # as even as can be: batches of one shape
+        return batch

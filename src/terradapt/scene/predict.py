@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 from terradapt.errors import SceneError
 from terradapt.files import check_new
 from terradapt.grid import Window
+from terradapt.owner import owned
 from terradapt.progress import Track
 from terradapt.raster import (
     Layer,
@@ -58,18 +60,23 @@ def predict_scene(
     Raises:
         ConfigError: Options that do not fit.
         SceneError: The scene cannot be read; what is written can be resumed.
-        OutputError: The result exists already, or cannot be written; what is written can be
-            resumed.
+        OutputError: The result exists already, or another process writes it. Or it cannot be
+            written; what is written can be resumed.
     """
     options = options or PredictOptions()
     goes_on = options.resume and part_folder(out).exists()
     with ExitStack() as stack:
+        for owner in (out, out.with_suffix(".json")):  # map.tif and map.tiff share the second
+            stack.enter_context(owned(owner))
         job = open_job(predictor, scene, options, model, stack)
-        done = sidecars.finished(out, job.signature) if options.resume else None
-        if done is not None and not goes_on:
+        layers = _layers(job, out, options)
+        done = sidecars.finished(job, out, layers) if options.resume else None
+        if done is not None:
+            shutil.rmtree(part_folder(out), ignore_errors=True)
             return done
-        source, layers = job.source, _layers(job, out, options)
-        check_new((layer.path for layer in layers.values()), options.overwrite or goes_on)
+        known = options.resume and (goes_on or sidecars.is_of(job, out))
+        check_new((layer.path for layer in layers.values()), options.overwrite or known)
+        source = job.source
         writer = SceneWriter(
             layers,
             width=source.width,
@@ -84,7 +91,7 @@ def predict_scene(
         _fill(writer, job, bar, Path(str(source.path)).name, blocks)
         statistics = sidecars.statistics(job, writer.notes, out, model)
         writer.commit()
-        sidecars.write(out, predictor.classes, statistics, layers.get("confidence"))
+        statistics = sidecars.write(out, predictor.classes, statistics, layers)
         writer.clean()
     return statistics
 
@@ -128,6 +135,7 @@ def _quantized(values: NDArray[np.float32]) -> NDArray[np.uint8]:
 
 def _layers(job: Job, out: Path, options: PredictOptions) -> dict[str, Layer]:
     classes = job.predictor.classes
+    sure = {"TERRADAPT_CONFIDENCE": sidecars.confidence(job.predictor)}
     layers = {
         "classes": Layer(
             out, colours=classes.colours, band_names=("class",), tags=sidecars.tags(classes)
@@ -135,7 +143,7 @@ def _layers(job: Job, out: Path, options: PredictOptions) -> dict[str, Layer]:
     }
     if options.confidence:
         path = out.with_name(f"{out.stem}_confidence.tif")
-        layers["confidence"] = Layer(path, band_names=("confidence",), scale=0.004)
+        layers["confidence"] = Layer(path, band_names=("confidence",), tags=sure, scale=0.004)
     if options.scores:
         names = tuple(classes.names[i] for i in job.wanted.subset) or classes.names
         path, half = out.with_name(f"{out.stem}_scores.tif"), options.scores == "float16"
@@ -145,6 +153,7 @@ def _layers(job: Job, out: Path, options: PredictOptions) -> dict[str, Layer]:
             options.scores,
             float("nan") if half else 255,
             band_names=names,
+            tags=sure,
             scale=1.0 if half else 0.004,
         )
     return layers

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -10,16 +11,18 @@ from numpy.typing import NDArray
 
 from terradapt.classes import ClassMap
 from terradapt.config import InputSpec
+from terradapt.errors import SceneError
 from terradapt.grid import Grid
 from terradapt.meta import Meta
+
+RANK = 4
 
 
 class Predictor(ABC):
     """What a scene is predicted with: torch, ONNX Runtime, OpenVINO, an ensemble, a test double.
 
-    An array of scores may live anywhere as long as it can be sliced, multiplied, added in place and
-    asked for ``argmax(0)`` and ``max(0)``; NumPy's and torch's can. The defaults are those of one
-    that computes with NumPy.
+    An array of scores may live anywhere as long as it can be sliced, multiplied and added in place;
+    NumPy's and torch's can. The defaults are those of one that computes with NumPy.
 
     Attributes:
         classes: Names and colours of the K classes.
@@ -57,6 +60,40 @@ class Predictor(ABC):
             MemoryError: The batch does not fit; the caller tries half of it.
         """
 
+    def check_images(self, images: Any, name: str = "the model") -> None:
+        """Refuse what are no pixels of windows that the model can take.
+
+        Args:
+            images: What should be (B, C, H, W) uint8.
+            name: What the error calls the model.
+
+        Raises:
+            SceneError: Another type, another number of axes or bands, or sides that do not fit.
+        """
+        if not isinstance(images, np.ndarray) or images.dtype != np.uint8:
+            kind = images.dtype if isinstance(images, np.ndarray) else type(images).__name__
+            raise SceneError(
+                f"{name} takes pixels as NumPy arrays of uint8, 0 to 255, not {kind}",
+                "give the pixels as the scene has them, np.uint8; the model itself normalises them",
+            )
+        if images.ndim != RANK or not images.size:
+            raise SceneError(
+                f"{name} takes images (B, C, H, W), not of shape {images.shape}",
+                "add an axis for a single image: images[None]",
+            )
+        bands, height, width = images.shape[1:]
+        if bands != len(self.spec.bands):
+            raise SceneError(
+                f"{name} takes {len(self.spec.bands)} bands, the images (B, C, H, W) have {bands}",
+                "give imagery with the bands that it was trained on",
+            )
+        if height % self.multiple or width % self.multiple:
+            raise SceneError(
+                f"{name} takes sides that are multiples of {self.multiple} px, "
+                f"not {height} x {width}",
+                f"use a window that is a multiple of {self.multiple} px",
+            )
+
     def asarray(self, array: NDArray[np.float32]) -> Any:
         """Bring an array, such as blending weights, to where the scores are."""
         return array
@@ -64,6 +101,17 @@ class Predictor(ABC):
     def numpy(self, array: Any) -> NDArray[Any]:
         """Bring a result back."""
         return np.asarray(array)
+
+    def fetch(self, array: Any) -> Callable[[], NDArray[Any]]:
+        """Begin to bring a result back without waiting for it; the call waits and returns it."""
+        return lambda: self.numpy(array)
+
+    def label(self, scores: Any) -> tuple[Any, Any]:
+        """Return uint8 ids and float32 values (H, W) of the highest of (K, H, W) scores.
+
+        They stay where the scores live. Of equal scores the first class counts.
+        """
+        return argmax(scores)
 
     def share(self, count: int) -> None:  # noqa: B027  one stream has nothing to share
         """Take the calling thread as one of ``count`` streams; with 1 it is alone again."""
@@ -93,9 +141,33 @@ class Wrapped(Predictor):
         """Bring an array back."""
         return self.predictor.numpy(array)
 
+    def fetch(self, array: Any) -> Callable[[], NDArray[Any]]:
+        """Begin to bring an array back."""
+        return self.predictor.fetch(array)
+
+    def label(self, scores: Any) -> tuple[Any, Any]:
+        """Label where the inner one's scores live."""
+        return self.predictor.label(scores)
+
     def share(self, count: int) -> None:
         """Let the inner one share the cores."""
         self.predictor.share(count)
+
+
+def argmax(scores: NDArray[np.float32]) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+    """Return (H, W) ids and values of the highest of (K, H, W) scores; the first of equal ones.
+
+    One pass per class over contiguous planes: an order of magnitude faster than NumPy's along the
+    first axis.
+    """
+    best = scores[0].copy()
+    classes = np.zeros(best.shape, np.uint8)
+    for k in range(1, len(scores)):
+        better = (scores[k] > best).view(np.uint8)
+        np.multiply(better, np.uint8(k), out=better)
+        np.maximum(classes, better, out=classes)
+        np.maximum(best, scores[k], out=best)
+    return classes, best
 
 
 def on_host(predictor: Predictor) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from xml.sax.saxutils import escape, quoteattr
@@ -12,10 +12,11 @@ import numpy as np
 
 from terradapt.classes import ClassMap
 from terradapt.errors import DataError
-from terradapt.files import read_json, write_together
+from terradapt.files import digest, read_json, write_together
 from terradapt.grid import Window
-from terradapt.raster import Layer
+from terradapt.raster import Layer, signature_of
 from terradapt.scene.job import Job
+from terradapt.scene.predictor import Predictor
 from terradapt.scene.stream import Block
 
 _HECTARE = 10_000.0  # m2
@@ -32,6 +33,11 @@ _RAMP = (
 def tags(classes: ClassMap) -> dict[str, str]:
     """Return the class raster's metadata: what the ids mean."""
     return {"TERRADAPT_CLASSES": json.dumps(classes.to_dict(), separators=(",", ":"))}
+
+
+def confidence(predictor: Predictor) -> str:
+    """Return how far a predictor's scores are probabilities, in words."""
+    return predictor.meta.confidence if predictor.meta else "not calibrated"
 
 
 def count(job: Job, block: Block) -> dict[str, list[float]]:
@@ -80,6 +86,7 @@ def statistics(
         "raster": out.name,
         "scene": str(source.path),
         "model": model,
+        "confidence": confidence(job.predictor),
         "width": source.width,
         "height": source.height,
         "resolution": source.resolution,
@@ -90,40 +97,89 @@ def statistics(
         "window": job.grid.window,
         "stride": job.grid.stride,
         "signature": job.signature,
+        "stamp": signature_of(job.stamp),
     }
 
 
-def finished(out: Path, signature: str) -> dict[str, Any] | None:
-    """Return the statistics of a result that is complete and of the same job, else None."""
+def finished(job: Job, out: Path, layers: Mapping[str, Layer]) -> dict[str, Any] | None:
+    """Return the statistics of a result of the same job whose rasters are all whole, else None.
+
+    Its style and class names are made again where they are missing or cut short; others are left,
+    for people edit styles, and QGIS adds to the names.
+    """
     try:
         found: dict[str, Any] = read_json(out.with_suffix(".json"))
     except DataError:
         return None
-    return found if out.is_file() and found.get("signature") == signature else None
+    claimed = found.get("signature"), found.get("stamp"), found.get("check")
+    if claimed != (job.signature, signature_of(job.stamp), _check(found)):
+        return None
+    if found.get("files") != _recorded(layers.values()):
+        return None
+    texts = _texts(out, job.predictor.classes, layers)
+    write_together({p: t for p, t in texts.items() if not _is_whole(p, t)})
+    return found
+
+
+def is_of(job: Job, out: Path) -> bool:
+    """Tell whether the figures beside a result say that it is this job's, whole or not."""
+    try:
+        return bool(read_json(out.with_suffix(".json")).get("signature") == job.signature)
+    except DataError:
+        return False
 
 
 def write(
-    out: Path, classes: ClassMap, figures: Mapping[str, Any], confidence: Layer | None = None
-) -> None:
+    out: Path, classes: ClassMap, figures: Mapping[str, Any], layers: Mapping[str, Layer]
+) -> dict[str, Any]:
     """Write ``.qml``, ``.tif.aux.xml`` and, last, ``.json``, which says that all is done.
 
     Args:
         out: The class raster.
         classes: Its classes.
-        figures: What :func:`statistics` gives.
-        confidence: The raster of the winner's probability, which gets a style too.
+        figures: What :func:`statistics` returned.
+        layers: The rasters by name, all written; one named ``confidence`` gets a style too.
+
+    Returns:
+        The figures with size and SHA-256 of each raster, as the JSON file holds them.
 
     Raises:
         OutputError: One of them cannot be written.
     """
-    texts: dict[Path, str | bytes] = {
+    whole = {**figures, "files": _recorded(layers.values())}
+    whole["check"] = _check(whole)
+    figures_file = {out.with_suffix(".json"): json.dumps(whole, indent=2) + "\n"}
+    write_together({**_texts(out, classes, layers), **figures_file})
+    return whole
+
+
+def _texts(out: Path, classes: ClassMap, layers: Mapping[str, Layer]) -> dict[Path, str]:
+    texts = {
         out.with_suffix(".qml"): qml(classes),
         out.with_name(out.name + ".aux.xml"): aux_xml(classes),
     }
-    if confidence is not None:
-        texts[confidence.path.with_suffix(".qml")] = confidence_qml()
-    texts[out.with_suffix(".json")] = json.dumps(figures, indent=2) + "\n"
-    write_together(texts)
+    if "confidence" in layers:
+        texts[layers["confidence"].path.with_suffix(".qml")] = confidence_qml()
+    return texts
+
+
+def _recorded(layers: Iterable[Layer]) -> dict[str, Any]:
+    """Return size and SHA-256 of each raster; empty for one that is not there."""
+    return {
+        path.name: {"bytes": path.stat().st_size, "sha256": digest(path)} if path.is_file() else {}
+        for path in (layer.path for layer in layers)
+    }
+
+
+def _is_whole(path: Path, text: str) -> bool:
+    """Tell whether a file ends with the tag that its text ends with."""
+    end = text.splitlines()[-1].encode()
+    return path.is_file() and path.read_bytes().rstrip().endswith(end)
+
+
+def _check(figures: Mapping[str, Any]) -> str:
+    """Return the hash of the figures, which a changed file of figures does not have."""
+    return signature_of({k: v for k, v in figures.items() if k != "check"})
 
 
 def qml(classes: ClassMap) -> str:

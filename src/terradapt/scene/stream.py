@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +17,7 @@ from terradapt.raster import Scene
 from terradapt.scene.blend import Blender, Chunk, Piece, Plan, read_chunks
 from terradapt.scene.options import PredictOptions
 from terradapt.scene.pipeline import abreast, ahead
-from terradapt.scene.predictor import Predictor, on_host, streams_for
+from terradapt.scene.predictor import Predictor, argmax, on_host, streams_for
 
 _AHEAD = 2
 
@@ -40,7 +40,10 @@ class Block:
 
 
 class Runner:
-    """Calls the model on chunks; halves the batch for good when memory runs out."""
+    """Calls the model on chunks; halves the batch for good when memory runs out.
+
+    Off the host a batch that is not full is filled up to a half, a quarter ... of the full one.
+    """
 
     def __init__(self, predictor: Predictor, batch: int) -> None:
         self.predictor, self.batch, self.host = predictor, batch, on_host(predictor)
@@ -56,14 +59,24 @@ class Runner:
         while len(results) < len(images):
             part = images[len(results) : len(results) + self.batch]
             try:
-                scores = self.predictor.predict(part)
+                scores = self.predictor.predict(part if self.host else self._filled(part))
             except MemoryError:
                 if len(part) == 1:
                     raise
                 self.batch = min(self.batch, len(part) // 2)
                 continue
-            results.extend(self.predictor.numpy(scores) if self.host else scores)
+            results.extend(self.predictor.numpy(scores) if self.host else scores[: len(part)])
         return results
+
+    def _filled(self, images: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Fill up a batch with black: few shapes, for each of which kernels are chosen anew."""
+        size = self.batch
+        while len(images) <= size // 2:
+            size //= 2
+        if len(images) == size:
+            return images
+        black = np.zeros((size - len(images), *images.shape[1:]), np.uint8)
+        return np.concatenate([images, black])
 
 
 def region_pieces(
@@ -151,10 +164,10 @@ def predict_region(
     work = region_pieces(
         source, predictor, grid, region, batch=batch, subset=wanted.subset, advance=advance
     )
-    pieces = ahead(work, batch, "model")
+    pieces = ahead(_labelled(work, predictor, region, wanted), batch, "model")
     canvas = _Canvas(region, grid.block, len(wanted.subset) or len(predictor.classes), wanted)
     try:
-        for area, result in _results(pieces, predictor, region, wanted):
+        for area, result in _results(pieces, wanted):
             canvas.add(area, result)
             yield from canvas.take(min(area.row, region.bottom))
         yield from canvas.take(region.bottom)
@@ -165,13 +178,25 @@ def predict_region(
 Result = tuple[NDArray[np.uint8], NDArray[np.float32] | None, NDArray[np.float32] | None]
 
 
-def _results(
+@dataclass(frozen=True)
+class _Labelled:
+    """A piece of the region; off the host its labels are on their way, and nobody waits for them.
+
+    Attributes:
+        window: Where it lies in the scene.
+        valid: (h, w) mask.
+        fetch: Waits for ids, highest scores and scores, (K, h, w); None where no pixel is valid.
+    """
+
+    window: Window
+    valid: NDArray[np.bool_]
+    fetch: Callable[[], tuple[NDArray[np.uint8], Any, Any]] | None
+
+
+def _labelled(
     pieces: Iterator[Piece], predictor: Predictor, region: Window, wanted: Wanted
-) -> Iterator[tuple[Window, Result | None]]:
-    """Label each piece within the region."""
-    table = np.arange(256, dtype=np.uint8)
-    if wanted.subset:
-        table[: len(wanted.subset)] = wanted.subset
+) -> Iterator[_Labelled]:
+    """Cut pieces to the region; label them where their scores live, and send for the labels."""
     for piece in pieces:
         area = piece.window.intersect(region)
         if area is None:
@@ -179,49 +204,41 @@ def _results(
         rows, cols = area.shift(-piece.window.row, -piece.window.col).slices
         valid = piece.valid[rows, cols]
         if piece.scores is None or not valid.any():
-            yield area, None
-            continue
-        yield area, _label(piece.scores[:, rows, cols], valid, predictor, wanted, table)
+            yield _Labelled(area, valid, None)
+        else:
+            yield _Labelled(area, valid, _send(piece.scores[:, rows, cols], predictor, wanted))
 
 
-def _label(
-    scores: Any,
-    valid: NDArray[np.bool_],
-    predictor: Predictor,
-    wanted: Wanted,
-    table: NDArray[np.uint8],
-) -> Result:
-    host = isinstance(scores, np.ndarray)
-    values = best = None
-    if host or wanted.scores or wanted.confidence:
-        values = scores if host else predictor.numpy(scores)
-        classes, best = argmax(values)
-    else:
-        classes = predictor.numpy(scores.argmax(0)).astype(np.uint8)
+def _send(
+    scores: Any, predictor: Predictor, wanted: Wanted
+) -> Callable[[], tuple[NDArray[np.uint8], Any, Any]]:
+    if isinstance(scores, np.ndarray):  # labelled by the consumer, beside the model
+        return lambda: (*argmax(scores), scores)
+    ids, best = predictor.label(scores)
+    sent = [
+        predictor.fetch(array) if asked else None
+        for array, asked in ((ids, True), (best, wanted.confidence), (scores, wanted.scores))
+    ]
+    return lambda: tuple(None if f is None else f() for f in sent)  # type: ignore[return-value]
+
+
+def _results(work: Iterator[_Labelled], wanted: Wanted) -> Iterator[tuple[Window, Result | None]]:
+    """Wait for each piece's labels and hide what is not valid."""
+    table = np.arange(256, dtype=np.uint8)
     if wanted.subset:
-        classes = table[classes]
-    if not valid.all():
-        classes[~valid] = IGNORE
+        table[: len(wanted.subset)] = wanted.subset
     nan = np.float32("nan")
-    kept = np.where(valid, values, nan) if wanted.scores and values is not None else None
-    sure = np.where(valid, best, nan) if wanted.confidence and best is not None else None
-    return classes, kept, sure
-
-
-def argmax(scores: NDArray[np.float32]) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-    """Return (H, W) ids and values of the highest of (K, H, W) scores; the first of equal ones.
-
-    One pass per class over contiguous planes: an order of magnitude faster than NumPy's along the
-    first axis.
-    """
-    best = scores[0].copy()
-    classes = np.zeros(best.shape, np.uint8)
-    for k in range(1, len(scores)):
-        better = (scores[k] > best).view(np.uint8)
-        np.multiply(better, np.uint8(k), out=better)
-        np.maximum(classes, better, out=classes)
-        np.maximum(best, scores[k], out=best)
-    return classes, best
+    for piece in work:
+        if piece.fetch is None:
+            yield piece.window, None
+            continue
+        ids, best, scores = piece.fetch()
+        classes = table[ids] if wanted.subset else ids
+        if not piece.valid.all():
+            classes[~piece.valid] = IGNORE
+        kept = np.where(piece.valid, scores, nan) if wanted.scores else None
+        sure = np.where(piece.valid, best, nan) if wanted.confidence else None
+        yield piece.window, (classes, kept, sure)
 
 
 class _Canvas:

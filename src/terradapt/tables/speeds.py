@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from terradapt.errors import DataError
+from terradapt.errors import DataError, refusing
 from terradapt.files import read_json
 
 NAME = "bench.json"
@@ -45,15 +45,13 @@ def read_speeds(path: Path) -> Speeds:
     if not path.is_file():
         raise DataError(f"{path}: no such file", "measure it: terradapt bench -o DIR")
     fix = "give its bench.json, or the folder of it"
-    try:
+    with refusing(path, DataError, fix, "no result of terradapt bench"):
         values = read_json(path, fix=fix)
         rows = [r for r in values["rows"] if r["rate"] is not None]
         engines = list(dict.fromkeys(str(r["engine"]) for r in rows))
         engine = next((e for e in _PREFERRED if e in engines), engines[0])
         rates = {str(r["backbone"]): float(r["rate"]) for r in rows if r["engine"] == engine}
         return Speeds(path, rates, engine, _shape(values["options"]), str(values["hardware"]))
-    except (ValueError, KeyError, TypeError, IndexError) as error:
-        raise DataError(f"{path}: no result of terradapt bench", fix) from error
 
 
 def find_speeds(folders: Sequence[Path | str]) -> Speeds | None:

@@ -10,7 +10,7 @@ from typing import Any
 from terradapt import complexity
 from terradapt.config import EncoderConfig, ModelConfig
 from terradapt.errors import ConfigError
-from terradapt.models import MODELS, parse_options
+from terradapt.models import MODELS, build_on_meta, parse_options
 from terradapt.models.arafnet import ABLATIONS
 from terradapt.report.printed import PrintedRow, PrintedTable
 
@@ -96,7 +96,7 @@ def _counted(model: str, encoder: str, options: tuple[tuple[str, Any], ...]) -> 
         **({"classes": 2, "batch": 1, "size": 1024} if roads else {}),
     )
     config = ModelConfig(name=model, encoder=EncoderConfig(name=encoder), options={**dict(options)})
-    built = complexity.build_on_meta(config, 2 if roads else 6)
+    built = build_on_meta(config, 2 if roads else 6)
     held = sum(v.numel() * v.element_size() for v in built.state_dict().values())
     return {"params": row.thop_parameters / 1e6, "gmacs": row.gmacs, "size": held / 2**20}
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 from terradapt.config import RunConfig
+from terradapt.owner import owned
 from terradapt.progress import Track
 
 
@@ -16,6 +20,7 @@ def train(
     *,
     resume: bool = False,
     bar: Track | None = None,
+    say: Callable[[str], None] | None = None,
 ) -> dict[str, Any]:
     """Train a model on a dataset.
 
@@ -26,22 +31,34 @@ def train(
         resume: Go on with the run that the folder holds; it ends bit for bit as an unbroken one
             on the CPU.
         bar: ``bar(total, label, unit)``: a context manager that yields ``advance(n)``.
+        say: Called with a sentence on what was settled for this machine.
 
     Returns:
-        The validation metrics of the best checkpoint, fractions.
+        The metrics of the best checkpoint, fractions; ``split`` says whether they are of ``val``
+        or, where there is no such image, of ``train``.
 
     Raises:
         DataError: A dataset that cannot be used.
         ConfigError: A config that cannot be used, or another one than the resumed run's.
-        OutputError: The folder holds another run, or cannot be written.
+        OutputError: The folder holds another run, is being written by another process, or cannot
+            be written.
         KeyboardInterrupt: Stopped, with a state to resume from.
     """
     from terradapt.data import open_dataset
+    from terradapt.training.run import Run
+    from terradapt.training.starting import start_classes
     from terradapt.training.trainer import Trainer
 
-    trainer = Trainer(config, open_dataset(Path(data), config.data), run, resume=resume)
-    if bar is None:
-        return trainer.fit()
-    left = trainer.total_steps - trainer.step
-    with bar(left, f"train {config.name}", "steps") as advance:
-        return trainer.fit(advance)
+    first = os.environ.get("RANK", "0") == "0"  # the others of one launch write nothing
+    with owned(run, folder=True) if first else nullcontext():
+        known = start_classes(config, Run(run), resume)
+        dataset = open_dataset(Path(data), config.data, known=known)
+        trainer = Trainer(config, dataset, run, resume=resume)
+        if say is not None and first:
+            for note in trainer.notes:
+                say(note)
+        if bar is None:
+            return trainer.fit()
+        left = trainer.total_steps - trainer.step
+        with bar(left, f"train {config.name}", "steps") as advance:
+            return trainer.fit(advance)

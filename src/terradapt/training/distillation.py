@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from terradapt import checkpoint, hub
+from terradapt.classes import IGNORE
 from terradapt.config import DistillConfig, RunConfig
 from terradapt.data import Dataset, input_spec
 from terradapt.errors import CheckpointError, ConfigError, OutputError
@@ -99,6 +101,8 @@ class Distilled:
         teacher: In evaluation mode; it never gets a gradient.
         meta: What the teacher's checkpoint says of it.
         cache: Kept logits, or None.
+        shared: The student's ids of the teacher's classes, where they are not the same; the
+            others are compared with nothing.
     """
 
     def __init__(
@@ -108,7 +112,9 @@ class Distilled:
         teacher: SegmentationModel,
         meta: Meta,
         cache: LogitCache | None = None,
+        shared: Sequence[int] | None = None,
     ) -> None:
+        self.shared = None if shared is None else list(shared)
         self.config = config
         self.supervised = supervised
         self.teacher = teacher.eval().requires_grad_(False)
@@ -125,6 +131,11 @@ class Distilled:
 
     def _soft(self, student: Tensor, teacher: Tensor, mask: Tensor) -> Tensor:
         config, t, squared = self.config, self.config.temperature, self.config.t_squared
+        if self.shared is not None:
+            student = student[:, self.shared]
+        if config.where != "labelled":
+            spoken = (mask == IGNORE) | (config.where == "all")
+            mask = torch.where(spoken, 0, IGNORE)
         if config.loss == "kl":
             return kl(student, teacher, mask, temperature=t, t_squared=squared)
         weights = {"beta": config.beta, "gamma": config.gamma}
@@ -161,20 +172,21 @@ def build_distilled(
         CheckpointError: The teacher cannot be loaded, or has other classes.
     """
     distill = config.objective.distill
-    if distill.teacher is None:
+    named = distill.teacher or config.train.start
+    if named is None:
         raise ConfigError(
             "distillation needs a teacher",
-            "add objective.distill.teacher=RUN/checkpoint.safetensors",
+            "add objective.distill.teacher=RUN/checkpoint.safetensors, or train.start=...",
         )
-    path = hub.local(distill.teacher)
-    _check_teacher(path, checkpoint.read_meta(path), config, dataset)
+    path = hub.local(named)
+    shared = _check_teacher(path, checkpoint.read_meta(path), config, dataset)
     teacher, meta = checkpoint.load(path, device=device)
     cache = None
     if distill.cache is not None:
         name = fingerprint(config, dataset, path)
         cache = LogitCache(Path(distill.cache), name, distill.cache_gb * 1e9)
     return Distilled(
-        distill, supervised, teacher.to(memory_format=torch.channels_last), meta, cache
+        distill, supervised, teacher.to(memory_format=torch.channels_last), meta, cache, shared
     )
 
 
@@ -192,12 +204,19 @@ def fingerprint(config: RunConfig, dataset: Dataset, teacher: str | Path) -> str
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _check_teacher(path: Path, meta: Meta, config: RunConfig, dataset: Dataset) -> None:
-    if meta.classes.names != dataset.classes.names:
+def _check_teacher(
+    path: Path, meta: Meta, config: RunConfig, dataset: Dataset
+) -> tuple[int, ...] | None:
+    """Return the student's ids of the teacher's classes; None where they are the same."""
+    place = {name.casefold(): i for i, name in enumerate(dataset.classes.names)}
+    shared = tuple(place.get(name.casefold(), -1) for name in meta.classes.names)
+    same = meta.classes.names == dataset.classes.names
+    if not same and (min(shared) < 0 or config.objective.distill.loss != "kl"):
         raise CheckpointError(
             f"{path}: the teacher has the classes {', '.join(meta.classes.names)}; "
             f"{dataset.root} has {', '.join(dataset.classes.names)}",
-            "train the teacher on the same classes, in the same order",
+            "train the teacher on the same classes, in the same order; a student with loss=kl may "
+            "have more",
         )
     if meta.spec.bands != config.data.bands:
         raise ConfigError(
@@ -210,3 +229,4 @@ def _check_teacher(path: Path, meta: Meta, config: RunConfig, dataset: Dataset) 
             f"{path}: the teacher stretches pixels by {meta.spec.stretch}, this run by {stretch}",
             "set data.stretch to the teacher's",
         )
+    return None if same else shared

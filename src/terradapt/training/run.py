@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from terradapt.config import RunConfig, parse_config
+from terradapt.documents import read_log
 from terradapt.errors import ConfigError, OutputError
-from terradapt.files import read_json_lines, write_text, writing
+from terradapt.files import read_text, write_text, writing
 
 CONFIG, LOG = "config.yaml", "log.jsonl"
 BEST, LAST = "checkpoint.safetensors", "last.safetensors"
@@ -29,6 +30,11 @@ class Run:
         self.best = self.folder / BEST
         self.last = self.folder / LAST
 
+    def held(self) -> RunConfig | None:
+        """Return the config of the run that the folder holds, if it holds one."""
+        path = self.folder / CONFIG
+        return parse_config(read_text(path, ConfigError), str(path)) if path.is_file() else None
+
     def open(self, config: RunConfig, resume: bool) -> None:
         """Make or reopen the folder.
 
@@ -37,8 +43,8 @@ class Run:
             ConfigError: Resumed with another config.
         """
         path = self.folder / CONFIG
-        if resume and path.is_file():
-            held = parse_config(path.read_text("utf-8"), str(path))
+        held = self.held() if resume else None
+        if held is not None:
             _same_config(held, config, path)
         elif path.exists():
             raise OutputError(
@@ -62,7 +68,7 @@ class Run:
 
     def events(self) -> list[dict[str, Any]]:
         """Read the whole lines of the log."""
-        return read_json_lines(self.folder / LOG)
+        return read_log(self.folder / LOG)
 
 
 def _same_config(held: RunConfig, given: RunConfig, path: Path) -> None:

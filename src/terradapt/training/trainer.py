@@ -7,14 +7,15 @@ weights, AdamW's moments and the step, all in ``last.safetensors``.
 from __future__ import annotations
 
 import math
+import os
 import signal
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -28,15 +29,19 @@ from terradapt import data as datasets
 from terradapt.config import InputSpec, RunConfig
 from terradapt.data.reading import ItemReader
 from terradapt.data.sampling import CropDataset
+from terradapt.data.scan import is_labelled
 from terradapt.errors import CheckpointError, ConfigError, DataError
 from terradapt.meta import Meta, code_commit
+from terradapt.metrics.calibration import fit_calibration
 from terradapt.metrics.confusion import Confusion
 from terradapt.models import build, resolve
 from terradapt.models.encoder import encoder_normalization
-from terradapt.predictors.torch import TorchPredictor, normalize_tensor
+from terradapt.predictors.torch import Precision, TorchPredictor, normalize_tensor
 from terradapt.progress import Advance
 from terradapt.scene import predict_blocks
+from terradapt.training.arithmetic import settle_precision, settle_threads
 from terradapt.training.building import build_objective
+from terradapt.training.calibrating import sample_scores
 from terradapt.training.loading import RunCrops, RunSampler
 from terradapt.training.optim import (
     Average,
@@ -46,6 +51,7 @@ from terradapt.training.optim import (
     set_rates,
 )
 from terradapt.training.run import Run
+from terradapt.training.starting import open_start
 
 LOG_EVERY = 10  # steps
 
@@ -60,9 +66,10 @@ class Trainer:
         resume: Go on from ``last.safetensors`` when it is there.
 
     Raises:
-        DataError: No training image.
+        DataError: No training image, or no labelled pixel in the split ``train`` or ``val``.
         OutputError: The folder holds another run, or cannot be written.
-        ConfigError: Resumed with another config.
+        ConfigError: Resumed with another config, or another start.
+        CheckpointError: The checkpoint to start from cannot be read or does not fit.
     """
 
     def __init__(
@@ -73,10 +80,22 @@ class Trainer:
         *,
         resume: bool = False,
     ) -> None:
-        _require_items(dataset, "train")
-        self.config = config = config.model_copy(update={"model": resolve(config.model)})
+        _require_labels(dataset, "train")
+        if dataset.splits.get("val"):
+            _require_labels(dataset, "val")
         self.dataset = dataset
         self.run = Run(folder)
+        self.start = open_start(config, self.run, resume)
+        if self.start is not None:
+            config = self.start.config(config, dataset)
+        config = config.model_copy(update={"model": resolve(config.model)})
+        held = self.run.held() if resume else None
+        processes = int(os.environ.get("WORLD_SIZE", "1"))
+        config, told = settle_precision(
+            config, len(dataset.classes), held=held, processes=processes
+        )
+        self.notes = [told] if told else []
+        self.config = config
         AcceleratorState._reset_state()  # runs of one process may differ in precision
         self.accelerator = Accelerator(
             mixed_precision="no" if config.train.precision == "fp32" else config.train.precision,
@@ -84,15 +103,32 @@ class Trainer:
         )
         _require_divisible(config.train.batch, self.accelerator.num_processes)
         self.spec = _input_spec(dataset, config)
+        if self.start is not None:
+            self.spec = self.start.spec(self.spec)
         self.crops = CropDataset(dataset, "train", config, self.spec)
         self.steps_per_epoch = math.ceil(len(self.crops) / self.crops_per_step)
         self.total_steps = self.steps_per_epoch * config.train.epochs
+        self.threads = torch.get_num_threads()
+        if self.accelerator.device.type == "cpu":
+            self._share_cores(resume)
         self._build()
         self.step = 0
         self.best = -math.inf
         self._stop = False
         if self._open_run(resume):
             self._restore()
+        elif self.accelerator.is_main_process:
+            if resume:
+                self.run.rewind_log(-1)  # it was killed before it had a state
+            if self.start is not None:
+                self.run.log({"event": "start", "step": 0, **self.start.told(dataset.classes)})
+
+    def _share_cores(self, resume: bool) -> None:
+        last = self.run.last
+        stored = checkpoint.read_meta(last).progress if resume and last.is_file() else {}
+        threads, told = settle_threads(stored.get("threads"))
+        self.threads = threads
+        self.notes += [told] if told else []
 
     @property
     def crops_per_step(self) -> int:
@@ -100,12 +136,12 @@ class Trainer:
         return self.config.train.batch * self.config.train.accumulate
 
     def fit(self, progress: Advance | None = None) -> dict[str, Any]:
-        """Train to the end; return the best validation metrics.
+        """Train to the end; return the best metrics, with the ``split`` that they are of.
 
         Raises:
             KeyboardInterrupt: After Ctrl-C or a termination, with the state saved.
         """
-        with _stop_signals(self):
+        with _stop_signals(self), _threads(self.threads):
             batches = iter(self._loader())
             clock = _Clock(self.crops_per_step)
             while self.step < self.total_steps:
@@ -118,6 +154,7 @@ class Trainer:
                     self._save_last()
                     raise KeyboardInterrupt
         self.accelerator.wait_for_everyone()
+        self._calibrate()
         return checkpoint.read_meta(self.run.best).metrics
 
     def stop(self) -> None:
@@ -126,21 +163,46 @@ class Trainer:
 
     def evaluate(self, split: str = "val") -> dict[str, Any]:
         """Return the metrics over whole images of a split, by blended windows as ``predict``."""
-        held = self._model_state() if self.average else None
-        if self.average:
-            self.model.load_state_dict(self.average.state_dict(self.model))
-        predictor = TorchPredictor(
+        weights = self.average.state_dict(self.model) if self.average else None
+        with self._predicting(weights) as predictor:
+            confusion = self._score(predictor, self.dataset.split(split))
+        return confusion.metrics(self.dataset.classes)
+
+    @contextmanager
+    def _predicting(self, weights: Mapping[str, Tensor] | None) -> Iterator[TorchPredictor]:
+        """The model as a predictor, with other weights than those that are trained if given."""
+        held = None if weights is None else self._model_state()
+        if weights is not None:
+            self.model.load_state_dict(weights, strict=False)
+        yield TorchPredictor(
             self.model,
             self.dataset.classes,
             self.spec,
             self.config.data.crop,
             device=self.accelerator.device,
-            precision=self.config.train.precision,
+            precision=cast(Precision, self.config.train.precision),
         )
-        confusion = self._score(predictor, self.dataset.split(split))
         if held is not None:
             self.model.load_state_dict(held)
-        return confusion.metrics(self.dataset.classes)
+
+    def _calibrate(self) -> None:
+        """Let the best checkpoint's scores be probabilities, and log it, if it is not done yet."""
+        kind, meta = self.config.train.calibrate, checkpoint.read_meta(self.run.best)
+        labelled = bool(self.dataset.splits.get("val"))
+        found = meta.calibration
+        if found is None and kind != "none" and labelled:
+            seed = self.config.train.seed
+            with self._predicting(checkpoint.read_weights(self.run.best)) as predictor:
+                drawn = sample_scores(predictor, self.dataset, "val", seed, self.accelerator)
+            found = fit_calibration(*drawn, self.dataset.classes, bias=kind == "bias")
+            meta = replace(meta, calibration=found)
+            if found is not None and self.accelerator.is_main_process:
+                checkpoint.rewrite_meta(self.run.best, meta)
+        told = any(e.get("event") == "calibration" for e in self.run.events())
+        if not told and self.accelerator.is_main_process:
+            event = {"event": "calibration", "step": self.step, "confidence": meta.confidence}
+            self.run.log(event | ({} if found is None else asdict(found)))
+        self.accelerator.wait_for_everyone()
 
     def _open_run(self, resume: bool) -> bool:
         """Let the first process make the folder; tell whether there is a state to go on from."""
@@ -208,7 +270,7 @@ class Trainer:
     def _validate(self, epoch: int) -> None:
         split = "val" if self.dataset.splits.get("val") else "train"
         started = time.monotonic()
-        metrics = self.evaluate(split)
+        metrics = {**self.evaluate(split), "split": split}
         if not self.accelerator.is_main_process:
             return
         figures = {k: v for k, v in metrics.items() if isinstance(v, float)}
@@ -237,7 +299,9 @@ class Trainer:
     ) -> None:
         weights = self.average.state_dict(self.model) if average and self.average else None
         best = self.best if math.isfinite(self.best) else None
-        progress = {"best": best, "total_steps": self.total_steps}
+        progress: dict[str, Any] = {"best": best, "total_steps": self.total_steps}
+        if self.accelerator.device.type == "cpu":
+            progress["threads"] = self.threads
         if self.accelerator.scaler is not None:
             progress["scale"] = self.accelerator.scaler.get_scale()
         meta = replace(self.meta, metrics=metrics, step=self.step, progress=progress)
@@ -251,6 +315,8 @@ class Trainer:
             torch.backends.cudnn.benchmark = False
             torch.backends.cudnn.deterministic = True
         model = build(self.config.model, len(self.dataset.classes))
+        if self.start is not None and not self.start.goes_on:
+            self.start.fill(model, self.dataset.classes, self.spec.bands)
         if train.channels_last:
             model = model.to(memory_format=torch.channels_last)
         self.model = model.to(self.accelerator.device)
@@ -267,6 +333,7 @@ class Trainer:
             window=self.config.data.crop,
             commit=code_commit(),
             data=self.dataset.name,
+            start=self.start.sha256 if self.start else None,
         )
 
     def _bare_optimizer(self) -> torch.optim.Optimizer:
@@ -331,11 +398,16 @@ def _input_spec(dataset: datasets.Dataset, config: RunConfig) -> InputSpec:
     return spec.model_copy(update={"mean": mean, "std": std})
 
 
-def _require_items(dataset: datasets.Dataset, split: str) -> None:
+def _require_labels(dataset: datasets.Dataset, split: str) -> None:
     if not dataset.splits.get(split):
         raise DataError(
             f"{dataset.root}: no image in the split '{split}'",
             "add images, or mend splits.json",
+        )
+    if not is_labelled(dataset, dataset.split(split)):
+        raise DataError(
+            f"{dataset.root}: no pixel of the split '{split}' is labelled, all are ignored",
+            "label some of its images, or move labelled ones there in splits.json",
         )
 
 
@@ -380,6 +452,16 @@ class _Clock:
 def _outlive_the_signal(_: int) -> None:
     """Let the run alone answer a termination that reaches the whole process group."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 @contextmanager

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from math import ceil
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from terradapt.classes import ClassMap, Colour
-from terradapt.errors import DataError
+from terradapt.errors import DataError, refusing
 from terradapt.files import parse_json
 from terradapt.grid import Window
+from terradapt.owner import owned
 from terradapt.progress import Advance
 from terradapt.raster import SceneReader
 from terradapt.vector.polygons.extract import (
@@ -25,6 +28,8 @@ from terradapt.vector.roads.extract import DEFAULTS, RoadOptions, block_count, r
 from terradapt.vector.roads.network import import_networkx
 from terradapt.vector.roads.source import RasterSource
 from terradapt.vector.write import check_vector, write_network, write_polygons
+
+_STRIP = 1 << 24  # pixels read at a time
 
 
 def vectorize_roads(
@@ -60,12 +65,13 @@ def vectorize_roads(
     if output.suffix.lower() == ".graphml":
         import_networkx()
     value, band = road_value(labels, road)
-    source = RasterSource(labels, value, scores=scores, band=band, threshold=threshold)
-    try:
-        network = road_network(source, options, progress)
-    finally:
-        source.close()
-    write_network(output, network, overwrite=overwrite)
+    with owned(output):
+        source = RasterSource(labels, value, scores=scores, band=band, threshold=threshold)
+        try:
+            network = road_network(source, options, progress)
+        finally:
+            source.close()
+        write_network(output, network, overwrite=overwrite)
     return network.summary()
 
 
@@ -89,7 +95,8 @@ def vectorize_polygons(
     """Write the polygons of all classes of a label raster, and return each class's figures.
 
     Args:
-        labels: Raster of class ids; 255 and pixels without data have no polygons.
+        labels: Raster of class ids; 255 and pixels without data have no polygons. In a mask of 0
+            and 255, 255 is class 1.
         output: ``.gpkg``, ``.geojson`` or ``.shp``.
         options: Sizes.
         progress: Called with 1 after each of :func:`polygon_blocks` blocks.
@@ -106,12 +113,13 @@ def vectorize_polygons(
     """
     output = check_vector(output, overwrite)
     known = raster_classes(labels)
-    source = RasterLabels(labels)
-    try:
-        found = polygonize_labels(source, options, progress)
-    finally:
-        source.close()
-    write_polygons(output, found, known.names, known.colours, overwrite=overwrite)
+    with owned(output):
+        source = RasterLabels(labels, mask=is_mask(labels))
+        try:
+            found = polygonize_labels(source, options, progress)
+        finally:
+            source.close()
+        write_polygons(output, found, known.names, known.colours, overwrite=overwrite)
     area = "area_m2" if found.unit == "m" else f"area_{found.unit}"
     return {
         known.names.get(i, str(i)): {
@@ -148,7 +156,7 @@ class RasterClasses:
             DataError: The raster has no such class.
         """
         text = str(given).strip()
-        if text.isdecimal() and int(text) <= 255:
+        if text.isdecimal() and int(text) <= 255 and (not self.names or int(text) in self.names):
             return int(text)
         for value, name in self.names.items():
             if name.casefold() == text.casefold():
@@ -166,11 +174,10 @@ def raster_classes(path: str | Path) -> RasterClasses:
         text = reader.tags.get("TERRADAPT_CLASSES")
     if not text:
         return RasterClasses({}, {})
-    try:
+    with suppress(DataError), refusing(path, DataError, "", "odd class names"):
         classes = ClassMap.from_dict(parse_json(text, path))
-    except (ValueError, KeyError, TypeError, DataError):
-        return RasterClasses({}, {})
-    return RasterClasses(dict(enumerate(classes.names)), dict(enumerate(classes.colours)))
+        return RasterClasses(dict(enumerate(classes.names)), dict(enumerate(classes.colours)))
+    return RasterClasses({}, {})
 
 
 def road_value(labels: str | Path, road: int | str) -> tuple[int, int]:
@@ -181,24 +188,58 @@ def road_value(labels: str | Path, road: int | str) -> tuple[int, int]:
         SceneError: The raster cannot be read.
     """
     value = raster_classes(labels).value(road, labels)
-    if value == 1 and _is_mask(labels):
+    if value == 1 and is_mask(labels):
         return 255, 1
     return value, value + 1
 
 
-def _is_mask(path: str | Path) -> bool:
-    """Tell whether a raster holds 255 and 0 only, looking at up to 16 Mpx of it."""
+def is_mask(path: str | Path) -> bool:
+    """Tell whether a raster without class names holds 255, and nothing but 255 and 0.
+
+    Where 255 is its nodata value, or a pixel is hidden otherwise, it does not count.
+    """
+    if raster_classes(path).names:
+        return False
+    seen = _seen(path, 1, 255)
+    return bool(seen[255] and not seen[1:255].any() and not seen[256])
+
+
+def missing_class(labels: str | Path, road: int | str, threshold: float = 0.5) -> str | None:
+    """Say that a raster has nothing of the class that roads were asked of; None where it has.
+
+    Args:
+        labels: As given to :func:`vectorize_roads`.
+        road: Id of the class, or its name.
+        threshold: Of scores.
+    """
+    with SceneReader(labels) as reader:
+        if np.dtype(reader.dtype).kind == "f":
+            high = (reader.read(w) for w in _strips(reader))
+            if any((valid & (values[0] >= threshold)).any() for values, valid in high):
+                return None
+            return f"{labels}: no score reaches {threshold:g}"
+    seen = _seen(labels, 256, 257)
+    value, _ = road_value(labels, road)
+    if seen[value]:
+        return None
+    held = ", ".join(map(str, np.flatnonzero(seen[:256]))) or "no data"
+    return f"{labels}: no pixel is of class {road}; it holds {held}"
+
+
+def _strips(reader: SceneReader) -> Iterator[Window]:
+    rows = max(1, _STRIP // reader.width)
+    for row in range(0, reader.height, rows):
+        yield Window(row, 0, min(rows, reader.height - row), reader.width)
+
+
+def _seen(path: str | Path, first: int, last: int) -> NDArray[np.bool_]:
+    """(257,) which ids occur, the last for all beyond 255; ends at one of ``first`` to ``last``."""
+    seen = np.zeros(257, bool)
     with SceneReader(path) as reader:
-        if reader.dtype != "uint8" or reader.count != 1:
-            return False
-        step = max(1, round((reader.height * reader.width / 2**24) ** 0.5))
-        seen = np.zeros(256, bool)
-        side = 1024
-        for row in range(0, reader.height, side * step):
-            for col in range(0, reader.width, side * step):
-                size = min(side, reader.height - row), min(side, reader.width - col)
-                values: Any = reader.read(Window(row, col, *size))[0]
-                seen[np.unique(values)] = True
-                if seen[1:255].any():
-                    return False
-    return bool(seen[255])
+        for window in _strips(reader):
+            pixels, valid = reader.read(window)
+            values = np.unique(pixels[0][valid])
+            seen[np.where((values >= 0) & (values < 256), values, 256).astype(np.int64)] = True
+            if seen[first:last].any():
+                break
+    return seen

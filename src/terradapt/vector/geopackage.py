@@ -182,8 +182,9 @@ def _write_styles(database: sqlite3.Connection, styles: Mapping[str, str]) -> No
     )
     database.executemany(
         "INSERT INTO layer_styles (f_table_catalog, f_table_schema, f_table_name, "
-        "f_geometry_column, styleName, styleQML, styleSLD, useAsDefault, description, owner) "
-        "VALUES ('', '', ?, 'geom', ?, ?, '', 1, 'by terradapt', '')",
+        "f_geometry_column, styleName, styleQML, styleSLD, useAsDefault, description, owner, "
+        "update_time) "
+        "VALUES ('', '', ?, 'geom', ?, ?, '', 1, 'by terradapt', '', NULL)",
         [(name, name, qml) for name, qml in styles.items()],
     )
 

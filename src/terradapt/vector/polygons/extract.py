@@ -89,13 +89,15 @@ class RasterLabels:
 
     Args:
         path: The raster; the first band counts.
+        mask: It is a mask of 0 and 255, and 255 is class 1.
 
     Raises:
         SceneError: The file cannot be read.
         DataError: It holds no integers of 0..255.
     """
 
-    def __init__(self, path: Any) -> None:
+    def __init__(self, path: Any, mask: bool = False) -> None:
+        self._mask = mask
         self.reader = SceneReader(path)
         if np.dtype(self.reader.dtype).kind not in "iu":
             self.reader.close()
@@ -112,7 +114,7 @@ class RasterLabels:
     def labels(self, window: Window) -> NDArray[np.uint8]:
         """Return (H, W) ids."""
         pixels, valid = self.reader.read(window)
-        values = np.where(valid, pixels[0], IGNORE)
+        values = np.where(valid, pixels[0] == IGNORE if self._mask else pixels[0], IGNORE)
         if values.min(initial=0) < 0 or values.max(initial=0) > IGNORE:
             raise DataError(
                 f"{self.reader.path}: has values beyond 0 to 255", "save the labels as 8 bit ids"

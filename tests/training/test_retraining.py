@@ -1,0 +1,160 @@
+"""The recipe `retrain`: corrections teach, and the old model speaks where nothing is labelled."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from data_files import box, picture, place, regions, write_features
+from terradapt import checkpoint, training
+from terradapt.config import DistillConfig, ObjectiveConfig, RunConfig, load_config
+from terradapt.data import open_dataset
+from terradapt.errors import CheckpointError, ConfigError
+from terradapt.evaluation import report_run
+from terradapt.files import digest
+from terradapt.losses.distill import kl
+from terradapt.models.contract import Prediction
+from terradapt.raster import write_raster
+from terradapt.training.distillation import Distilled
+from terradapt.training.objectives import Supervised
+from training_files import SMALL, StopError, same_run, write_folder
+
+TINY = [o for o in SMALL if "encoder" not in o]
+
+
+class Fixed(nn.Module):
+    """Gives logits that it holds."""
+
+    def __init__(self, logits: torch.Tensor) -> None:
+        super().__init__()
+        self.logits = nn.Parameter(logits)
+
+    def forward(self, x: torch.Tensor) -> Prediction:
+        return Prediction(self.logits)
+
+
+@pytest.mark.parametrize("where", ["labelled", "unlabelled", "all"])
+def test_the_teacher_speaks_of_the_pixels_it_is_asked_about(where: Any, monkeypatch: Any) -> None:
+    rng = torch.Generator().manual_seed(0)
+    student, teacher = (torch.randn(1, k, 8, 8, generator=rng) for k in (4, 3))
+    mask = torch.full((1, 8, 8), 255)
+    mask[:, :3] = 2
+    config = DistillConfig(loss="kl", temperature=1.0, where=where)
+    shared = [2, 0, 3]  # the teacher's classes in the student's order; 1 is new
+    supervised = Supervised(ObjectiveConfig(dice=0.0))
+    objective = Distilled(config, supervised, Fixed(teacher), None, shared=shared)  # type: ignore[arg-type]
+    monkeypatch.setattr(objective, "teacher_logits", lambda batch: teacher)
+    model = Fixed(student)
+    loss, logs = objective(model, {"image": torch.zeros(1, 3, 8, 8), "mask": mask})
+    rows = {"labelled": slice(0, 3), "unlabelled": slice(3, 8), "all": slice(0, 8)}[where]
+    expected = kl(student[:, shared][:, :, rows], teacher[:, :, rows])
+    assert logs["soft"] == pytest.approx(float(expected), abs=1e-6)
+    loss.backward()
+    grad = model.logits.grad
+    assert grad is not None
+    told = where != "labelled"
+    assert bool(grad[:, :, 3:].abs().sum() > 0) == told
+    assert not grad[:, 1, 3:].any(), "nothing is said against a new class"
+
+
+@pytest.fixture(scope="module")
+def old(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = write_folder(tmp_path_factory.mktemp("old data"))
+    run = tmp_path_factory.mktemp("old") / "run"
+    training.train(load_config("landcover").with_overrides(SMALL), folder, run)
+    return run / "checkpoint.safetensors"
+
+
+@pytest.fixture
+def scene(tmp_path: Path) -> tuple[Path, Path]:
+    """One image without a label, and corrections that name an old class and a new one."""
+    root = tmp_path / "scene"
+    where = {"crs": "EPSG:32633", "transform": place()}
+    write_raster(root / "images" / "s.tif", picture(regions(128, 128, 3, 1), 1), **where)
+    shapes = [(box(10, 10, 20, 20), {"class": "class1"}), (box(60, 60, 12, 12), {"class": "pond"})]
+    return root, write_features(tmp_path / "drawn.geojson", shapes, 32633)
+
+
+def retrain(old: Path, file: Path, *more: str) -> RunConfig:
+    over = [*TINY, f"train.start={old}", f"data.corrections={file}", "train.epochs=1", *more]
+    return load_config("retrain").with_overrides(over)
+
+
+def test_a_scene_without_labels_retrains_a_model(
+    old: Path, scene: tuple[Path, Path], tmp_path: Path
+) -> None:
+    root, file = scene
+    training.train(retrain(old, file), root, tmp_path / "run")
+    meta = checkpoint.read_meta(tmp_path / "run" / "checkpoint.safetensors")
+    assert meta.classes.names == ("class0", "class1", "class2", "pond")
+    assert meta.start == digest(old)
+    assert meta.confidence == "not calibrated", "one scene has no validation split"
+    assert meta.config.model.encoder.name == "mobilenetv3_small_050"
+    report = report_run(tmp_path / "run", root)
+    assert report.metrics["pixels"] == 20 * 20 + 12 * 12
+    portable = meta.portable().config
+    assert (portable.data.corrections, portable.train.start) == (file.name, old.name)
+
+
+def test_a_retraining_resumes_bit_for_bit(
+    old: Path, scene: tuple[Path, Path], tmp_path: Path
+) -> None:
+    root, file = scene
+    config = retrain(old, file, "train.epochs=2")
+    training.train(config, root, tmp_path / "whole")
+    left = 5
+
+    def broken(_: int) -> None:
+        nonlocal left
+        left -= 1
+        if not left:
+            raise StopError
+
+    from terradapt.training.trainer import Trainer
+
+    known = checkpoint.read_meta(old).classes
+    dataset = open_dataset(root, config.data, known=known)
+    with pytest.raises(StopError):
+        Trainer(config, dataset, tmp_path / "run").fit(broken)
+    training.train(config, root, tmp_path / "run", resume=True)
+    same_run(tmp_path / "whole", tmp_path / "run")
+
+
+def test_what_the_model_knew_is_kept_where_nothing_is_drawn(
+    old: Path, scene: tuple[Path, Path], tmp_path: Path
+) -> None:
+    """Without the teacher the same steps change more of what is not corrected."""
+    root, file = scene
+    moved = {}
+    before, meta = checkpoint.load(old)
+    image = torch.from_numpy(np.random.default_rng(0).normal(size=(2, 3, 64, 64))).float()
+    for soft in ("4.0", "0.0"):
+        run = tmp_path / soft
+        more = [f"objective.distill.soft={soft}", "train.ema=null", "optim.lr=1e-3"]
+        more += ["optim.lr_backbone=1e-3", "optim.warmup=0", "train.epochs=3", "train.batch=4"]
+        training.train(retrain(old, file, *more), root, run)
+        model, _ = checkpoint.load(run / "last.safetensors")
+        with torch.no_grad():
+            moved[soft] = float(kl(model(image).logits[:, :3], before(image).logits))
+    assert moved["4.0"] < moved["0.0"]
+    assert len(meta.classes) == 3
+
+
+def test_the_recipe_asks_for_what_it_needs(scene: tuple[Path, Path], tmp_path: Path) -> None:
+    root, file = scene
+    config = load_config("retrain").with_overrides([*TINY, f"data.corrections={file}"])
+    with pytest.raises(ConfigError, match="needs a teacher"):
+        training.train(config.with_overrides(["encoder.weights=null"]), root, tmp_path / "run")
+
+
+def test_only_kl_takes_a_teacher_of_fewer_classes(
+    old: Path, scene: tuple[Path, Path], tmp_path: Path
+) -> None:
+    root, file = scene
+    with pytest.raises(CheckpointError, match="the teacher has the classes"):
+        training.train(retrain(old, file, "objective.distill.loss=dist"), root, tmp_path / "run")
