@@ -25,7 +25,14 @@ def pixels(batch: int, height: int, width: int, seed: int = 0) -> NDArray[np.uin
 
 
 def lively(model: SegmentationModel, seed: int = 0) -> SegmentationModel:
-    """Give a randomly initialised model batch statistics and logits that vary over the pixels."""
+    """Give a randomly initialised model batch statistics and logits that vary over the pixels.
+
+    What starts at zero, so that it does nothing yet (the weight of an attention, the offsets of a
+    deformable convolution), gets random values: else nothing of it would be compared.
+    """
+    for parameter in model.parameters():
+        if not parameter.any() and (parameter.numel() == 1 or parameter.ndim > 1):
+            nn.init.normal_(parameter, std=0.1 * parameter[0].numel() ** -0.5)
     norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
     momenta = [m.momentum for m in norms]
     x = normalize_tensor(torch.from_numpy(pixels(8, 128, 128, seed)), InputSpec())
@@ -39,7 +46,8 @@ def lively(model: SegmentationModel, seed: int = 0) -> SegmentationModel:
             norm.running_var.clamp_(min=float(norm.running_var.mean()) / 2 + 1e-3)
         model.eval()
         spread = model(x).logits[:, -1].std()
-        last = [m for m in model.modules() if isinstance(m, nn.Conv2d) and m.out_channels <= K_MAX]
+        convs = [m for m in model.modules() if isinstance(m, nn.Conv2d)]
+        last = [m for m in convs if m.out_channels <= K_MAX] or convs
         last[-1].weight.mul_(2 / spread)
     return model
 

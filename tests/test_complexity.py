@@ -28,7 +28,7 @@ def rows() -> list[ComplexityRow]:
 def test_every_model_and_every_student_has_a_row(rows: list[ComplexityRow]) -> None:
     assert {r.name for r in rows} == set(MODELS)
     assert {r.encoder for r in rows if r.name == "kd-arafnet"} == set(STUDENTS)
-    assert all(r.trainable <= r.parameters + 200_000 and r.gmacs > 0 for r in rows)
+    assert all(r.trainable <= r.parameters + 1_200_000 and r.gmacs > 0 for r in rows)
     teacher = next(r for r in rows if r.name == "sam2-arafnet")
     assert teacher.parameters == 222_996_278
     assert teacher.trainable == 1_714_416 + 9_132_566 + 148_486  # adapters, decoder, auxiliary head

@@ -19,10 +19,22 @@ import torch
 from torch import Tensor, nn
 
 from terradapt.config import EncoderConfig, ModelConfig
-from terradapt.models import build_on_meta
+from terradapt.models import MODELS, build_on_meta
 from terradapt.models.contract import SegmentationModel
 from terradapt.models.encoder import SAM2_TRUNKS, STUDENTS
 
+ROAD_BASELINES = (
+    "unet",
+    "unet++",
+    "d-linknet",
+    "msnet",
+    "m2snet",
+    "seg-road",
+    "swin-unet",
+    "sgcnnet",
+    "msmdffnet",
+)
+"""The networks that SAM2MS compares with, in its order."""
 UPSAMPLE_MACS = {"nearest": 1, "linear": 5, "bilinear": 11, "bicubic": 259}
 
 
@@ -109,15 +121,18 @@ def _count(
 
 def _rule(module: nn.Module) -> Callable[[Any, Tensor, Tensor], float] | None:
     kinds: list[tuple[type | tuple[type, ...], Callable[[Any, Tensor, Tensor], float]]] = [
-        ((nn.Conv2d, nn.ConvTranspose2d), _conv),
         (nn.Linear, lambda m, x, y: m.in_features * y.numel()),
         (nn.LayerNorm, _norm),
         (nn.AdaptiveAvgPool2d, _adaptive_pool),
+        (nn.Softmax, lambda m, x, y: 3 * y.numel() - y.numel() // y.shape[m.dim]),
         (nn.AvgPool2d, lambda m, x, y: y.numel()),
         (nn.Upsample, lambda m, x, y: UPSAMPLE_MACS[m.mode] * y.numel()),
     ]
-    if type(module) is nn.BatchNorm2d:  # its subclasses, norm and activation in one, stay out
+    # subclasses stay out: norm and activation in one, convolutions with standardized weights
+    if type(module) is nn.BatchNorm2d:
         return _norm
+    if type(module) in (nn.Conv2d, nn.ConvTranspose2d):
+        return _conv
     return next((rule for kind, rule in kinds if isinstance(module, kind)), None)
 
 
@@ -164,7 +179,7 @@ def row(
 
 
 def catalogue() -> list[ComplexityRow]:
-    """Return ARAFNet's Table 4 (batch 8, 512 px, 6 classes), the road models, the baseline."""
+    """Return ARAFNet's Table 4 (batch 8, 512 px, 6 classes), the road models, the baselines."""
     arafnets = [("sam2-arafnet", SAM2_TRUNKS[-1])] + [("kd-arafnet", s) for s in STUDENTS]
     roads: dict[str, Any] = {"classes": 2, "batch": 1, "size": 1024}
     return [
@@ -172,7 +187,11 @@ def catalogue() -> list[ComplexityRow]:
         *(row("sam2ms", trunk, **roads) for trunk in SAM2_TRUNKS),
         row("sam2ms", SAM2_TRUNKS[-1], options={"drb": "release"}, **roads),
         row("sam2-unet", SAM2_TRUNKS[-1], **roads),
-        row("smp-unet", "resnet18"),
+        *(
+            row(n, line.encoder, **(roads if n in ROAD_BASELINES else {}))
+            for n, line in MODELS.items()
+            if line.module.startswith("baselines")
+        ),
     ]
 
 

@@ -62,12 +62,13 @@ class InputSpec(ConfigPart):
     """
 
     bands: tuple[int, ...] = (1, 2, 3)  # 1-based band indexes in the file
-    band_names: tuple[str, ...] = ()
+    band_names: tuple[str, ...] = ()  # of the bands, "" where unknown; () where all are
     dtype: str = "uint8"  # of the training files
     stretch: Stretch | None = None  # None: 8 bit as it is
     mean: tuple[float, ...] = (0.485, 0.456, 0.406)
     std: tuple[float, ...] = (0.229, 0.224, 0.225)
     resolution: float | None = None  # metres per pixel at training
+    grow_void: int = Field(0, ge=0, le=1024)  # px next to what is hidden that are hidden too
 
     @property
     def ranges(self) -> tuple[Pair, ...] | None:
@@ -88,6 +89,7 @@ class EncoderConfig(ConfigPart):
 
     name: str = "efficientnet_b0"
     weights: str | None = None  # a local file, "hub" for timm's hub weights, or None for random
+    # (the weights of mit_b0..b5 are NVIDIA's, for research only)
     adapters: bool = True  # SAM2 trunks only
     adapter_width: int = Field(32, ge=1)
     adapter_activation: Literal["gelu", "relu"] = "gelu"
@@ -127,6 +129,7 @@ class DataConfig(ConfigPart):
     bands: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1)] = (1, 2, 3)
     stretch: Stretch | None = None  # as InputSpec's; None: found in the train split
     resolution: float | None = Field(None, gt=0)  # m/px to resample to; None: native
+    grow_void: int = Field(0, ge=0, le=1024)  # px next to nodata that lossy compression blurred
     val_fraction: float = Field(0.15, ge=0, lt=1)
     test_fraction: float = Field(0.15, ge=0, lt=1)
     split_seed: int = Field(0, ge=0)
@@ -185,6 +188,8 @@ class ObjectiveConfig(ConfigPart):
     ce: float = 1.0
     dice: float = 1.0
     aux: float = 0.4
+    relation: float = 0.0  # of attention along lines, where the model tells it (slcnet: 10)
+    connectivity: float = 0.4  # of Seg-Road's branches
     class_weights: tuple[float, ...] | Literal["balanced"] | None = None
     reproduce_release: bool = False  # structure loss with SAM2MS's reduce='none' slip
     lossnet: LossNetConfig | None = None

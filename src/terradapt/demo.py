@@ -12,6 +12,7 @@ from terradapt import evaluation, predictors, training
 from terradapt.config import load_config
 from terradapt.data import Dataset
 from terradapt.errors import OutputError
+from terradapt.files import check_output
 from terradapt.progress import Track
 from terradapt.report import Report, write_report
 from terradapt.scene import PredictOptions, predict_scene
@@ -20,7 +21,11 @@ from terradapt.vector import vectorize_roads
 
 CITIES = {"train": tuple(range(1, 13)), "val": (41,), "test": (90,)}
 SIZE = 768  # px
-_MADE = ("run", "road_run", "landcover.tif", "roads.tif", "roads.gpkg")
+WRITES = (
+    *("data", "road_data", "road_run", "scene.tif", "labels.tif"),
+    *("landcover.tif", "roads.tif", "roads.gpkg"),
+)
+"""What a demo writes beside ``run``."""
 ROAD_RUN = ("name=demo-roads", "train.epochs=2")
 
 
@@ -58,9 +63,12 @@ def run_demo(
     Raises:
         OutputError: The folder holds another demo, or cannot be written.
     """
-    folder = Path(folder)
-    if not resume and any((folder / name).exists() for name in _MADE):
+    folder = check_output(folder, folder=True)
+    if (folder / "run").exists() and not resume:
         raise OutputError(f"{folder}: holds a demo already", "add --resume, or give another -o")
+    held = next((folder / n for n in WRITES if (folder / n).exists()), None)
+    if held is not None and not resume:
+        raise OutputError(f"{held}: is there already", "give another folder with -o")
     count = sum(map(len, CITIES.values()))
     with bar(count, "make cities", "scenes") as advance:
         dataset = write_dataset(folder / "data", CITIES, size=SIZE, advance=advance)

@@ -89,13 +89,17 @@ def refusing(
         what: What is wrong; the library's own words follow in brackets.
 
     Raises:
-        TerradaptError: Of class ``error``. One from within passes as it is, and so does a lack of
-            memory.
+        TerradaptError: Of class ``error``. One from within that names the source passes as it is,
+            and so does a lack of memory or of a library.
     """
     try:
         yield
-    except (TerradaptError, MemoryError):
+    except (MissingExtraError, MemoryError):
         raise
+    except TerradaptError as own:
+        if str(source) in own.message:
+            raise
+        raise error(f"{source}: {own.message}", own.fix) from own
     except Exception as fault:
         raise error(f"{source}: {what} ({reason(fault)})", fix) from fault
 

@@ -188,27 +188,46 @@ def check_name(path: str | Path, error: type[TerradaptError] = DataError) -> Non
         raise error(f"{shown}: its name is no UTF-8", "rename it, for example with: convmv")
 
 
-def check_output(path: str | Path, suffixes: Sequence[str] = ()) -> Path:
+def check_output(
+    path: str | Path,
+    suffixes: Sequence[str] = (),
+    *,
+    folder: bool = False,
+    reads: Iterable[str | Path | None] = (),
+    beside: Iterable[Path] = (),
+) -> Path:
     """Check that a result can be written to a place before the work starts; leaves nothing there.
 
     Args:
         path: The result.
         suffixes: Those that it may have, lower case; any without.
+        folder: It is a folder, which may be there already.
+        reads: What it is made from: never written over, by whatever name it goes (links, another
+            case, another way to it). Addresses and what is not there are left out.
+        beside: Further files that are written with it, which may be none of ``reads`` either.
 
     Returns:
         The path.
 
     Raises:
-        OutputError: It cannot.
+        OutputError: It cannot, or it is one of ``reads``.
     """
     path = Path(path)
+    inputs = {_identity(p): p for p in reads if p is not None}
+    for written in (path, *beside):
+        if (found := _identity(written)) is not None and found in inputs:
+            raise OutputError(
+                f"{written}: would be written over, and is read: it is {inputs[found]}",
+                "choose another place with -o",
+            )
     with writing(path):
-        _checked(path)
+        _checked(path, folder)
         if suffixes and path.suffix.lower() not in suffixes:
             raise OutputError(
                 f"{path}: cannot write '{path.suffix}'", f"name it {', '.join(suffixes)}"
             )
-        home = next(p for p in path.absolute().parents if p.exists())
+        places = [path.absolute()] if folder else []
+        home = next(p for p in (*places, *path.absolute().parents) if p.exists())
         with _part(path, home=home) as part:
             part.touch()
     return path
@@ -230,6 +249,15 @@ def check_new(paths: Iterable[str | Path], overwrite: bool = False) -> None:
                 f"{path}: exists already",
                 "add --overwrite to replace it (overwrite=True), or choose another name with -o",
             )
+
+
+def _identity(path: str | Path) -> tuple[int, int] | None:
+    """What tells a file from all others, whatever its name; None where none is."""
+    try:
+        status = Path(path).stat()
+    except (OSError, ValueError):
+        return None
+    return status.st_dev, status.st_ino
 
 
 def collect_leftovers(folder: Path, owned: str | None = None) -> list[Path]:

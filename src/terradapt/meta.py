@@ -79,6 +79,12 @@ class Calibration:
     before: dict[str, float] = field(default_factory=dict)
     after: dict[str, float] = field(default_factory=dict)
 
+    def told(self) -> dict[str, float]:
+        """Return its figures by one name each, for a log."""
+        before = {f"{k}_before": v for k, v in self.before.items()}
+        own = {"temperature": self.temperature, "pixels": self.pixels}
+        return {**own, **self.after, **before}
+
     def __str__(self) -> str:
         biases = " and a bias per class" if self.bias else ""
         absent = f" (no pixel of {', '.join(self.absent)})" if self.absent else ""

@@ -303,7 +303,7 @@ def test_a_missing_band_names_file_and_setting(tmp_path: Path) -> None:
 
 def test_the_spec_of_8_bit_imagery_leaves_it_as_it_is(dataset: Dataset) -> None:
     spec = input_spec(dataset, DataConfig())
-    assert spec == InputSpec(resolution=0.5)
+    assert spec == InputSpec(resolution=0.5, band_names=("red", "green", "blue"))
 
 
 def test_labels_are_scanned_once_and_again_when_they_change(tmp_path: Path) -> None:

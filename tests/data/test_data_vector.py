@@ -231,3 +231,38 @@ def test_spacenet_centrelines_agree_with_the_mask_beside_them(
     ours = read_mask(dataset, dataset.item("chip")) == 1
     theirs = read_label(chip / "sample_road_raster_mask.tif") > 0
     assert (ours & theirs).sum() / (ours | theirs).sum() >= 0.999
+
+
+def test_a_class_may_be_spelt_in_several_ways_and_that_is_told(tmp_path: Path) -> None:
+    root = images(tmp_path)
+    spelt = ["Field", "water ", "field", " FIELD", "field", "", "  "]
+    boxes = [box(0, 20 * i, 96, 20) for i in range(len(spelt))]
+    write_features(
+        root / "labels.geojson",
+        [(b, {"class": s}) for b, s in zip(boxes, spelt, strict=True)],
+        32633,
+    )
+    dataset = open_dataset(root)
+    assert dataset.classes.names == ("field", "water")
+    ids = np.hstack([read_mask(dataset, i) for i in dataset.items])[0]
+    assert ids[10:140:20].tolist() == [0, 1, 0, 0, 0, 255, 255]
+    told = [p.message for p in check_dataset(root).problems]
+    assert any("' FIELD', 'Field' read as 'field'" in t for t in told), told
+    assert any("'water ' read as 'water'" in t for t in told), told
+    assert any("2 of 7 features have no class" in t for t in told), told
+
+
+def test_a_column_that_names_no_class_is_refused(tmp_path: Path) -> None:
+    root = images(tmp_path)
+    fields = [(box(0, 20 * i, 96, 20), {"class": t}) for i, t in enumerate([" ", ""])]
+    write_features(root / "labels.geojson", fields, 32633)
+    with pytest.raises(DataError, match="column 'class' names no class: all 2 values"):
+        open_dataset(root)
+
+
+def test_an_unknown_class_of_a_column_is_refused(tmp_path: Path) -> None:
+    root = images(tmp_path)
+    write_features(root / "labels.geojson", FIELDS, 32633)
+    (root / "classes.yaml").write_text("names: [Field, ' water']\n")
+    with pytest.raises(DataError, match=r"'forest' in column 'class' is no class of classes.yaml"):
+        open_dataset(root)

@@ -15,8 +15,8 @@ pytestmark = [
     pytest.mark.skipif(os.name == "nt", reason="forks and SIGKILL"),
 ]
 # Points at which a job is killed at most, spread over all that it has; and kills at random.
-POINTS = {"predict": 60, "train": 12, "vectorize": 24, "export": 10, "prepare": 40}
-KILLS = {"predict": 8, "train": 4, "vectorize": 6, "export": 4, "prepare": 8}
+POINTS = {"predict": 40, "train": 8, "vectorize": 16, "export": 8, "prepare": 30}
+KILLS = {"predict": 8, "train": 3, "vectorize": 6, "export": 4, "prepare": 8}
 
 
 class Whole:

@@ -9,11 +9,19 @@ import torch
 
 from terradapt.config import EncoderConfig, ModelConfig
 from terradapt.errors import ConfigError
-from terradapt.models import MODELS, build, default_config, entry
+from terradapt.models import MODELS, OWN_ENCODER, build, default_config, entry
 from terradapt.models.contract import Prediction, SegmentationModel, two_classes
 
 SMALL = "mobilenetv3_small_100"
-CASES = [(name, SMALL) for name in MODELS] + [("kd-arafnet", "mit_b0"), ("kd-arafnet", "resnet18")]
+SWIN = "swin_tiny_patch4_window7_224"
+TAKEN = {"msnet": "resnet18", "m2snet": "resnet18", "swin-unet": SWIN}
+"""Models that do not take every backbone, and one that they take."""
+NARROW = {"unet": {"width": 8}, "unet++": {"width": 8}}
+DEFAULTS = {
+    name: OWN_ENCODER if line.encoder == OWN_ENCODER else TAKEN.get(name, SMALL)
+    for name, line in MODELS.items()
+}
+CASES = [*DEFAULTS.items(), ("kd-arafnet", "mit_b0"), ("kd-arafnet", "resnet18")]
 CASES += [(name, "sam2_hiera_tiny") for name in ("sam2-arafnet", "sam2ms", "sam2-unet")]
 
 
@@ -22,7 +30,7 @@ def make(
 ) -> SegmentationModel:
     torch.manual_seed(0)
     classes = classes or (2 if entry(name).binary else 5)
-    values = {"name": name, "encoder": {"name": encoder}, **config}
+    values = {"name": name, "encoder": {"name": encoder}, "options": NARROW.get(name, {}), **config}
     return build(ModelConfig.model_validate(values), classes)
 
 
@@ -46,7 +54,10 @@ def test_logits_have_the_input_s_size(
     assert out.logits.shape == (batch, model.num_classes, height, width)
     assert out.aux == ()
     shapes = [(f.shape[2], f.shape[3]) for f in out.features]
-    assert shapes == [(height // s, width // s) for s in (4, 8, 16, 32)]
+    strides = (4, 8, 8, 8) if model.config.name == "pspnet" else (4, 8, 16, 32)
+    own = model.config.name in ("unet", "unet++", "sgcnnet", "msmdffnet")
+    assert shapes == ([] if own else [(height // s, width // s) for s in strides])
+    assert out.connectivity == ()
 
 
 def test_backward_reaches_every_trainable_parameter_and_no_frozen_one(
@@ -55,7 +66,8 @@ def test_backward_reaches_every_trainable_parameter_and_no_frozen_one(
     model.train()
     model.zero_grad(set_to_none=True)
     out = model(torch.randn(2, 3, 64, 64))
-    loss = sum((m.square().mean() for m in out.aux), out.logits.square().mean())
+    further = (*out.aux, *out.connectivity)
+    loss = sum((m.square().mean() for m in further), out.logits.square().mean())
     loss.backward()
     for name, parameter in model.named_parameters():
         assert (parameter.grad is not None) == parameter.requires_grad, name
@@ -65,7 +77,8 @@ def test_auxiliary_logits_in_training_only_and_at_full_size(model: SegmentationM
     model.train()
     out = model(torch.randn(2, 3, 64, 64))
     assert all(m.shape == out.logits.shape for m in out.aux)
-    expected = {"sam2-arafnet": 1, "sam2-unet": 2}
+    expected = {"sam2-arafnet": 1, "sam2-unet": 2, "pspnet": 1, "bisenet": 2}
+    expected |= {"unetformer": 1, "sfanet": 1, "slcnet": 4}
     assert len(out.aux) == expected.get(model.config.name, 0)
 
 
@@ -100,7 +113,7 @@ def test_images_of_a_batch_do_not_meet(model: SegmentationModel) -> None:
 
 @pytest.mark.parametrize("name", MODELS)
 def test_four_bands(name: str) -> None:
-    model = make(name, SMALL, in_channels=4).eval()
+    model = make(name, DEFAULTS[name], in_channels=4).eval()
     with torch.no_grad():
         assert model(torch.randn(1, 4, 32, 32)).logits.shape[2:] == (32, 32)
 
@@ -137,6 +150,14 @@ def test_default_config_is_on_the_paper_s_encoder(name: str) -> None:
         ({"encoder": {"name": SMALL, "args": {"colour": 1}}}, 3, "colour"),
         ({"name": "smp-unet", "encoder": {"name": SMALL, "args": {"colour": 1}}}, 3, "colour"),
         ({"name": "smp-unet", "encoder": {"name": "sam2_hiera_tiny"}}, 3, "sam2_hiera_tiny"),
+        ({"name": "stunet"}, 3, "efficientnet_b0"),
+        ({"name": "stunet", "encoder": {"name": "own", "weights": "hub"}}, 3, "weights"),
+        ({"name": "unetformer", "encoder": {"name": "own"}}, 3, "'own'"),
+        ({"name": "unetformer", "options": {"width": 32}}, 3, "width"),
+        ({"name": "slcnet", "encoder": {"name": "convnext_atto"}}, 3, "strides"),
+        ({"name": "slcnet", "encoder": {"name": "mit_b0"}}, 3, "strides"),
+        ({"name": "pspnet", "encoder": {"name": "sam2_hiera_tiny"}}, 3, "strides"),
+        ({"name": "pspnet", "options": {"output_stride": 4}}, 3, "output_stride"),
     ],
 )
 def test_wrong_configs_are_told(config: dict[str, object], classes: int, told: str) -> None:

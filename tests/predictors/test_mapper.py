@@ -3,13 +3,14 @@
 import numpy as np
 import pytest
 import rasterio
+import torch
 
 import terradapt
 from export_files import small
 from onnx_files import META
 from scene_files import PlainPredictor, noise, write_scene
 from terradapt import checkpoint
-from terradapt.errors import ConfigError
+from terradapt.errors import ConfigError, SceneError
 from terradapt.predictors.mapper import Mapper
 from terradapt.predictors.tta import TtaPredictor
 from terradapt.raster import write_raster
@@ -80,3 +81,47 @@ def test_a_checkpoint_maps_a_scene(scene, tmp_path):
     assert set(np.unique(classes)) <= {*range(len(meta.classes)), 255}
     with pytest.raises(ConfigError):
         terradapt.load(tmp_path / "model.safetensors").predict(scene, overlap=0.95)
+
+
+@pytest.mark.parametrize(
+    ("images", "named"),
+    [
+        (np.zeros((1, 3, 32, 32), np.float32), "not float32"),
+        (np.zeros((1, 3, 32, 32), np.uint16), "not uint16"),
+        (np.zeros((3, 32, 32), np.uint8), "not of shape (3, 32, 32)"),
+        (np.zeros((0, 3, 32, 32), np.uint8), "not of shape (0, 3, 32, 32)"),
+        (np.zeros((1, 32, 32, 3), np.uint8), "have 32"),
+        (np.zeros((1, 4, 32, 32), np.uint8), "have 4"),
+        (np.zeros((1, 3, 32, 33), np.uint8), "not 32 x 33"),
+        (torch.zeros(1, 3, 32, 32), "not Tensor"),
+    ],
+)
+def test_arrays_of_another_form_are_refused_in_words(tmp_path, images, named):
+    path = tmp_path / "checkpoint.safetensors"
+    checkpoint.save(path, *small())
+    mapper = terradapt.load(path)
+    for predictor in (mapper, mapper.predictor):
+        with pytest.raises(SceneError) as caught:
+            predictor.predict(images)
+        assert named in caught.value.message
+
+
+def test_no_option_is_lost(scene, tmp_path):
+    mapper = Mapper(PlainPredictor())
+    pixels = noise(32, 32)[None]
+    assert mapper.predict(pixels).shape[0] == 1
+    for options in ({"out": tmp_path / "o.tif"}, {"overlap": 0.5}):
+        with pytest.raises(ConfigError, match=f"without {next(iter(options))}"):
+            mapper.predict(pixels, **options)
+    with pytest.raises(ConfigError, match="no option 'windw'") as caught:
+        mapper.predict(scene, windw=64)
+    assert "overlap" in caught.value.fix
+    for options in ({"window": "abc"}, {"classes": "a"}, {"overlap": None}, {"bands": 3}):
+        with pytest.raises(ConfigError, match=f"option {next(iter(options))}"):
+            mapper.predict(scene, **options)
+    for odd in (7, None, [scene, 7], {"a": 1}):
+        with pytest.raises(SceneError, match="is no scene"):
+            mapper.predict(odd)
+    with pytest.raises(ConfigError, match="no option 'devise'"):
+        terradapt.load(tmp_path / "x.safetensors", devise="cpu")
+    assert not list(tmp_path.glob("o.tif*"))

@@ -377,10 +377,14 @@ def test_magnifications_seen_in_training_are_left_alone(metres, resampled):
 
 
 TURNED = Affine(0.2, 0.1, 500_000.1, 0.1, -0.2, 5_400_000.7)
+TILTED = Affine(1e-5, 2e-6, 15.1, 2e-6, -1e-5, 48.7)
 
 
-@pytest.mark.parametrize("transform", [Affine(1 / 3, 0, 0.1, 0, -1 / 7, 0.3), TURNED])
-@pytest.mark.parametrize("crs", ["EPSG:32633", "EPSG:4326", None])
+@pytest.mark.parametrize(
+    ("crs", "transform"),
+    [(c, Affine(1 / 3, 0, 0.1, 0, -1 / 7, 0.3)) for c in ("EPSG:32633", "EPSG:4326", None)]
+    + [("EPSG:32633", TURNED), ("EPSG:4326", TILTED), (None, TURNED)],
+)
 def test_georeference_is_copied_bit_for_bit(tmp_path, transform, crs):
     path = write_scene(tmp_path / "scene.tif", noise(60, 70), transform=transform, crs=crs)
     predict_scene(PlainPredictor(), path, tmp_path / "out.tif", PredictOptions(confidence=True))

@@ -3,11 +3,14 @@
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
+import zlib
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -356,6 +359,75 @@ def test_a_killed_replacement_goes_on(tmp_path, scene, result):
     assert contents(out) == contents(result)
 
 
+def part_lines(out):
+    return (out.parent / f"{out.name}.part" / "journal.jsonl").read_bytes().splitlines(True)
+
+
+def rewritten(out, lines):
+    (out.parent / f"{out.name}.part" / "journal.jsonl").write_bytes(b"".join(lines))
+
+
+def signed(entry):
+    text = json.dumps(entry, separators=(",", ":")).encode()
+    return b"%08x %s\n" % (zlib.crc32(text), text)
+
+
+DAMAGES = {
+    "every row twice": lambda lines: [lines[0], *(row for row in lines[1:] for _ in range(2))],
+    "rows swapped": lambda lines: [lines[0], *reversed(lines[1:])],
+    "first row lost": lambda lines: [lines[0], *lines[2:]],
+    "a figure changed": lambda lines: [lines[0], lines[1].replace(b'"row":0', b'"row":1')],
+    "a count changed": lambda lines: [
+        lines[0],
+        re.sub(rb'("note":\{"\d+":\[)\d', rb"\g<1>7", lines[1]),
+    ],
+    "a row of another place": lambda lines: [
+        lines[0],
+        signed({**json.loads(lines[1][9:]), "row": 1}),
+    ],
+    "rows without end": lambda lines: [*lines, *[lines[-1]] * 9],
+    "no layers": lambda lines: [lines[0], signed({"row": 0, "note": {}, "layers": {}})],
+    "no sizes": lambda lines: [
+        lines[0],
+        signed(
+            {"row": 0, "note": {}, "layers": {n: [0, [], 0, []] for n in OPTIONS_LAYERS}},
+        ),
+    ],
+    "huge sizes": lambda lines: [
+        lines[0],
+        signed(
+            {
+                "row": 0,
+                "note": {},
+                "layers": {n: [0, [1 << 60] * 3, 0, [0] * 3] for n in OPTIONS_LAYERS},
+            }
+        ),
+    ],
+    "an empty tile that nothing stored": lambda lines: [
+        lines[0],
+        signed(
+            {"row": 0, "note": {}, "layers": {n: [0, [], 0, [1, 1, 1]] for n in OPTIONS_LAYERS}},
+        ),
+    ],
+    "no journal": lambda lines: [b"\0" * 4096],
+    "another's lines": lambda lines: [lines[0], b'{"row":0}\n', b"[]\n", b"7\n", lines[1]],
+}
+OPTIONS_LAYERS = ("classes", "confidence", "scores")
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_journal_is_believed_line_by_line(scene, result, tmp_path, damage):
+    out = tmp_path / "map.tif"
+    with pytest.raises(OSError, match="No space"):
+        predict_scene(BreakingPredictor(140, window=64), scene, out, OPTIONS)
+    lines = part_lines(out)
+    assert len(lines) == 3
+    rewritten(out, DAMAGES[damage](lines))
+    options = PredictOptions(**{**vars(OPTIONS), "resume": True})
+    predict_scene(PlainPredictor(window=64), scene, out, options)
+    assert contents(out) == contents(result)
+
+
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no such rights")
 @pytest.mark.parametrize("umask", [0o022, 0o027, 0o077])
 def test_maps_and_their_sidecars_have_the_rights_of_the_umask(tmp_path, scene, umask):
@@ -377,3 +449,91 @@ def test_confidence_has_a_style_from_dark_to_light(result):
     luma = [sum(bytes.fromhex(i.get("color")[1:])) for i in items]
     assert luma == sorted(luma)
     assert 'type="paletted"' in result.with_suffix(".qml").read_text()
+
+
+def zero(path):
+    path.write_bytes(b"")
+
+
+def flip(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("harm", [zero, flip, os.remove, lambda p: os.truncate(p, 99)])
+@pytest.mark.parametrize("name", ["map.tif", "map_scores.tif", "map_confidence.tif", "map.json"])
+def test_a_finished_result_that_is_not_whole_is_made_again(scene, result, tmp_path, name, harm):
+    out = Path(shutil.copytree(result.parent, tmp_path / "result")) / result.name
+    harm(out.parent / name)
+    options = PredictOptions(**{**vars(OPTIONS), "resume": True})
+    done = PlainPredictor(window=64)
+    figures = predict_scene(done, scene, out, options)
+    assert done.seen
+    assert contents(out) == contents(result)
+    assert figures == json.loads(out.with_suffix(".json").read_text())
+
+
+@pytest.mark.parametrize("harm", [zero, os.remove, lambda p: os.truncate(p, 99)])
+@pytest.mark.parametrize("name", ["map.qml", "map.tif.aux.xml"])
+def test_a_style_that_is_not_whole_is_made_again_without_the_model(
+    scene, result, tmp_path, name, harm
+):
+    out = Path(shutil.copytree(result.parent, tmp_path / "result")) / result.name
+    harm(out.parent / name)
+    options = PredictOptions(**{**vars(OPTIONS), "resume": True})
+    done = PlainPredictor(window=64)
+    predict_scene(done, scene, out, options)
+    assert not done.seen
+    assert (out.parent / name).read_bytes() == (result.parent / name).read_bytes()
+
+
+def test_a_style_that_its_user_changed_is_left(scene, result, tmp_path):
+    out = Path(shutil.copytree(result.parent, tmp_path / "result")) / result.name
+    style = out.with_suffix(".qml").read_text().replace("class 0", "my class")
+    out.with_suffix(".qml").write_text(style)
+    done = PlainPredictor(window=64)
+    predict_scene(done, scene, out, PredictOptions(**{**vars(OPTIONS), "resume": True}))
+    assert not done.seen
+    assert out.with_suffix(".qml").read_text() == style
+
+
+@pytest.mark.parametrize("changed", ["scene", "area"])
+def test_a_result_of_a_changed_input_is_not_finished(tmp_path, changed):
+    scene = write_scene(tmp_path / "scene.tif", noise(90, 80))
+    area = write_scene(tmp_path / "area.tif", np.ones((1, 90, 80), np.uint8))
+    out, options = tmp_path / "map.tif", PredictOptions(aoi=area, resume=True)
+    predict_scene(PlainPredictor(), scene, out, options)
+    if changed == "scene":
+        write_scene(scene, noise(90, 80, seed=1))
+    else:
+        half = np.ones((1, 90, 80), np.uint8)
+        half[:, :40] = 0
+        write_scene(area, half)
+    predict_scene(PlainPredictor(), scene, out, options)
+    predict_scene(PlainPredictor(), scene, tmp_path / "fresh.tif", PredictOptions(aoi=area))
+    assert out.read_bytes() == (tmp_path / "fresh.tif").read_bytes()
+
+
+def test_a_second_run_on_one_output_is_refused(scene, tmp_path):
+    out, said = tmp_path / "map.tif", []
+
+    class Meanwhile(PlainPredictor):
+        def predict(self, images):
+            if not said:
+                for path in (out, out.with_suffix(".tiff")):
+                    other = threading.Thread(target=second, args=(path,))
+                    other.start()
+                    other.join()
+            return super().predict(images)
+
+    def second(path):
+        try:
+            predict_scene(PlainPredictor(window=64), scene, path, OPTIONS)
+        except OutputError as error:
+            said.append(error.message)
+
+    predict_scene(Meanwhile(window=64), scene, out, OPTIONS)
+    assert len(said) == 2
+    assert all(f"is being written by process {os.getpid()}" in message for message in said)
+    assert not [p for p in tmp_path.iterdir() if p.name.startswith(".")]

@@ -168,7 +168,29 @@ def test_a_report_fills_the_row_that_it_is_of(tmp_path: Path) -> None:
     for row in ("KD-ARAFNet (Baseline)", "SAM2-ARAFNet"):
         assert _ours("arafnet-5", row, tmp_path)["mf1"].ours is None
     assert _ours("arafnet-3", "SAM2-ARAFNet (ours)", tmp_path)["mf1"].why == "needs ISPRS Potsdam"
-    assert _ours("arafnet-3", "MANet", tmp_path)["mf1"].why == "not in terradapt"
+    assert _ours("arafnet-3", "MANet", tmp_path)["mf1"].why == "needs ISPRS Potsdam"
+
+
+@pytest.mark.parametrize(
+    ("row", "model", "encoder"),
+    [("UNetFormer", "unetformer", "resnet18"), ("MIFNet", "mifnet", "resnext50_32x4d")],
+)
+def test_a_baseline_s_report_fills_its_row(
+    row: str, model: str, encoder: str, tmp_path: Path
+) -> None:
+    _report(tmp_path / "a", model={"name": model, "encoder": {"name": encoder}})
+    assert _ours("arafnet-2", row, tmp_path)["mf1"].ours == 50.0
+    others = [r.names[0] for r in TABLES["arafnet-2"].rows if r.names[0] != row]
+    assert all(_ours("arafnet-2", other, tmp_path)["mf1"].ours is None for other in others)
+
+
+def test_every_method_of_the_land_cover_tables_is_there_or_its_absence_told() -> None:
+    rows = _rows("arafnet-2", "arafnet-3")
+    absent = {r.names[0] for t, r in rows if variant_of(t, r) is None}
+    assert absent == {"GCDNet", "DMANet"}
+    text = to_markdown(fill(["arafnet-3"], (), no_count))
+    assert "GCDNet: not in terradapt: no code of it is public" in text
+    assert "DMANet: not in terradapt: its authors' repository holds no code" in text
 
 
 def test_ablations_are_told_apart_by_their_options(tmp_path: Path) -> None:

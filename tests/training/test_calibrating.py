@@ -50,6 +50,7 @@ def test_a_run_ends_calibrated(run: Path) -> None:
     (event,) = events(run)
     assert event["temperature"] == found.temperature
     assert event["confidence"] == read(run).confidence
+    assert (event["ece"], event["nll_before"]) == (found.after["ece"], found.before["nll"])
 
 
 def test_a_run_broken_before_its_calibration_ends_the_same(

@@ -70,7 +70,7 @@ def test_the_same_classes_start_with_the_very_weights(
     assert meta.config.model.encoder.weights is None
     assert meta.portable().config.train.start == "checkpoint.safetensors"
     first = json.loads((tmp_path / "trained" / "log.jsonl").read_text().splitlines()[0])
-    assert (first["event"], first["new_classes"]) == ("start", [])
+    assert (first["event"], first["new_classes"]) == ("start", "")
 
 
 def test_classes_are_joined_by_name_and_new_ones_start_at_the_mean(
@@ -90,6 +90,23 @@ def test_classes_are_joined_by_name_and_new_ones_start_at_the_mean(
     image = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         a, b = before(image).logits, trainer.model.eval()(image).logits
+    torch.testing.assert_close(b[:, [2, 3, 0]], a, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(b[:, 1], a.mean(1), atol=1e-5, rtol=1e-5)
+
+
+def test_a_head_of_several_rows_a_class_is_joined_by_name(folder: Path, tmp_path: Path) -> None:
+    """BANet's logits are a shuffle of 8 x 8 pixels: 64 rows a class."""
+    training.train(
+        load_config("landcover").with_overrides([*SMALL, "model.name=banet"]),
+        folder,
+        tmp_path / "first",
+    )
+    start = tmp_path / "first" / "checkpoint.safetensors"
+    data = renamed(folder, tmp_path / "data", "class2, new, class0, class1")
+    model = trainer_of(warm(start), data, tmp_path / "run").model.eval()
+    image = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(2))
+    with torch.no_grad():
+        a, b = checkpoint.load(start)[0](image).logits, model(image).logits
     torch.testing.assert_close(b[:, [2, 3, 0]], a, atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(b[:, 1], a.mean(1), atol=1e-5, rtol=1e-5)
 

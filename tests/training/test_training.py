@@ -142,6 +142,16 @@ def test_the_monitored_metric_must_exist(folder: Path, tmp_path: Path) -> None:
         training.train(small("train.monitor=nosuch"), folder, tmp_path / "run")
 
 
+def test_a_single_image_is_no_batch_for_norms_of_single_pixels(
+    folder: Path, tmp_path: Path
+) -> None:
+    model = ["model.name=pspnet", "train.accumulate=2"]
+    with pytest.raises(ConfigError, match="a batch of 1 is too small") as caught:
+        training.train(small(*model, "train.batch=1"), folder, tmp_path / "run")
+    assert "train.batch to 2" in caught.value.fix
+    assert not (tmp_path / "run").exists()
+
+
 def test_bands_must_fit_the_model(folder: Path, tmp_path: Path) -> None:
     with pytest.raises((ConfigError, DataError), match="bands"):
         training.train(small("data.bands=[1,2]"), folder, tmp_path / "run")

@@ -223,3 +223,47 @@ def test_the_spacenet_chip_becomes_its_own_centrelines(
     assert result["apls"] >= 0.95 and result["topo_f1"] >= 0.95
     for figure in ("components", "dead_ends", "edges"):
         assert result["truth"][figure] == result["proposal"][figure]
+
+
+@pytest.mark.parametrize("kind", ["uint8", "int16", "uint16"])
+def test_a_mask_of_0_and_255_has_polygons_of_class_1(terradapt, tmp_path, kind) -> None:  # type: ignore[no-untyped-def]
+    mask = np.zeros((100, 100), kind)
+    mask[20:60, 30:70] = 255
+    place = {"crs": UTM, "transform": Affine(0.5, 0, 5e5, 0, -0.5, 5e6)}
+    write_raster(tmp_path / "m.tif", mask, **place)
+    done = terradapt("vectorize", tmp_path / "m.tif", "-o", tmp_path / "m.gpkg")
+    assert done.status == 0
+    fields, _, _ = read_layer(tmp_path / "m.gpkg", "polygons")
+    assert sorted(fields["class_id"].tolist()) == [0, 1]
+    assert fields["area_m2"][fields["class_id"] == 1] == pytest.approx(400, rel=1e-3)
+    write_raster(tmp_path / "m.tif", mask, nodata=255, **place)  # 255 is no data: no mask
+    done = terradapt("vectorize", tmp_path / "m.tif", "-o", tmp_path / "m2.gpkg")
+    assert read_layer(tmp_path / "m2.gpkg")[0]["class_id"].tolist() == [0]
+    mask[0, 0] = 1  # ids of which 255 is ignored
+    write_raster(tmp_path / "m.tif", mask, **place)
+    done = terradapt("vectorize", tmp_path / "m.tif", "-o", tmp_path / "m3.gpkg")
+    fields, _, _ = read_layer(tmp_path / "m3.gpkg")
+    assert fields["area_m2"][fields["class_id"] == 1] == pytest.approx(0.25, rel=1e-3)
+
+
+def test_a_class_that_is_absent_is_told(terradapt, tmp_path) -> None:  # type: ignore[no-untyped-def]
+    ids = np.zeros((60, 60), np.uint8)
+    ids[20:30] = 2
+    place = {"crs": UTM, "transform": METRE}
+    plain = tmp_path / "ids.tif"
+    write_raster(plain, ids, **place)
+    done = terradapt("vectorize", plain, "-o", tmp_path / "o.gpkg", "--roads", "5")
+    assert done.status == 0
+    assert f"{plain}: no pixel is of class 5; it holds 0, 2" in done.out
+    assert "no pixel" not in terradapt(
+        "vectorize", plain, "-o", tmp_path / "p.gpkg", "--roads", "2"
+    ).out  # fmt: skip
+    named = tmp_path / "named.tif"
+    tags = {"TERRADAPT_CLASSES": json.dumps(ClassMap(("land", "water", "road")).to_dict())}
+    write_raster(named, ids, tags=tags, **place)
+    done = terradapt("vectorize", named, "-o", tmp_path / "q.gpkg", "--roads", "5")
+    assert done.is_user_error("no class '5'; it has: land, water, road")
+    scores = tmp_path / "scores.tif"
+    write_raster(scores, np.full((60, 60), 0.2, np.float32), **place)
+    done = terradapt("vectorize", scores, "-o", tmp_path / "r.gpkg", "--roads", "1")
+    assert "no score reaches 0.5" in done.out

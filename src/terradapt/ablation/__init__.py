@@ -13,6 +13,7 @@ from terradapt.ablation.result import AblationResult
 from terradapt.ablation.studies import Study, Variant, load_study, study_names
 from terradapt.config import RunConfig, load_config
 from terradapt.errors import ConfigError, OutputError, TerradaptError
+from terradapt.files import check_output
 from terradapt.progress import Track
 
 __all__ = ["AblationResult", "Study", "Variant", "ablate", "load_study", "study_names"]
@@ -64,7 +65,7 @@ def ablate(
         for seed in dict.fromkeys(seeds)
         for variant in variants
     }
-    out = Path(out)
+    out = check_output(out, folder=True)
     result = AblationResult(study, variants, tuple(dict.fromkeys(seeds)))
     result.facts = _facts(study, configs, data, overrides, recipe)
     _open(out, resume)

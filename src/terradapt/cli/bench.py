@@ -49,10 +49,12 @@ def bench(
     from terradapt.bench.present import bench_markdown, write_bench
     from terradapt.cli._progress import progress
     from terradapt.cli._require import require
+    from terradapt.files import check_output
 
     require("terradapt bench", "train", "torch", "timm")
     require("terradapt bench", "export", "onnx")
     require("the plot of terradapt bench", "report", "matplotlib")
+    check_output(output, folder=True)
     known = _accuracy(accuracy or [])
     standard = Options()
     options = Options(

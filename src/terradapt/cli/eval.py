@@ -80,8 +80,7 @@ def evaluate(
     """
     from terradapt.cli._progress import progress
     from terradapt.evaluation import open_task
-    from terradapt.files import check_output
-    from terradapt.report import write_report
+    from terradapt.report import check_report, write_report
     from terradapt.report.html import require_html
 
     require_html()
@@ -99,7 +98,8 @@ def evaluate(
         pixel=pixel,
     )
     task = open_task(checkpoint, data, split, device=device, precision=precision, trunk=trunk)
-    check_output(output)
+    lines = [centrelines, *centrelines.glob("*")] if centrelines else []
+    check_report(output, [*task.files, *lines, *([trunk] if trunk else ())])
     with progress(task.pixels, f"evaluate {split}", "px") as advance:
         report = task.run(protocol, pictures=pictures, command=_command(), progress=advance)
     if study or against:

@@ -77,8 +77,11 @@ def export(
 def _float(
     checkpoint: Path, output: Path, scene: Path | None, trunk: Path | None, sides: dict[str, Any]
 ) -> ExportResult:
-    from terradapt.export.run import export_with_proof, parity_windows
+    from terradapt.export.run import check_export, export_with_proof, parity_windows
+    from terradapt.raster import scene_files
 
+    if scene is not None:
+        check_export(output, checkpoint, trunk, *scene_files(scene))
     shown = parity_windows(checkpoint, scene, sides["window"]) if scene else {}
     return export_with_proof(checkpoint, output, trunk=trunk, **sides, **shown)
 

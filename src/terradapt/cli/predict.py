@@ -65,6 +65,10 @@ def predict(
     nodata: Annotated[
         float | None, typer.Option(help="Nodata value instead of the scene's own.")
     ] = None,
+    grow_void: Annotated[
+        int | None,
+        typer.Option(help="Pixels this near to nodata are nodata too, px.", min=0, max=1024),
+    ] = None,
     window: Annotated[int | None, typer.Option(help="Side of a window, px.", min=1)] = None,
     overlap: Annotated[float, typer.Option(help="Share of a window, 0 to 0.9.")] = 0.25,
     margin: Annotated[int, typer.Option(help="Pixels dropped at inner edges.", min=0)] = 0,
@@ -103,9 +107,11 @@ def predict(
     beside it stand .json (pixels and hectares per class) and .qml (QGIS).
     """
     from terradapt import hub
-    from terradapt.files import check_new, check_output, digest
+    from terradapt.files import check_new, digest
+    from terradapt.raster import scene_files
     from terradapt.scene import PredictOptions
     from terradapt.scene.job import Job
+    from terradapt.scene.predict import check_result
 
     options = PredictOptions(
         window=window,
@@ -119,16 +125,20 @@ def predict(
         resolution=_resolution(resolution),
         bands=tuple(int(b) if b.isdecimal() else b for b in _listed(bands)),
         nodata=nodata,
+        grow_void=grow_void,
         allow_remote=allow_remote,
         resume=resume,
         overwrite=overwrite,
     )
     jobs = outputs(scenes, output, mosaic)
-    for _, out in jobs:
-        check_output(out)
+    checkpoint = hub.local(checkpoint)
+    reads: list[str | Path | None] = [checkpoint, trunk]
+    for scene, _ in jobs:
+        reads += scene_files(scene, allow_remote=allow_remote)
+    for scene, out in jobs:
+        check_result(out, scene, options, reads)
         check_new([out], overwrite or resume)
     _check_device(device)
-    checkpoint = hub.local(checkpoint)
     load = partial(
         open_predictor,
         checkpoint.absolute(),
@@ -259,6 +269,8 @@ def outputs(scenes: list[str], output: Path, mosaic: bool) -> list[tuple[ScenePa
 
 
 def _tell(out: Path, figures: dict[str, Any]) -> None:
+    for note in figures.get("notes", ()):
+        typer.echo(f"warning: {note}", err=True)
     typer.echo(f"{out}: {figures['width']} x {figures['height']} px")
     if not figures["crs"]:
         typer.echo(f"{out}: the scene has no CRS; pixels are counted, hectares are not")

@@ -48,9 +48,10 @@ def tables(
         to_markdown,
     )
 
-    if output is not None:
-        check_output(output)
     reports = find_reports(runs or ())
+    if output is not None:
+        reads = [bench, *(p.with_suffix(s) for p, _ in reports for s in (".json", ".md"))]
+        check_output(output, reads=reads, beside=[output.with_suffix(s) for s in (".md", ".csv")])
     speeds = read_speeds(bench) if bench else find_speeds(runs or ())
     filled = fill(only or (), reports, speeds=speeds)
     if output is None:

@@ -108,6 +108,9 @@ class _Document(ConfigPart):
         if self.values is not None and len(set(self.values)) != len(self.values):
             raise ValueError("two classes have one value")
         colours = self.colours or self.colors or ()
+        missing = [e for e in self.evaluated or () if isinstance(e, str) and e not in self.names]
+        if missing:
+            raise ValueError(f"evaluated: no class is called '{missing[0]}'")
         evaluated = tuple(
             e if isinstance(e, int) else self.names.index(e) for e in self.evaluated or ()
         )

@@ -11,13 +11,14 @@ from typing import Annotated, Any
 from pydantic import BaseModel, Field
 
 from terradapt.classes import IGNORE, ClassMap
+from terradapt.data.class_files import CLASS_FILES
 from terradapt.data.labels import LabelForm, VectorForm, label_form
 from terradapt.documents import validated
 from terradapt.errors import DataError, refusing
 from terradapt.files import read_json, write_json
 from terradapt.grid import Window
 
-INDEX_NAME = "dataset.json"
+INDEX_NAME, SPLITS_NAME = "dataset.json", "splits.json"
 FORMAT = 1
 
 
@@ -93,6 +94,13 @@ class Dataset:
     @cached_property
     def _by_id(self) -> dict[str, Item]:
         return {item.id: item for item in self.items}
+
+    @property
+    def files(self) -> list[Path]:
+        """All files that it is read from: index, splits, classes, images and labels."""
+        own = [self.root / name for name in (INDEX_NAME, SPLITS_NAME, *CLASS_FILES)]
+        parts = ((i.image, i.label, i.extra, i.eroded) for i in self.items)
+        return own + [p for part in parts for p in part if p is not None]
 
     def item(self, name: str) -> Item:
         """Return an item by id.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -25,9 +25,9 @@ class ValueForm(ABC):
     def table(self) -> NDArray[np.int16]:
         """(256,) lookup from an 8-bit file value to class id, 255 = ignore, -1 = unknown."""
 
+    @abstractmethod
     def class_of(self, value: int, classes: ClassMap) -> int:
         """Return the class id of one file value, 255 = ignore, -1 if unknown."""
-        return int(self.table[value]) if 0 <= value < 256 else -1
 
     def named(self, value: int) -> str:
         """Return what an error calls a file value."""
@@ -48,12 +48,14 @@ class ValueForm(ABC):
             DataError: A value that is no class; names the file, it and its pixel count.
         """
         band = raw[0]
-        if band.dtype != np.uint8:
-            wide = (band < 0) | (band > 255) | (band != np.floor(band))
-            if wide.any():
-                raise _no_class(source, band[wide])
-            band = band.astype(np.uint8)
-        ids: NDArray[np.int16] = self.table[band]
+        if band.dtype.kind in "iu" and band.size and band.min() >= 0 and band.max() <= 255:
+            band = band.astype(np.uint8, copy=False)
+        if band.dtype == np.uint8:
+            ids: NDArray[np.int16] = self.table[band]
+        else:
+            found, places = np.unique(band, return_inverse=True)
+            known = [self.class_of(int(v), classes) if v == np.floor(v) else -1 for v in found]
+            ids = np.array(known, np.int16)[places.reshape(band.shape)]
         if ids.min(initial=0) < 0:
             raise _no_class(source, band[ids < 0])
         return ids.astype(np.uint8)
@@ -88,6 +90,10 @@ class IndexForm(ValueForm):
                 table[value] = class_id
         return table
 
+    def class_of(self, value: int, classes: ClassMap) -> int:
+        """Return the class id of one file value, 255 = ignore, -1 if unknown."""
+        return self.values.get(value, IGNORE if value in self.ignored else -1)
+
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""
         values = {str(k): v for k, v in self.values.items()}
@@ -108,6 +114,10 @@ class ThresholdForm(ValueForm):
     def table(self) -> NDArray[np.int16]:
         """(256,) lookup from an 8-bit file value to class id."""
         return (np.arange(256) >= self.threshold).astype(np.int16)
+
+    def class_of(self, value: int, classes: ClassMap) -> int:
+        """Return the class id of one file value."""
+        return int(value >= self.threshold)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""
@@ -191,6 +201,24 @@ class VectorForm:
 RasterForm = IndexForm | ThresholdForm | ColourForm
 LabelForm = RasterForm | VectorForm
 """How label files are read as class ids 0..K-1 and 255 = ignore."""
+
+
+def decode_shown(
+    decode: Callable[[NDArray[Any]], NDArray[np.uint8]], raw: NDArray[Any], valid: NDArray[np.bool_]
+) -> NDArray[np.uint8]:
+    """Decode the pixels of a label that are data; the others are 255, whatever they hold.
+
+    Args:
+        decode: From (C, H, W) label bands to (H, W) ids.
+        raw: (C, H, W) label bands as in the file.
+        valid: (H, W): where they are data.
+    """
+    if valid.all():
+        return decode(raw)
+    ids = np.full(valid.shape, IGNORE, np.uint8)
+    if valid.any():
+        ids[valid] = decode(raw[:, None, valid])[0]
+    return ids
 
 
 def label_form(values: Mapping[str, Any]) -> LabelForm:

@@ -6,9 +6,9 @@ import logging
 from dataclasses import replace
 
 from terradapt.config import DataConfig
-from terradapt.data.dataset import Corrections, Dataset, Item
+from terradapt.data.dataset import SPLITS_NAME, Corrections, Dataset, Item
 from terradapt.data.labels import VectorForm
-from terradapt.data.splits import SPLITS_NAME, Splits, make_splits, open_splits
+from terradapt.data.splits import Splits, make_splits, open_splits
 from terradapt.data.vector_labels import touches
 from terradapt.errors import DataError
 

@@ -23,7 +23,8 @@ def raster_labels(
     """Return class map and label form of raster labels.
 
     Without a classes file: values 0 and 255 alone are background and road; else each value found
-    is a class, in ascending order, and 255 and the files' nodata value are ignored.
+    is a class, in ascending order, and 255 and what the files hide (nodata, alpha, masks) are
+    ignored.
 
     Raises:
         DataError: A value that is no class, colours without a classes file, or no two classes.
@@ -75,12 +76,14 @@ def _found_classes(scans: Scans, root: Path) -> tuple[ClassMap, IndexForm]:
     counts = _totals(scans)
     if _is_mask(counts):
         return ROADS, MASK
-    nodata = {int(s.nodata) for s in scans.values() if s.nodata is not None}
-    ignored = {IGNORE, *nodata}
-    values = sorted(v for v in counts if v not in ignored)
-    if len(values) < 2:
-        ignored = {IGNORE}
-        values = sorted(v for v in counts if v not in ignored)
+    values = sorted(v for v in counts if v != IGNORE)
+    hidden = sorted({f"{s.nodata:g}" for s in scans.values() if s.hidden and s.nodata is not None})
+    if len(values) < 2 and hidden:
+        raise DataError(
+            f"{min(scans).parent}: {len(values)} label values beside nodata ({', '.join(hidden)}), "
+            "which is ignored",
+            "if nodata is a class (background), take its mark away: gdal_edit.py -unsetnodata",
+        )
     if len(values) < 2 or len(values) > MOST_CLASSES or min(values) < 0 or max(values) > 255:
         shown = ", ".join(map(str, values[:6])) + (", ..." if len(values) > 6 else "")
         raise DataError(
@@ -89,7 +92,7 @@ def _found_classes(scans: Scans, root: Path) -> tuple[ClassMap, IndexForm]:
             f"threshold: 128), {EXAMPLE}",
         )
     names = tuple(f"class {v}" for v in values)
-    return ClassMap(names), IndexForm({v: i for i, v in enumerate(values)}, tuple(sorted(ignored)))
+    return ClassMap(names), IndexForm({v: i for i, v in enumerate(values)})
 
 
 def _is_mask(counts: Mapping[int, int]) -> bool:

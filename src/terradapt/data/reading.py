@@ -13,12 +13,13 @@ from numpy.typing import NDArray
 from terradapt.classes import IGNORE
 from terradapt.config import InputSpec
 from terradapt.data.dataset import Dataset, Item
-from terradapt.data.labels import VectorForm
+from terradapt.data.labels import VectorForm, decode_shown
 from terradapt.data.vector_labels import vector_source
 from terradapt.errors import DataError, SceneError
 from terradapt.grid import Window
 from terradapt.raster import Scene, SceneReader
 from terradapt.raster.georef import crs_name, warp_to
+from terradapt.raster.orientation import UPRIGHT
 
 CACHE_BYTES = 1 << 30  # of decoded images, per process
 MAX_OPEN = 32  # files, per process
@@ -61,6 +62,10 @@ class ItemReader(Scene):
         """Close the files; what was loaded stays readable."""
         for file in (*self._readers, *([self._label] if self._label else [])):
             file.close()
+
+    def remarks(self) -> list[str]:
+        """Return what should be known of its files."""
+        return [told for file in self._readers for told in file.remarks()]
 
     @property
     def resolution(self) -> float | None:
@@ -138,11 +143,13 @@ class ItemReader(Scene):
         if self._label is None:
             self._label = open_label(item.label)
             check_pair(self._readers[0], self._label)
-        return dataset.label.decode(self._label.read(window)[0], dataset.classes, str(item.label))
+        form, classes, name = dataset.label, dataset.classes, str(item.label)
+        return decode_shown(lambda raw: form.decode(raw, classes, name), *self._label.read(window))
 
     def _open(self, spec: InputSpec | None) -> None:
         first = SceneReader(self.item.image)
         self._readers.append(first)
+        first.check_image()
         self.georef, self.dtype, self.block_height = first.georef, first.dtype, first.block_height
         if spec is not None:
             own = [i for i, b in enumerate(spec.bands) if b <= first.count or not self.item.extra]
@@ -201,8 +208,21 @@ def check_pair(image: SceneReader, label: SceneReader) -> None:
     """Refuse a label that does not lie on its image's pixels.
 
     Raises:
-        DataError: Another size, another CRS, or a grid more than half a pixel off.
+        DataError: Another EXIF orientation, another size, another CRS, or a grid more than half a
+            pixel off.
     """
+    if image.orientation != label.orientation:
+        turned = [
+            f"{name} has EXIF orientation {file.orientation}"
+            for name, file in (("its image", image), ("it", label))
+            if file.orientation != UPRIGHT
+        ]
+        raise DataError(
+            f"{label.path}: {' and '.join(turned)}: in viewers and labelling programs the two lie "
+            "as they do not lie in the files",
+            "turn the pixels and drop the tag (mogrify -auto-orient FILE), or, where the two fit "
+            "as they are stored, drop the tag alone (exiftool -Orientation= FILE)",
+        )
     if (image.height, image.width) != (label.height, label.width):
         raise DataError(
             f"{label.path}: {label.width} x {label.height} px, its image {Path(image.path).name} "

@@ -29,7 +29,7 @@ PLACES = 16  # kept for each value and file
 DRAWN_PLACES = 256  # the same of labels that are drawn shapes, which may lie far apart
 MAX_VALUES = 4096  # distinct values kept for each file
 _STRIP = 1 << 25  # pixels read at a time
-_FORMAT = 1
+_FORMAT = 2
 
 Place = tuple[int, int]
 
@@ -45,6 +45,7 @@ class LabelScan:
         nodata: The file's nodata value, or None.
         counts: Pixels by value; colours are packed as 0xRRGGBB.
         places: Up to 16 (row, column) of each value, drawn uniformly from its pixels.
+        hidden: Pixels that are no data, of any value.
     """
 
     bands: int
@@ -53,6 +54,7 @@ class LabelScan:
     nodata: float | None
     counts: dict[int, int]
     places: dict[int, tuple[Place, ...]]
+    hidden: int = 0
 
     @property
     def is_grey(self) -> bool:
@@ -114,13 +116,14 @@ def scan_label(path: Path) -> LabelScan:
     with open_label(path) as file:
         colours = file.count >= 3 and file.dtype == "uint8"
         tally = Tally(zlib.crc32(path.name.encode()))
-        rows = max(1, _STRIP // file.width)
+        rows, hidden = max(1, _STRIP // file.width), 0
         for row in range(0, file.height, rows):
             window = Window(row, 0, min(rows, file.height - row), file.width)
-            raw = file.read(window)[0]
-            tally.add(_packed(raw) if colours else _integers(raw[0], path), row)
+            raw, valid = file.read(window)
+            tally.add(_packed(raw) if colours else _integers(raw[0], valid, path), row, valid)
+            hidden += int(valid.size - np.count_nonzero(valid))
         counts, places = tally.result()
-        return LabelScan(file.count, file.height, file.width, file.nodata, counts, places)
+        return LabelScan(file.count, file.height, file.width, file.nodata, counts, places, hidden)
 
 
 class Tally:
@@ -137,9 +140,12 @@ class Tally:
         self._counts: dict[int, int] = {}
         self._keys: dict[int, list[tuple[float, int, int]]] = {}
 
-    def add(self, values: NDArray[Any], row: int) -> None:
-        """Add an (H, W) strip that begins at ``row``."""
-        flat = values.ravel()
+    def add(self, values: NDArray[Any], row: int, valid: NDArray[np.bool_] | None = None) -> None:
+        """Add the valid pixels of an (H, W) strip that begins at ``row``; all without ``valid``."""
+        if valid is None or valid.all():
+            flat, spots = values.ravel(), None
+        else:
+            flat, spots = values[valid], np.flatnonzero(valid)
         if values.dtype == np.uint8:
             numbers = np.bincount(flat, minlength=256)
             found = np.flatnonzero(numbers)
@@ -149,13 +155,30 @@ class Tally:
         for value, number in zip(found.tolist(), numbers.tolist(), strict=True):
             self._counts[value] = self._counts.get(value, 0) + number
             if len(self._keys) < 256 or value in self._keys:
-                self._draw(flat, value, number, row, values.shape[1])
+                self._draw(flat, value, number, (row, values.shape[1]), spots)
 
-    def _draw(self, flat: NDArray[Any], value: int, number: int, row: int, width: int) -> None:
-        """Merge draws: the k smallest of n uniform keys are k draws without replacement."""
+    def _draw(
+        self,
+        flat: NDArray[Any],
+        value: int,
+        number: int,
+        place: Place,
+        spots: NDArray[np.int64] | None,
+    ) -> None:
+        """Merge draws: the k smallest of n uniform keys are k draws without replacement.
+
+        Args:
+            flat: Values.
+            value: The one drawn.
+            number: How many of them.
+            place: First row and width of the strip.
+            spots: Positions of the values in the strip; None: it is whole.
+        """
+        row, width = place
         count = min(self._most, number)
         hits = np.flatnonzero(flat == value)
         chosen = hits[self._rng.choice(number, count, replace=False)]
+        chosen = chosen if spots is None else spots[chosen]
         gaps = self._rng.exponential(size=count) / np.arange(number, number - count, -1)
         keys = 1 - np.exp(-np.cumsum(gaps))
         drawn = zip(keys.tolist(), (chosen // width + row).tolist(), (chosen % width).tolist())  # noqa: B905
@@ -239,7 +262,7 @@ def _by_class(scans: dict[Item, LabelScan], classes: ClassMap, form: RasterForm)
     places: dict[str, dict[int, tuple[Place, ...]]] = {}
     for item, whole in scans.items():
         scan = whole if isinstance(form, ColourForm) else whole.first_band()
-        row, skipped = np.zeros(size, np.int64), 0
+        row, skipped = np.zeros(size, np.int64), whole.hidden
         spots: dict[int, tuple[Place, ...]] = {}
         for value, number in scan.counts.items():
             class_id = form.class_of(value, classes)
@@ -275,8 +298,9 @@ def _packed(raw: NDArray[Any]) -> NDArray[np.uint32]:
     return packed
 
 
-def _integers(band: NDArray[Any], path: Path) -> NDArray[Any]:
+def _integers(band: NDArray[Any], valid: NDArray[np.bool_], path: Path) -> NDArray[Any]:
     if band.dtype.kind == "f":
+        band = np.where(valid, band, 0)
         if not np.isfinite(band).all() or (band != np.floor(band)).any():
             raise DataError(
                 f"{path}: has label values that are no integers ({band.dtype})",
@@ -315,4 +339,5 @@ def _scan_from(values: dict[str, Any]) -> LabelScan:
     places = {int(k): tuple((int(r), int(c)) for r, c in v) for k, v in values["places"].items()}
     counts = {int(k): int(v) for k, v in values["counts"].items()}
     bands, height, width = (int(values[k]) for k in ("bands", "height", "width"))
-    return LabelScan(bands, height, width, values["nodata"], counts, places)
+    hidden = int(values["hidden"])
+    return LabelScan(bands, height, width, values["nodata"], counts, places, hidden)

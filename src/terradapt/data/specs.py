@@ -23,14 +23,16 @@ _SIDE = 512  # px
 def input_spec(dataset: Dataset, config: DataConfig) -> InputSpec:
     """Return bands, stretch, normalisation and resolution for training on a dataset.
 
-    8-bit files are taken as they are. Of others, each band is stretched between its 2nd and 98th
-    percentile over the train split, unless ``config.stretch`` says otherwise.
+    8-bit bands are taken as they are. Of others, each is stretched between its 2nd and 98th
+    percentile over the train split, unless ``config.stretch`` says otherwise. Bands have the names
+    that all images agree on.
 
     Raises:
-        DataError: An image lacks a band, or images differ in type.
+        DataError: An image lacks a band, or images differ in type or in the order of named bands.
+        SceneError: An image is of palette indexes.
     """
     items = dataset.split("train")
-    dtype = _common_type(items, config.bands)
+    dtype, names = _common_bands(items, config.bands)
     eight_bit = dtype == "uint8" and not _uses_extra(items[0], config.bands)
     stretch = config.stretch
     if stretch is None and not eight_bit:
@@ -39,11 +41,13 @@ def input_spec(dataset: Dataset, config: DataConfig) -> InputSpec:
     known = [i.resolution for i in items if i.resolution]
     return InputSpec(
         bands=config.bands,
+        band_names=names,
         dtype=dtype,
         stretch=stretch,
         mean=_MEAN if three else _spread(_MEAN, _OTHER_MEAN, len(config.bands)),
         std=_STD if three else _spread(_STD, _OTHER_STD, len(config.bands)),
         resolution=config.resolution or (median(known) if known else None),
+        grow_void=config.grow_void,
     )
 
 
@@ -80,16 +84,18 @@ def _band_samples(item: Item, bands: tuple[int, ...], number: int) -> list[tuple
     )
     window = Window(row, col, *side)
     with SceneReader(item.image) as file:
-        count, kind = file.count, file.dtype
-        pixels, valid = file.read(window)
-    picked = {b: (pixels[b - 1][valid].ravel(), kind == "uint8") for b in bands if b <= count}
-    if item.extra is not None and any(b > count for b in bands):
-        with SceneReader(item.extra) as file:
-            more, known = file.read(window)
-            kind = file.dtype
-        picked |= {
-            b: (more[b - count - 1][known].ravel(), kind == "uint8") for b in bands if b > count
-        }
+        count = file.count
+    own = [b for b in bands if b <= count]
+    parts = [(item.image, own)] if own else []
+    if item.extra is not None and len(own) < len(bands):
+        parts.append((item.extra, [b - count for b in bands if b > count]))
+    picked: dict[int, tuple[Any, bool]] = {}
+    for path, chosen in parts:
+        shift = 0 if path is item.image else count
+        with SceneReader(path, bands=chosen) as file:
+            pixels, valid = file.read(window)
+            for band, plane, kind in zip(chosen, pixels, file.band_types, strict=True):
+                picked[band + shift] = plane[valid], kind == "uint8"
     return [picked[b] for b in bands]
 
 
@@ -100,24 +106,44 @@ def _uses_extra(item: Item, bands: tuple[int, ...]) -> bool:
         return max(bands) > file.count
 
 
-def _common_type(items: tuple[Item, ...], bands: tuple[int, ...]) -> str:
+def _common_bands(items: tuple[Item, ...], bands: tuple[int, ...]) -> tuple[str, tuple[str, ...]]:
+    """The type that holds the bands of every image, and the names that all of them have."""
     types: dict[str, Item] = {}
+    names: dict[tuple[str, ...], Item] = {}
     for item in items:
         with SceneReader(item.image) as file:
+            file.check_image()
             count = file.count + (1 if item.extra else 0)
             if max(bands) > count:
                 raise DataError(
                     f"{item.image}: has {file.count} bands, data.bands asks for {max(bands)}",
                     f"set data.bands={list(range(1, count + 1))} and model.in_channels={count}",
                 )
-            types.setdefault(file.dtype, item)
+            names.setdefault(file.names_of(bands), item)
+            types.setdefault(file.type_of([b for b in bands if b <= file.count]), item)
     if len(types) > 1:
         named = " and ".join(f"{k} ({v.image.name})" for k, v in list(types.items())[:2])
         raise DataError(
             f"{items[0].image.parent}: images of different types: {named}",
             "convert all images to one type",
         )
-    return next(iter(types))
+    return next(iter(types)), _common_names(names)
+
+
+def _common_names(found: dict[tuple[str, ...], Item]) -> tuple[str, ...]:
+    """The names of the bands where all images agree; () where they do not, or have none."""
+    names, item = next(iter(found.items()))
+    for others, other in found.items():
+        folded, these = ([n.casefold() for n in t] for t in (names, others))
+        if folded != these and sorted(folded) == sorted(these):
+            raise DataError(
+                f"{other.image}: its bands are {', '.join(others)}, those of {item.image.name} "
+                f"{', '.join(names)}",
+                "bring all images to one order of bands: gdal_translate -b 3 -b 2 -b 1 IN OUT",
+            )
+        if folded != these:
+            return ()
+    return names if any(names) else ()
 
 
 def _spread(values: tuple[float, ...], other: float, count: int) -> tuple[float, ...]:

@@ -9,12 +9,11 @@ from pathlib import Path
 import numpy as np
 
 from terradapt.config import DataConfig
-from terradapt.data.dataset import Item
+from terradapt.data.dataset import SPLITS_NAME, Item
 from terradapt.documents import validated
 from terradapt.errors import DataError
 from terradapt.files import read_json, write_json
 
-SPLITS_NAME = "splits.json"
 NAMES = ("train", "val", "test")
 
 Splits = dict[str, tuple[str, ...]]

@@ -12,11 +12,10 @@ from terradapt.data import Dataset, open_dataset
 from terradapt.errors import DataError
 from terradapt.evaluation.options import Protocol
 from terradapt.evaluation.run import PICTURES, evaluate
-from terradapt.files import check_output
 from terradapt.meta import Meta, code_commit
 from terradapt.predictors import load
 from terradapt.progress import Advance
-from terradapt.report import Report, write_report
+from terradapt.report import Report, check_report, write_report
 from terradapt.report.html import require_html
 from terradapt.scene import Predictor
 
@@ -42,6 +41,11 @@ class EvaluationTask:
     def pixels(self) -> int:
         """Pixels to be predicted."""
         return sum(i.height * i.width for i in self.dataset.split(self.split))
+
+    @property
+    def files(self) -> list[Path]:
+        """What is read."""
+        return [self.checkpoint, *self.dataset.files]
 
     def run(
         self,
@@ -122,8 +126,8 @@ def report_run(
     """
     run = Path(run)
     require_html()
-    check_output(run / "report.json")
     task = open_task(run / "checkpoint.safetensors", data, split)
+    check_report(run / "report.json", task.files)
     report = task.run(command=command, progress=progress)
     write_report(report, run / "report.json")
     return report

@@ -32,6 +32,7 @@ from terradapt.scene import Predictor
 
 PICTURES = 6
 PICTURE_SIDE = 512  # px
+_TOLD = 4  # images whose values are looked at
 _REST = {"background", "other", "rest", "none"}  # names of what is not the road
 
 
@@ -124,6 +125,7 @@ def evaluate(
         networks=_plates(dataset, predictor, networks, pictures),
         network_legend=LEGEND,
         references=references(joined.classes),
+        reads=_files(full, checkpoint, protocol),
     )
 
 
@@ -187,6 +189,12 @@ def _check_items(dataset: Dataset, items: Sequence[Item], predictor: Predictor) 
             reader.mask(Window(0, 0, 1, 1))
 
 
+def _files(dataset: Dataset, checkpoint: str | Path, protocol: Protocol) -> list[Path]:
+    lines = protocol.centrelines
+    own = [Path(checkpoint)] if checkpoint else []
+    return [*own, *dataset.files, *([lines, *lines.glob("*")] if lines else ())]
+
+
 def _model(meta: Meta | None) -> dict[str, Any]:
     if meta is None:
         return {}
@@ -247,12 +255,22 @@ def _notes(
             "use them only to compare with tools that do the same."
         )
     notes += resolution_notes(items, predictor, protocol, cross=cross)
+    notes += _remarks(dataset, items, predictor)
     if scorer.unmeasured:
         notes.append(
             f"{len(scorer.unmeasured)} of {len(items)} images have no resolution, and so no "
             "boundary F1."
         )
     return notes
+
+
+def _remarks(dataset: Dataset, items: Sequence[Item], predictor: Predictor) -> list[str]:
+    """What predicting some of the images, spread over all, would tell."""
+    found: dict[str, None] = {}
+    for index in np.linspace(0, len(items) - 1, min(_TOLD, len(items))).round():
+        with ItemReader(dataset, items[int(index)], predictor.spec) as reader:
+            found |= dict.fromkeys(reader.remarks())
+    return list(found)
 
 
 def _pictures(

@@ -82,8 +82,11 @@ def export_onnx(
 
 
 def fixed_size(encoder: str) -> bool:
-    """Say whether a model is exported for one size: Hiera's position embedding is laid out once."""
-    return is_sam2(encoder)
+    """Say whether a model is exported for one size.
+
+    Hiera's position embedding and the masks of Swin's shifted windows are laid out once.
+    """
+    return is_sam2(encoder) or encoder.startswith("swin_")
 
 
 def calibrate_graph(proto: Any, calibration: Calibration) -> None:

@@ -25,7 +25,7 @@ from terradapt.export.int8 import (
 from terradapt.export.metadata import mlm_item, properties, write_item
 from terradapt.export.onnx import calibrate_graph, import_onnx, write_proto
 from terradapt.export.parity import compare
-from terradapt.export.run import ExportResult, export_model
+from terradapt.export.run import ExportResult, check_export, export_model
 from terradapt.export.windows import Windows, collect
 from terradapt.files import replacing
 from terradapt.meta import Calibration, Meta
@@ -83,6 +83,7 @@ def export_int8(
         DataError: The folder has no scenes with valid pixels.
         MissingExtraError: ONNX Runtime's quantization is not installed.
     """
+    path = check_export(path, source, trunk, *folder.rglob("*"))
     model, meta = checkpoint.load(source, trunk=trunk)
     with owned(path), TemporaryDirectory() as work:
         bare = replace(meta, calibration=None)

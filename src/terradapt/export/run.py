@@ -15,7 +15,7 @@ from terradapt.export.metadata import mlm_item, properties, write_item
 from terradapt.export.onnx import OPSET, export_onnx, fixed_size
 from terradapt.export.parity import EQUAL_CLASSES, Parity, compare, patches
 from terradapt.export.windows import scene_windows
-from terradapt.files import replacing
+from terradapt.files import check_output, replacing
 from terradapt.meta import MAX_WINDOW, Exported, Meta
 from terradapt.models.contract import SegmentationModel
 from terradapt.owner import owned
@@ -76,8 +76,20 @@ def export_checkpoint(
         CheckpointError: The checkpoint cannot be trusted, read or fitted.
         OutputError: The file cannot be written.
     """
+    path = check_export(path, source, trunk)
     model, meta = checkpoint.load(source, trunk=trunk)
-    return export_model(model, meta, Path(path), window=window)
+    return export_model(model, meta, path, window=window)
+
+
+def check_export(path: str | Path, *reads: str | Path | None) -> Path:
+    """Check that an exported model and what stands beside it can be written.
+
+    Raises:
+        OutputError: It cannot, or is one of the files that it is made from.
+    """
+    suffixes = (".stac.json", ".report.json", ".report.md")
+    beside = [Path(path).with_suffix(s) for s in suffixes]
+    return check_output(path, (".onnx",), reads=reads, beside=beside)
 
 
 def export_model(
@@ -162,7 +174,7 @@ def export_with_proof(
         CheckpointError: As :func:`export_checkpoint`, or more than 0.1 % of the pixels change
             their class; then nothing is written.
     """
-    path = Path(path)
+    path = check_export(path, source, trunk)
     model, meta = checkpoint.load(source, trunk=trunk)
     with owned(path):
         with replacing(path) as part:

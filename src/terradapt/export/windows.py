@@ -12,9 +12,8 @@ from numpy.typing import NDArray
 from terradapt.classes import IGNORE, ClassMap
 from terradapt.config import InputSpec
 from terradapt.data import Dataset, open_dataset
-from terradapt.data.dataset import INDEX_NAME
+from terradapt.data.dataset import INDEX_NAME, SPLITS_NAME
 from terradapt.data.reading import CACHE_BYTES, ItemReader, ReaderCache
-from terradapt.data.splits import SPLITS_NAME
 from terradapt.errors import DataError
 from terradapt.grid import Window
 from terradapt.raster import SceneReader

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from terradapt.errors import CheckpointError, ConfigError, MissingExtraError
-from terradapt.files import write_text
+from terradapt.files import check_output, write_text
 
 CHECKPOINT, CARD = "checkpoint.safetensors", "README.md"
 _SCHEME = re.compile(r"^hf:/{1,2}")  # a path keeps only one of the two slashes
@@ -86,12 +86,14 @@ def save(
 
     Raises:
         CheckpointError: The checkpoint cannot be trusted, read or fitted.
-        OutputError: The folder cannot be written.
+        OutputError: The folder cannot be written, or is the checkpoint's own.
     """
     from terradapt import checkpoint as checkpoints
     from terradapt.hub.card import model_card
 
     source, folder = Path(checkpoint), Path(folder)
+    reads = [source, trunk, source.with_name("report.json")]
+    check_output(folder / CHECKPOINT, reads=reads, beside=[folder / CARD])
     model, meta = checkpoints.load(source, trunk=trunk)
     inside = bundle or (meta.trunk is not None and meta.trunk.bundled)
     written = checkpoints.save(folder / CHECKPOINT, model, meta.portable(), bundle=inside)

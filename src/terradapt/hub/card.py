@@ -121,7 +121,8 @@ def _read_report(path: Path) -> dict[str, Any] | None:
         values: dict[str, Any] = read_json(path)
     except DataError:
         return None
-    return values if isinstance(values.get("metrics"), dict) else None
+    told = values.get("metrics"), values.get("data", {})
+    return values if all(isinstance(part, dict) for part in told) else None
 
 
 def _training(meta: Meta) -> str:

@@ -6,6 +6,8 @@ A batch without a valid pixel has loss 0 and gradient 0.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -52,6 +54,32 @@ def dice(logits: Tensor, target: Tensor, smooth: float = DICE_SMOOTH) -> Tensor:
     loss_K = 1 - (2 * inter + smooth) / (sums + smooth)
     present = truth > 0
     return (loss_K * present).sum() / present.sum().clamp(min=1)
+
+
+def relation(relations: Sequence[Tensor], target: Tensor) -> Tensor:
+    """Return how far attention along lines is from "alike where the class is" (SLCNet).
+
+    For each map the mean of abs(A - T) over pairs of valid pixels; T is the softmax of the 0/1
+    matrix "same class" along the line, of the target resized to the map's size (nearest). The sum
+    over the maps. Our reading: the released code has no ignored pixels; here they are no pair, and
+    another class than all.
+
+    Args:
+        relations: (B, W, H, H) of columns and (B, H, W, W) of rows, in turn.
+        target: (B, H, W), 0..K-1 or 255.
+    """
+    total = torch.zeros((), device=target.device)
+    for i, attention in enumerate(relations):
+        lines, length = attention.shape[1:3]
+        size = (length, lines) if i % 2 == 0 else (lines, length)
+        labels = F.interpolate(target[:, None].float(), size)[:, 0].long()
+        labels = labels.transpose(1, 2) if i % 2 == 0 else labels  # (B, lines, length)
+        valid = labels != IGNORE
+        pairs = valid[..., :, None] & valid[..., None, :]
+        alike = (labels[..., :, None] == labels[..., None, :]) & pairs
+        gap = (attention.float() - alike.float().softmax(3)).abs() * pairs
+        total = total + gap.sum() / pairs.sum().clamp(min=1)
+    return total
 
 
 def _one_hot(target: Tensor, num_classes: int) -> Tensor:

@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from terradapt.models.contract import SegmentationModel
 
 
+OWN_ENCODER = "own"
+"""The encoder's name in the config of a model whose encoder and decoder are one network."""
+
+
 @dataclass(frozen=True)
 class ModelEntry:
     """A line of the registry.
@@ -25,7 +29,7 @@ class ModelEntry:
     Attributes:
         module: Below ``terradapt.models``; imported when the model is built.
         name: The class, a ``SegmentationModel`` with ``Options``.
-        encoder: The encoder of the paper.
+        encoder: The encoder of the paper; :data:`OWN_ENCODER` where the model takes no other.
         summary: One line for the tables.
         options: Values of the model's own options that differ from its class's defaults.
         binary: Whether the model has one logit for roads and so takes two classes only.
@@ -72,10 +76,78 @@ MODELS: dict[str, ModelEntry] = {
         binary=True,
     ),
     "smp-unet": ModelEntry(
-        "baselines.unet",
+        "baselines.smp_unet",
         "SmpUnet",
         "resnet18",
         "U-Net of segmentation_models_pytorch: the baseline",
+    ),
+    "pspnet": ModelEntry(
+        "baselines.pspnet", "PSPNet", "resnet18", "PSPNet: pyramid pooling on a dilated encoder"
+    ),
+    "bisenet": ModelEntry(
+        "baselines.bisenet", "BiSeNet", "resnet18", "BiSeNet: a spatial and a context path"
+    ),
+    "banet": ModelEntry(
+        "baselines.banet", "BANet", "resnet18", "BANet: a texture and a dependency path"
+    ),
+    "a2fpn": ModelEntry(
+        "baselines.a2fpn", "A2FPN", "resnet18", "A2-FPN: linear attention on a feature pyramid"
+    ),
+    "manet": ModelEntry(
+        "baselines.manet", "MANet", "resnet50", "MANet: kernel and channel attention on the skips"
+    ),
+    "maresunet": ModelEntry(
+        "baselines.maresunet", "MAResUNet", "resnet18", "MAResU-Net: linear attention on the skips"
+    ),
+    "unetformer": ModelEntry(
+        "baselines.unetformer", "UNetFormer", "resnet18", "UNetFormer: global-local attention"
+    ),
+    "slcnet": ModelEntry(
+        "baselines.slcnet", "SLCNet", "resnet50", "SLCNet: supervised long-range correlation"
+    ),
+    "cmtfnet": ModelEntry(
+        "baselines.cmtfnet", "CMTFNet", "resnet50", "CMTFNet: multiscale transformer fusion"
+    ),
+    "sfanet": ModelEntry(
+        "baselines.sfanet", "SFANet", "efficientnet_b3", "SFA-Net: feature adjustment"
+    ),
+    "mifnet": ModelEntry(
+        "baselines.mifnet", "MIFNet", "resnext50_32x4d", "MIFNet: frequency-aware fusion"
+    ),
+    "stunet": ModelEntry(
+        "baselines.stunet", "STUNet", OWN_ENCODER, "ST-UNet: a CNN and a Swin encoder in one"
+    ),
+    "unet": ModelEntry("baselines.unet", "UNet", OWN_ENCODER, "U-Net (2015): plain, padded, BN"),
+    "unet++": ModelEntry(
+        "baselines.unetplusplus", "UNetPlusPlus", OWN_ENCODER, "UNet++ (2018): nested skip paths"
+    ),
+    "d-linknet": ModelEntry(
+        "baselines.dlinknet", "DLinkNet", "resnet50", "D-LinkNet (2018): roads, dilated centre"
+    ),
+    "msnet": ModelEntry(
+        "baselines.msnet", "MSNet", "res2net50d", "MSNet (2021): multi-scale subtraction"
+    ),
+    "m2snet": ModelEntry(
+        "baselines.m2snet", "M2SNet", "res2net50d", "M2SNet (2023): MSNet over windows too"
+    ),
+    "seg-road": ModelEntry(
+        "baselines.segroad",
+        "SegRoad",
+        "mit_b2",
+        "Seg-Road (2023): roads, MiT with connectivity branches in training",
+        binary=True,
+    ),
+    "swin-unet": ModelEntry(
+        "baselines.swinunet",
+        "SwinUnet",
+        "swin_tiny_patch4_window7_224",
+        "Swin-Unet (2022): shifted-window transformers in a U",
+    ),
+    "sgcnnet": ModelEntry(
+        "baselines.sgcnnet", "SGCNNet", OWN_ENCODER, "SGCN (2022): roads, graph convolutions"
+    ),
+    "msmdffnet": ModelEntry(
+        "baselines.msmdffnet", "MSMDFFNet", OWN_ENCODER, "MSMDFF-Net (2024): roads, strips"
     ),
 }
 
@@ -118,6 +190,7 @@ def build(config: ModelConfig, num_classes: int) -> SegmentationModel:
             f"{config.name} cannot have {num_classes} classes",
             f"give {wanted} classes, background among them",
         )
+    _check_encoder(config, line)
     options = parse_options(config)
     config = resolve(config)
     model: SegmentationModel = line.load().from_config(config, num_classes, options)
@@ -141,6 +214,22 @@ def build_on_meta(config: ModelConfig, num_classes: int) -> SegmentationModel:
         return build(config, num_classes).to("meta")
     with torch.device("meta"):
         return build(config, num_classes)
+
+
+def _check_encoder(config: ModelConfig, line: ModelEntry) -> None:
+    own, name = line.encoder == OWN_ENCODER, config.encoder.name
+    if own != (name == OWN_ENCODER):
+        fix = OWN_ENCODER if own else f"{line.encoder}, or another of timm's"
+        raise ConfigError(
+            f"{config.name} cannot be built on the encoder '{name}'", f"use encoder.name: {fix}"
+        )
+    given = config.encoder.model_fields_set & {"weights", "freeze", "checkpointing", "args"}
+    changed = [k for k in sorted(given) if getattr(config.encoder, k) not in (None, False, {})]
+    if own and changed:
+        raise ConfigError(
+            f"{config.name}'s own encoder does not take {', '.join(changed)}",
+            f"leave out: {', '.join(f'encoder.{k}' for k in changed)}",
+        )
 
 
 def resolve(config: ModelConfig) -> ModelConfig:
@@ -171,5 +260,5 @@ def parse_options(config: ModelConfig) -> Any:
         where, why = first_error(error)
         known = ", ".join(line.load().Options.model_fields)
         raise ConfigError(
-            f"model.options.{where} of {config.name}: {why}", f"its options are: {known}"
+            f"model.options.{where} of {config.name}: {why}", f"its options are: {known or 'none'}"
         ) from error

@@ -48,11 +48,13 @@ class Encoder(nn.Module):
     """Base of the encoders: ``forward(x_BCHW) -> (F1, F2, F3, F4)``, finest first.
 
     Attributes:
+        in_channels: Bands of the input.
         channels: C1..C4.
-        strides: 4, 8, 16, 32.
+        strides: 4, 8, 16, 32, but for a timm backbone that is dilated or gives its stem too.
         size_multiple: The input's sides must be multiples of this, px.
     """
 
+    in_channels: int
     channels: tuple[int, ...]
     strides: tuple[int, ...] = STRIDES
     size_multiple: int = 32
@@ -71,25 +73,49 @@ class Encoder(nn.Module):
 
 
 class TimmEncoder(Encoder):
-    """A timm backbone's last four stages.
+    """A timm backbone's last stages.
+
+    Args:
+        name: Of the backbone.
+        in_channels: Bands of the input.
+        strides: Of the wanted maps: the last four, or five with the stem's; repeated ones mean
+            dilation, (4, 8, 8, 8) an output stride of 8.
+        pretrained: Whether timm loads weights from its hub.
+        checkpointing: Whether stages are recomputed in the backward pass.
+        args: Further arguments of ``timm.create_model``.
 
     Raises:
-        ConfigError: No such backbone, unknown arguments, or no maps at strides 4, 8, 16, 32.
+        ConfigError: No such backbone, unknown arguments, or no maps at these strides.
     """
 
     def __init__(
-        self, name: str, in_channels: int, *, pretrained: bool, checkpointing: bool, args: Any
+        self,
+        name: str,
+        in_channels: int,
+        *,
+        strides: tuple[int, ...] = STRIDES,
+        pretrained: bool,
+        checkpointing: bool,
+        args: Any,
     ) -> None:
         super().__init__()
-        self.body = _create(
-            name, in_chans=in_channels, pretrained=pretrained, features_only=True, args=args
+        if strides[-1] != STRIDES[-1]:
+            args = {"output_stride": strides[-1], **args}
+        self.body = create_timm(
+            name,
+            in_chans=in_channels,
+            pretrained=pretrained,
+            features_only=True,
+            out_indices=tuple(range(-len(strides), 0)),
+            args=args,
         )
         info = self.body.feature_info
         self.channels = tuple(info.channels())
         self.channels_last = getattr(self.body, "output_fmt", "NCHW") == "NHWC"
-        if tuple(info.reduction()) != STRIDES:
+        self.strides = strides
+        if tuple(info.reduction()) != strides:
             raise ConfigError(
-                f"encoder '{name}' has maps at strides {tuple(info.reduction())}, not {STRIDES}",
+                f"encoder '{name}' has maps at strides {tuple(info.reduction())}, not {strides}",
                 f"use a hierarchical backbone, for example: {', '.join(STUDENTS)}",
             )
         if checkpointing:
@@ -164,7 +190,7 @@ class Sam2Encoder(Encoder):
         args: Any = None,
     ) -> None:
         super().__init__()
-        self.trunk = _create(name, in_chans=in_channels, pretrained=pretrained, args=args or {})
+        self.trunk = create_timm(name, in_chans=in_channels, pretrained=pretrained, args=args or {})
         self.trunk.head = nn.Identity()  # timm's classifier norm is no part of SAM2
         self.channels = tuple(info["num_chs"] for info in self.trunk.feature_info)
         self.adapters = nn.ModuleList(
@@ -201,19 +227,32 @@ def _recomputed(function: Callable[..., Tensor], *inputs: Any) -> Tensor:
     return out
 
 
-def _create(
-    name: str, *, pretrained: bool, args: dict[str, Any], features_only: bool = False, **kwargs: Any
-) -> Any:
+def create_timm(name: str, *, pretrained: bool, args: dict[str, Any], **kwargs: Any) -> Any:
+    """Return ``timm.create_model``'s network.
+
+    Args:
+        name: A name of timm's, with its tag if wanted.
+        pretrained: Whether timm loads the weights from its hub.
+        args: The user's arguments.
+        kwargs: The caller's own arguments.
+
+    Raises:
+        ConfigError: No such network, or arguments that it does not take.
+        CheckpointError: The weights cannot be fetched.
+    """
     if name.split(".", maxsplit=1)[0] not in timm.list_models():
         raise ConfigError(
             f"no encoder '{name}'",
             f"use a timm backbone, for example: {', '.join(STUDENTS)}; or {', '.join(SAM2_TRUNKS)}",
         )
-    if features_only:
-        kwargs |= {"features_only": True, "out_indices": (-4, -3, -2, -1)}
     try:
         made = timm.create_model(name, **kwargs, **args)
-    except (TypeError, RuntimeError, ValueError, AssertionError, IndexError) as error:
+    except IndexError as error:
+        raise ConfigError(
+            f"encoder '{name}' has too few stages for the wanted strides",
+            "use a backbone with more, for example resnet18 or resnet50",
+        ) from error
+    except (TypeError, RuntimeError, ValueError, AssertionError) as error:
         raise ConfigError(
             f"encoder '{name}' cannot be built: {error}",
             "check encoder.args, or use a backbone with four stages",
@@ -233,6 +272,7 @@ def build_encoder(
     adapters: bool = True,
     *,
     in_channels: int = 3,
+    strides: tuple[int, ...] = STRIDES,
     adapter_width: int = 32,
     adapter_activation: str = "gelu",
     freeze: bool | None = None,
@@ -244,9 +284,10 @@ def build_encoder(
     Args:
         name: A timm backbone, ``mit_b0`` .. ``mit_b5``, or one of :data:`SAM2_TRUNKS`.
         weights: A local file (timm's or SAM2's official state dict), ``"hub"`` for the library's
-            hub, or None for random weights.
+            hub, or None for random weights. MiT's weights are NVIDIA's, for research only.
         adapters: Adapters before every block; SAM2 trunks only.
         in_channels: Bands; the first convolution is adapted to them when weights are loaded.
+        strides: Of the maps; other than 4, 8, 16, 32 only from timm's backbones.
         adapter_width: Hidden width of the adapters.
         adapter_activation: ``"gelu"`` or ``"relu"``.
         freeze: Whether the backbone's own weights train not. None: only a trunk with adapters.
@@ -259,6 +300,11 @@ def build_encoder(
     """
     pretrained = weights == HUB
     encoder: Encoder
+    if strides != STRIDES and (is_sam2(name) or name in MIT_ENCODERS):
+        raise ConfigError(
+            f"encoder '{name}' has maps at strides {STRIDES}, not {strides}",
+            "use a timm backbone, for example resnet18 or resnet50",
+        )
     if is_sam2(name):
         encoder = Sam2Encoder(
             name,
@@ -272,11 +318,14 @@ def build_encoder(
         )
         frozen = adapters if freeze is None else freeze
     else:
-        kind = MitEncoder if name in MIT_ENCODERS else TimmEncoder
+        kind: Any = MitEncoder
+        if name not in MIT_ENCODERS:
+            kind = partial(TimmEncoder, strides=strides)
         encoder = kind(
             name, in_channels, pretrained=pretrained, checkpointing=checkpointing, args=args
         )
         frozen = bool(freeze)
+    encoder.in_channels = in_channels
     if weights is not None and not pretrained:
         load_weights(encoder, weights)
     if frozen:
@@ -312,7 +361,9 @@ def resolve_encoder(config: EncoderConfig) -> EncoderConfig:
     return config
 
 
-def from_config(config: EncoderConfig, in_channels: int = 3) -> Encoder:
+def from_config(
+    config: EncoderConfig, in_channels: int = 3, strides: tuple[int, ...] = STRIDES
+) -> Encoder:
     """Build the encoder of a config, resolved first; see :func:`build_encoder`."""
     config = resolve_encoder(config)
     return build_encoder(
@@ -320,6 +371,7 @@ def from_config(config: EncoderConfig, in_channels: int = 3) -> Encoder:
         config.weights,
         config.adapters,
         in_channels=in_channels,
+        strides=strides,
         adapter_width=config.adapter_width,
         adapter_activation=config.adapter_activation,
         freeze=config.freeze,

@@ -7,7 +7,8 @@ from pathlib import Path
 import torch
 
 from terradapt import checkpoint
-from terradapt.predictors.torch import TorchPredictor
+from terradapt.errors import ConfigError, refusing
+from terradapt.predictors.torch import DTYPES, TorchPredictor
 
 
 def load_torch(
@@ -19,7 +20,11 @@ def load_torch(
     trunk: str | Path | None = None,
 ) -> TorchPredictor:
     """Open a checkpoint; see :func:`terradapt.predictors.load`."""
+    if precision not in DTYPES:
+        raise ConfigError(f"no precision '{precision}'", f"use one of: {', '.join(DTYPES)}")
     where = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    with refusing(f"device '{where}'", ConfigError, "use cpu, cuda or cuda:0", "is none here"):
+        torch.empty(1, device=where)
     model, meta = checkpoint.load(path, trunk=trunk, device=where)
     return TorchPredictor(
         model.to(memory_format=torch.channels_last),

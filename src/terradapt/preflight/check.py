@@ -213,17 +213,23 @@ def _check_splits(dataset: Dataset) -> Iterator[Problem]:
 
 def _check_images(folder: Path, facts: Sequence[Facts]) -> Iterator[Problem]:
     facts, root = [f for f in facts if f.width], str(folder)
-    kinds = {
-        "CRS": {f.crs or "none" for f in facts},
-        "data type": {f.dtype for f in facts},
-        "number of bands": {str(f.bands) for f in facts},
+    kinds: dict[str, tuple[Level, dict[str, str]]] = {
+        "CRS": ("note", {f.crs or "none": f.image for f in facts}),
+        "data type": ("error", {f.dtype: f.image for f in facts}),
+        "number of bands": ("warning", {str(f.bands): f.image for f in facts}),
     }
-    for what, values in kinds.items():
+    for what, (level, values) in kinds.items():
         if len(values) > 1:
-            level: Level = "note" if what == "CRS" else "warning"
-            shown = ", ".join(sorted(values)[:6])
+            shown = ", ".join(f"{v} ({Path(values[v]).name})" for v in sorted(values)[:6])
             message = f"{root}: images differ in {what}: {shown}"
             yield Problem(level, root, message, "make them alike, or split them")
+    orders = {tuple(n.casefold() for n in f.names): f.image for f in facts if all(f.names)}
+    for order, image in list(orders.items())[1:]:
+        first, other = next(iter(orders.items()))
+        if order != first and sorted(order) == sorted(first):
+            message = f"{image}: its bands are {', '.join(order)}, those of {Path(other).name} "
+            fix = "bring all images to one order of bands: gdal_translate -b 3 -b 2 -b 1 IN OUT"
+            yield Problem("error", image, message + ", ".join(first), fix)
     known = [f.resolution for f in facts if f.resolution]
     if known and max(known) > 1.5 * min(known):
         message = f"{root}: resolutions from {min(known):.3g} to {max(known):.3g} m/px"

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
+from terradapt.classes import IGNORE
 from terradapt.data.dataset import Dataset, Item
 from terradapt.data.reading import LOADED_PIXELS, ItemReader, check_pair, open_label
 from terradapt.errors import TerradaptError
@@ -17,9 +18,13 @@ from terradapt.grid import Window
 from terradapt.preflight.alignment import Shift, Surfaces, image_surfaces
 from terradapt.raster import SceneReader
 from terradapt.raster.georef import crs_name
+from terradapt.raster.validity import shrink
 
 Level = Literal["error", "warning", "note"]
 _STRIP = 1 << 24  # pixels read at a time
+VOID = 8  # px: how far a block of JPEG blurs the edge of a void
+_DARK = 12  # values that a blurred void has
+_SHADES = 0.25  # share of an alpha band's values from which it is taken for a measured one
 
 
 @dataclass(frozen=True)
@@ -58,6 +63,7 @@ class Facts:
         dtype: Of the image.
         crs: Name of its CRS, or "".
         resolution: m/px, or None.
+        names: Of the image's bands, "" where unknown.
         nodata: The image's nodata value, or None.
         valid: Share of pixels that are data, 0..1.
         digest: Of the image file's bytes.
@@ -75,6 +81,7 @@ class Facts:
     dtype: str = ""
     crs: str = ""
     resolution: float | None = None
+    names: list[str] = field(default_factory=list)
     nodata: float | None = None
     valid: float = 0.0
     digest: str = ""
@@ -97,15 +104,19 @@ def inspect_files(name: str, image: Path, label: Path | None) -> tuple[Facts, li
     A vector label file is only named here; it is read once for all images.
     """
     facts = Facts(name, str(image), str(label or ""))
+    told: list[Problem] = []
     try:
         facts.digest = _digest(image)
         with SceneReader(image) as file:
             _describe(facts, file)
-            facts.valid = _valid_share(file)
+            file.check_image()
+            look = _Look(file)
+            facts.valid = look.valid
+            told += look.problems(image)
             if label is not None and _is_raster(label):
                 with open_label(label) as other:
                     check_pair(file, other)
-                    _valid_share(other)
+                    told += _hidden_label(label, other, 1 - _Look(other).valid)
     except TerradaptError as error:
         broken = label if label is not None and str(label) in error.message else image
         return facts, [Problem.of(error, broken)]
@@ -114,24 +125,74 @@ def inspect_files(name: str, image: Path, label: Path | None) -> tuple[Facts, li
         return facts, [Problem("error", str(image), f"{image}: {error.strerror}", fix)]
     if facts.valid == 0:
         fix = "leave it out, or correct its nodata value"
-        return facts, [Problem("warning", str(image), f"{image}: holds no data at all", fix)]
-    return facts, []
+        told.append(Problem("warning", str(image), f"{image}: holds no data at all", fix))
+    return facts, told
 
 
 def _describe(facts: Facts, file: SceneReader) -> None:
     facts.height, facts.width, facts.bands = file.height, file.width, file.count
     facts.dtype, facts.resolution, facts.nodata = file.dtype, file.resolution, file.nodata
     facts.crs = crs_name(file.crs) if file.crs is not None else ""
+    facts.names = list(file.names_of(range(1, file.count + 1)))
 
 
-def _valid_share(file: SceneReader) -> float:
-    """Read a file to its end: a truncated one fails here."""
-    rows = max(1, _STRIP // file.width)
-    count: int = 0
-    for row in range(0, file.height, rows):
-        window = Window(row, 0, min(rows, file.height - row), file.width)
-        count += int(file.read(window)[1].sum())
-    return count / float(file.height * file.width)
+class _Look:
+    """One pass over a file: a truncated one fails here.
+
+    Attributes:
+        valid: Share of pixels that are data, 0..1.
+        ringing: Pixels that are nearly 0 beside a void of 0, where compression is lossy.
+        shades: By alpha band, share of its values that are neither 0 nor the largest.
+    """
+
+    def __init__(self, file: SceneReader) -> None:
+        self.file = file
+        rows, count = max(1, _STRIP // file.width), 0
+        lossy = file.lossy and file.nodata == 0 and file.dtype == "uint8"
+        self.ringing = 0
+        alphas = [i for i in file.indexes if i not in file.data_bands]
+        shades = np.zeros(len(alphas))
+        for row in range(0, file.height, rows):
+            window = Window(row, 0, min(rows, file.height - row), file.width)
+            pixels, valid = file.read(window)
+            count += int(valid.sum())
+            if lossy and not valid.all():
+                beside = valid & ~shrink(valid, VOID)
+                self.ringing += int((beside & (pixels.max(0) <= _DARK)).sum())
+            for place, alpha in enumerate(pixels[i - 1] for i in alphas):
+                top = 1 if alpha.dtype.kind == "f" else np.iinfo(alpha.dtype).max
+                shades[place] += ((alpha > 0) & (alpha < top)).sum()
+        size = float(file.height * file.width)
+        self.valid = count / size
+        self.shades = dict(zip(alphas, (shades / size).tolist(), strict=True))
+
+    def problems(self, image: Path) -> Iterator[Problem]:
+        """Yield what an image's owner should know of its void."""
+        if self.ringing:
+            message = (
+                f"{image}: {self.ringing} pixels within {VOID} px of nodata 0 are nearly 0: the "
+                "collar was blurred by lossy compression, and would be mapped"
+            )
+            fix = f"grow the void: data.grow_void={VOID} in training, --grow-void {VOID} in predict"
+            yield Problem("warning", str(image), message, fix)
+        for band, share in self.shades.items():
+            if share > _SHADES:
+                message = (
+                    f"{image}: band {band} is tagged as alpha and hides pixels where it is 0, but "
+                    f"{share:.0%} of its values lie between: it looks like a measured band"
+                )
+                fix = "read it to have it unhidden (data.bands), or untag it: gdal_edit.py "
+                fix += f"-colorinterp_{band} undefined"
+                yield Problem("note", str(image), message, fix)
+
+
+def _hidden_label(path: Path, label: SceneReader, share: float) -> Iterator[Problem]:
+    """Tell a label whose nodata value might be meant as a class."""
+    if share and label.nodata is not None and 0 <= label.nodata < IGNORE:
+        value = f"{label.nodata:g}"
+        message = f"{path}: {share:.1%} of it are nodata ({value}), which is ignored"
+        fix = f"if {value} is a class, take the mark away: gdal_edit.py -unsetnodata {path}"
+        yield Problem("note", str(path), message, fix)
 
 
 def _is_raster(path: Path) -> bool:

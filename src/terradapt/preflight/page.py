@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from terradapt.classes import Colour
 from terradapt.errors import MissingExtraError
-from terradapt.files import write_text
+from terradapt.files import check_output, write_text
 from terradapt.preflight.check import CheckReport, class_pixels
 from terradapt.preflight.text import counted, estimate_lines, shorten, summary_lines
 
@@ -42,8 +42,11 @@ def write_page(report: CheckReport, path: Path, estimate: Mapping[str, Any] | No
 
     Raises:
         MissingExtraError: jinja2 or Pillow is not installed.
-        OutputError: The folder cannot be written.
+        OutputError: The folder cannot be written, or the page is a file of the dataset.
     """
+    own = [Path(p) for f in report.facts for p in (f.image, f.label) if p]
+    more = report.dataset.files if report.dataset else [*report.root.glob("*")]
+    check_output(path, (".html", ".htm"), reads=[*own, *more])
     return write_text(path, render_page(report, estimate))
 
 

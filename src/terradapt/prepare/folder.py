@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from terradapt.config import DataConfig
-from terradapt.data.dataset import Dataset, Item
+from terradapt.data.dataset import SPLITS_NAME, Dataset, Item
 from terradapt.data.folder import open_folder
 from terradapt.data.new_splits import with_splits
-from terradapt.data.splits import SPLITS_NAME, read_splits, write_splits
+from terradapt.data.splits import read_splits, write_splits
 from terradapt.documents import validated
 from terradapt.errors import DataError
+from terradapt.files import check_output
 from terradapt.owner import owned
 from terradapt.progress import Track, silent
 
@@ -46,6 +47,7 @@ def prepare(source: Path, out: Path, options: Mapping[str, Any], track: Track = 
     config = folder_config(options)
     if not source.is_dir():
         raise DataError(f"{source}: no such folder", "give a folder with images/ and labels/")
+    check_output(out, folder=True)
     with track(None, "labels", "files") as advance:
         dataset, given = open_folder(source, config, advance)
     if dataset.corrections is not None:

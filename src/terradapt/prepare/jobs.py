@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 from pydantic import TypeAdapter, ValidationError
 
 from terradapt.classes import IGNORE, ClassMap, Colour
-from terradapt.data.labels import ColourForm, LabelForm, RasterForm, VectorForm
+from terradapt.data.labels import ColourForm, LabelForm, RasterForm, VectorForm, decode_shown
 from terradapt.data.reading import check_pair
 from terradapt.errors import DataError, SceneError
 from terradapt.files import digest, read_json, write_json
@@ -234,15 +235,16 @@ def _label(job: PrepareJob, path: Path, image: SceneReader) -> NDArray[np.uint8]
     try:
         with SceneReader(path) as label:
             check_pair(image, label)
+            decode = partial(_decoded, job, form, path)
             ids = np.empty((image.height, image.width), np.uint8)
             for strip in _strips(image.height, image.width):
-                ids[strip.slices] = _decoded(job, form, label.read(strip)[0], path)
+                ids[strip.slices] = decode_shown(decode, *label.read(strip))
     except SceneError as error:
         raise DataError(error.message, error.fix) from error
     return ids
 
 
-def _decoded(job: PrepareJob, form: RasterForm, raw: NDArray[Any], path: Path) -> NDArray[np.uint8]:
+def _decoded(job: PrepareJob, form: RasterForm, path: Path, raw: NDArray[Any]) -> NDArray[np.uint8]:
     if isinstance(form, ColourForm):
         if job.snap:
             raw = snapped(raw, job.classes, job.snap)

@@ -21,11 +21,11 @@ from typing import Any
 import numpy as np
 
 from terradapt.classes import ClassMap
-from terradapt.data.dataset import INDEX_NAME, Dataset, Item, load_index
+from terradapt.data.dataset import INDEX_NAME, SPLITS_NAME, Dataset, Item, load_index
 from terradapt.data.labels import IndexForm
-from terradapt.data.splits import SPLITS_NAME, Splits, read_splits, write_splits
+from terradapt.data.splits import Splits, read_splits, write_splits
 from terradapt.errors import DataError, OutputError
-from terradapt.files import read_json, size_text, write_json
+from terradapt.files import check_output, read_json, size_text, write_json
 from terradapt.machine import cpu_cores
 from terradapt.owner import owned
 from terradapt.prepare.archives import check_room
@@ -69,11 +69,13 @@ def prepare_benchmark(
             prepares into this folder.
     """
     out = out.absolute()
+    check_output(out, folder=True)
     with owned(out, folder=True):
         split = benchmark.default if options.split == "auto" else options.split
         if options.split != "auto" or not (out / SPLITS_NAME).is_file():
             check_split(benchmark, split)
         jobs = [_job(benchmark, record, out, options) for record in benchmark.records]
+        _check_apart(jobs)
         before = _outputs(out)
         receipts = {job.record.id: found for job in jobs if (found := finished_jobs(job))}
         open_jobs = [job for job in jobs if job.record.id not in receipts]
@@ -104,6 +106,23 @@ def _held_json(path: Path) -> Any:
         return read_json(path)
     except DataError:
         return None
+
+
+def _check_apart(jobs: Sequence[PrepareJob]) -> None:
+    """Refuse to write among the files that are read.
+
+    Raises:
+        OutputError: An image or a label lies in a folder of the result.
+    """
+    for job in jobs:
+        out, record = job.out, job.record
+        made = [out / name for name in FOLDERS if (out / name).is_dir()]
+        for path in (record.image, record.label, record.extra, record.eroded):
+            if path is not None and any(path.parent.samefile(folder) for folder in made):
+                raise OutputError(
+                    f"{path}: is read, and lies where the result is written ({out})",
+                    "give another folder with -o",
+                )
 
 
 def _job(benchmark: Benchmark, record: Record, out: Path, options: PrepareOptions) -> PrepareJob:

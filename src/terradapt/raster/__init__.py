@@ -6,7 +6,7 @@ from terradapt.raster.clipped import Clipped
 from terradapt.raster.features import FeatureLayer, read_layer
 from terradapt.raster.files import read_label, write_raster
 from terradapt.raster.georef import Georef
-from terradapt.raster.mosaic import Mosaic, ScenePath, open_scene
+from terradapt.raster.mosaic import Mosaic, ScenePath, open_scene, scene_files
 from terradapt.raster.reader import SceneReader
 from terradapt.raster.scene import Scene
 from terradapt.raster.shapes import polygonize, rasterize
@@ -30,6 +30,7 @@ __all__ = [
     "rasterize",
     "read_label",
     "read_layer",
+    "scene_files",
     "signature_of",
     "write_raster",
 ]

@@ -30,7 +30,8 @@ class Clipped(Scene):
     """
 
     def __init__(self, scene: Scene, area: Path) -> None:
-        self.path, self.files, self.georef = scene.path, scene.files, scene.georef
+        self.path, self.georef = scene.path, scene.georef
+        self.files = (*scene.files, area)
         self.dtype, self.block_height = scene.dtype, scene.block_height
         self._scene = scene
         self._shapes: list[Any] = []
@@ -57,6 +58,10 @@ class Clipped(Scene):
         self._scene.close()
         if self._mask is not None:
             self._mask.close()
+
+    def remarks(self) -> list[str]:
+        """Return the scene's."""
+        return self._scene.remarks()
 
     @property
     def resolution(self) -> float | None:

@@ -32,7 +32,8 @@ def read_label(path: str | Path, window: Window | None = None) -> NDArray[np.uin
         window: The part to read; all when None. Outside the raster: 255.
 
     Returns:
-        (H, W) values of the first band; (3, H, W) when the file has three bands or more.
+        (H, W) values of the first band; (3, H, W) when the file has three bands or more. 255 where
+        nodata, alpha or a mask hides them.
 
     Raises:
         DataError: The file cannot be read, or its values are no integers of 0..255.
@@ -45,27 +46,25 @@ def read_label(path: str | Path, window: Window | None = None) -> NDArray[np.uin
             indexes = 3 if reader.count >= 3 else 1
             label = np.full((indexes, area.height, area.width), IGNORE, np.uint8)
             if inside is not None:
-                values = reader.read(inside)[0][:indexes]
+                values, valid = reader.read(inside)
                 rows, cols = inside.shift(-area.row, -area.col).slices
-                label[:, rows, cols] = _as_ids(values, reader.nodata, path)
+                label[:, rows, cols] = _as_ids(values[:indexes], valid, path)
     except SceneError as error:
         raise DataError(error.message, error.fix) from error
     return label if indexes == 3 else label[0]
 
 
-def _as_ids(values: NDArray[Any], nodata: float | None, path: str | Path) -> NDArray[np.uint8]:
-    if values.dtype == np.uint8:
-        return values
-    hidden = np.zeros(values.shape, bool)
-    if nodata is not None:
-        hidden = np.isnan(values) if np.isnan(nodata) else values == nodata
-    shown = values[~hidden]
-    if not ((shown >= 0) & (shown <= 255) & (shown == np.floor(shown))).all():
+def _as_ids(values: NDArray[Any], valid: NDArray[np.bool_], path: str | Path) -> NDArray[np.uint8]:
+    shown = values[:, valid]
+    if (
+        values.dtype != np.uint8
+        and not ((shown >= 0) & (shown <= 255) & (shown == np.floor(shown))).all()
+    ):
         raise DataError(
             f"{path}: has label values that are no integers of 0 to 255 ({values.dtype})",
             "save the label as 8 bit class ids",
         )
-    return np.where(hidden, IGNORE, values).astype(np.uint8)
+    return np.where(valid, values, IGNORE).astype(np.uint8)
 
 
 def write_raster(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,13 @@ from terradapt.config import InputSpec
 from terradapt.errors import SceneError
 from terradapt.grid import Window
 from terradapt.raster.georef import crs_name, warp_to
-from terradapt.raster.reader import SceneReader
+from terradapt.raster.opening import open_raster
+from terradapt.raster.reader import SceneReader, files_of
 from terradapt.raster.scene import Scene
 
 SUFFIXES = frozenset({".tif", ".tiff", ".vrt", ".jp2", ".png", ".jpg", ".jpeg"})
 _OPEN = 32
+_TOLD = 4  # files whose values are looked at before a prediction
 _SNAP = 0.05  # px
 ScenePath = str | Path | Sequence[Path]
 """A file, a folder that makes one mosaic, an address, or several files that do."""
@@ -43,14 +46,19 @@ class Mosaic(Scene):
         if not paths:
             raise SceneError(f"{name}: has no rasters", "put GeoTIFF files in it")
         self.path, self.spec = name, spec
-        self.files = self._paths = list(paths)
+        self._paths = list(paths)
         self._options = options
         self._open: OrderedDict[int, SceneReader] = OrderedDict()
         first = self._reader(0)
         self.count, self.dtype, self.block_height = first.count, first.dtype, 1
         self.nodata, self.band_names = first.nodata, first.band_names
         self.indexes = first.indexes
-        areas = [self._place(i, first) for i in range(len(paths))]
+        files: dict[str, str | Path] = {}
+        areas = []
+        for index in range(len(paths)):
+            areas.append(self._place(index, first))
+            files |= {str(f): f for f in self._reader(index).files}
+        self.files = tuple(files.values())
         top, left = min(a.row for a in areas), min(a.col for a in areas)
         self._areas = [a.shift(-top, -left) for a in areas]
         height, width = max(a.bottom for a in self._areas), max(a.right for a in self._areas)
@@ -80,6 +88,11 @@ class Mosaic(Scene):
             np.copyto(pixels[:, rows, cols], part, where=take)
             valid[rows, cols] |= good
         return pixels, valid
+
+    def remarks(self) -> list[str]:
+        """Return what should be known of some files, spread over all."""
+        some = np.linspace(0, len(self._paths) - 1, min(_TOLD, len(self._paths))).round()
+        return [told for index in some for told in self._reader(int(index)).remarks()]
 
     def _reader(self, index: int) -> SceneReader:
         if index not in self._open:
@@ -131,6 +144,23 @@ def open_scene(path: ScenePath, spec: InputSpec | None = None, **options: Any) -
     return SceneReader(path, spec, **options)
 
 
+def scene_files(path: ScenePath, *, allow_remote: bool = False) -> list[str | Path]:
+    """Return all files that a scene is read from, sources of VRTs, masks and sidecars included.
+
+    What cannot be opened counts as itself: reading it says what is wrong.
+    """
+    if not isinstance(path, (str, Path)):
+        members: Sequence[str | Path] = path
+    else:
+        members = rasters_in(Path(path)) if Path(path).is_dir() else [path]
+    found: list[str | Path] = []
+    for member in members:
+        found.append(member)
+        with suppress(SceneError), open_raster(member, allow_remote=allow_remote) as file:
+            found += files_of(file, member)
+    return found
+
+
 def rasters_in(folder: Path) -> list[Path]:
     """Return the rasters of a folder, sorted by name."""
     return sorted(
@@ -138,4 +168,4 @@ def rasters_in(folder: Path) -> list[Path]:
     )
 
 
-__all__ = ["Mosaic", "ScenePath", "open_scene", "rasters_in"]
+__all__ = ["Mosaic", "ScenePath", "open_scene", "rasters_in", "scene_files"]

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from rasterio.enums import Interleaving, MaskFlags, Resampling
+from rasterio.enums import ColorInterp, Interleaving, Resampling
 from rasterio.transform import Affine
 from rasterio.windows import Window as RasterWindow
 
@@ -18,16 +19,20 @@ from terradapt.errors import SceneError, refusing
 from terradapt.grid import Window
 from terradapt.raster.georef import Georef
 from terradapt.raster.opening import CACHE_BYTES, gdal_env, open_raster
+from terradapt.raster.orientation import UPRIGHT, exif_orientation
 from terradapt.raster.scene import Scene
+from terradapt.raster.validity import Validity, shrink
 
 _PERCENTILE_SIDE = 1024
+_PROBES, _PROBE = 4, 128  # windows to a side, px: what a scene's values are judged by
+_FLAT = 0.01  # share of the training's range within which a scene has no contrast
+_NO_NAMES = {"gray", "grey", "undefined", "palette", "alpha"}  # colours that name no band
 
 
 class SceneReader(Scene):
     """Windows of one raster: pixels and the mask of those that are valid.
 
-    A pixel is valid where the file's mask (internal mask or alpha band) says so, where a selected
-    band differs from the nodata value, and where no selected band is NaN or infinite.
+    What is data is decided by :class:`terradapt.raster.validity.Validity`.
 
     Args:
         path: The raster.
@@ -35,24 +40,28 @@ class SceneReader(Scene):
         resolution: Metres per pixel to resample to on reading; None reads native pixels.
         bands: 1-based indexes or names of bands instead of the spec's.
         nodata: A nodata value instead of the file's.
+        grow_void: Hide pixels this near to a hidden one too, px; None as the spec says. For
+            collars that lossy compression has blurred.
         allow_remote: Let GDAL follow addresses.
         cache: GDAL's block cache, bytes.
 
     Attributes:
         path: As given.
-        files: The path alone.
+        files: The path, and what GDAL reads with it: sources of a VRT, masks, sidecars.
         georef: Where the pixels lie (after resampling).
         block_height: Rows of the file's own blocks, px; 1 when the reader resamples.
         count: Bands in the file.
-        dtype: The file's type, for example ``"uint16"``.
-        nodata: The nodata value in use, or None.
+        dtype: The type that holds the bands that are read, for example ``"uint16"``.
+        band_types: The type of each of them.
+        nodata: The nodata value of the first of them, or None.
         band_names: Descriptions of the file's bands, ``""`` where there is none.
         tags: The file's metadata items.
         indexes: 1-based indexes of the bands that :meth:`read` gives.
+        data_bands: Those of them that are no alpha bands.
 
     Raises:
         SceneError: The file cannot be read, has only ground control points, lacks a band, or is
-            not of the type that the model was trained on.
+            not of the type that the model was trained on; an image of palette indexes.
     """
 
     def __init__(
@@ -63,18 +72,30 @@ class SceneReader(Scene):
         resolution: float | None = None,
         bands: Sequence[int | str] | None = None,
         nodata: float | None = None,
+        grow_void: int | None = None,
         allow_remote: bool = False,
         cache: int = CACHE_BYTES,
     ) -> None:
-        self.path, self.files = path, (path,)
-        self.spec = spec
+        self.path, self.spec = path, spec
+        self._grow = spec.grow_void if grow_void is None and spec else grow_void or 0
         self._env = gdal_env(allow_remote, GDAL_CACHEMAX=cache)
         with self._env:
             self._file = open_raster(path, allow_remote=allow_remote)
         try:
             with self._env:  # masks beside the file are opened when they are asked for
-                self._describe(nodata)
+                self._describe()
+            if spec is not None:
+                self.check_image()
             self.indexes = self._choose(bands)
+            everything = bands is None and spec is None
+            with self._env:
+                self._validity = Validity(
+                    self._file, self.indexes, everything=everything, nodata=nodata
+                )
+            self.nodata = next(iter(self._validity.nodata), None)
+            self.data_bands = self._validity.bands
+            self.band_types = tuple(str(self._file.dtypes[i - 1]) for i in self.indexes)
+            self.dtype, self._mixed = self.type_of(self.indexes), len(set(self.band_types)) > 1
             self._check_type()
             self._zoom(resolution)
             self._ranges = self._stretch()
@@ -95,7 +116,7 @@ class SceneReader(Scene):
             SceneError: A block of the file cannot be read; names the rows and columns.
         """
         shape = (window.height, window.width)
-        kind = np.uint8 if self.spec else np.result_type(*self._file.dtypes)
+        kind = np.uint8 if self.spec else np.dtype(self.dtype)
         inside = window.intersect(self.window)
         if inside is None or self._missing(inside):
             return np.zeros((len(self.indexes), *shape), kind), np.zeros(shape, bool)
@@ -122,8 +143,7 @@ class SceneReader(Scene):
         )
 
     def _read_inside(self, window: Window) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-        raw = self._raw(window, self.indexes)
-        valid = self._valid(raw, window)
+        raw, valid = self._with_validity(window)
         if self.spec is None:
             return raw, valid
         pixels = raw if self._ranges is None else _to_uint8(raw, self._ranges)
@@ -131,27 +151,50 @@ class SceneReader(Scene):
             pixels *= valid
         return pixels, valid
 
+    def _with_validity(self, window: Window) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+        """Read a window in raw units; its void grows by what lies around it too."""
+        by = self._grow
+        size = window.height + 2 * by, window.width + 2 * by
+        wide = Window(window.row - by, window.col - by, *size).intersect(self.window) or window
+        raw = self._raw(wide, self.indexes)
+        valid = self._validity.of(raw, partial(self._masks, wide))
+        if not by:
+            return raw, valid
+        rows, cols = window.shift(-wide.row, -wide.col).slices
+        return np.ascontiguousarray(raw[:, rows, cols]), shrink(valid, by)[rows, cols]
+
+    def _masks(
+        self,
+        window: Window,
+        indexes: Sequence[int],
+        mask: bool,
+        thinned: tuple[float, float] | None = None,
+    ) -> NDArray[Any]:
+        return self._raw(window, indexes, mask=mask, nearest=True, thinned=thinned)
+
     def _raw(
         self,
         window: Window,
         indexes: Sequence[int],
         *,
         mask: bool = False,
+        nearest: bool = False,
         thinned: tuple[float, float] | None = None,
     ) -> NDArray[Any]:
-        """Read a window of bands, or of their mask.
+        """Read a window of bands, or of their masks.
 
         Args:
             window: In the reader's pixels, or in those of ``thinned``.
             indexes: Bands, from 1.
-            mask: Read the file's mask instead.
+            mask: Read the bands' masks instead.
+            nearest: Take the nearest pixel where the reader resamples.
             thinned: Rows and columns of the file to a pixel: of each, one is read.
         """
         fy, fx = thinned or self._scale
         area = RasterWindow(window.col * fx, window.row * fy, window.width * fx, window.height * fy)
         size = (window.height, window.width)
         kind = Resampling.nearest
-        if self._scaled and not mask and thinned is None:
+        if self._scaled and not nearest and thinned is None:
             kind = Resampling.average if min(fy, fx) > 1 else Resampling.bilinear
         read = self._file.read_masks if mask else self._file.read
         groups = [[i] for i in indexes] if self._mixed else [list(indexes)]
@@ -166,33 +209,15 @@ class SceneReader(Scene):
             ]
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
-    def _valid(
-        self, raw: NDArray[Any], window: Window, thinned: tuple[float, float] | None = None
-    ) -> NDArray[np.bool_]:
-        valid = np.ones(raw.shape[1:], bool)
-        if self._masked:
-            valid &= (self._raw(window, self.indexes[:1], mask=True, thinned=thinned) > 0)[0]
-        elif self.nodata is not None and not math.isnan(self.nodata):
-            shown = raw[0] != self.nodata
-            for band in raw[1:]:
-                shown |= band != self.nodata
-            valid &= shown
-        if raw.dtype.kind == "f":
-            valid &= np.isfinite(raw).all(0)
-        return valid
-
-    def _describe(self, nodata: float | None) -> None:
+    def _describe(self) -> None:
         file = self._file
+        self.files = files_of(file, self.path)
         self.count = int(file.count)
-        self.dtype = str(file.dtypes[0])
-        self._mixed = len(set(file.dtypes)) > 1  # a VRT of a photo and a surface model
-        self.nodata: float | None = file.nodata if nodata is None else nodata
         self.band_names = tuple(d or "" for d in file.descriptions)
         self.tags: dict[str, str] = dict(file.tags())
         self.colour_interpretation = tuple(c.name for c in file.colorinterp)
-        flags = file.mask_flag_enums[0]
-        own = MaskFlags.per_dataset in flags or MaskFlags.alpha in flags
-        self._masked = own and nodata is None
+        self.orientation = exif_orientation(self.path) if file.transform.is_identity else UPRIGHT
+        self._named = False
         if file.transform == Affine.identity():
             self._refuse_unrectified()
         Georef(file.transform, file.crs, file.height, file.width).check(self.path)
@@ -208,16 +233,101 @@ class SceneReader(Scene):
                 f"rectify it first: gdalwarp {option} {self.path} rectified.tif",
             )
 
+    def check_image(self) -> None:
+        """Refuse what is no image for a model.
+
+        Raises:
+            SceneError: Its pixels are indexes of a colour table.
+        """
+        if ColorInterp.palette in self._file.colorinterp:
+            out = f"{Path(str(self.path)).stem}_rgb.tif"
+            raise SceneError(
+                f"{self.path}: is a palette image, its pixels are indexes of a colour table",
+                f"write its colours first: gdal_translate -expand rgb {self.path} {out}",
+            )
+
+    @property
+    def lossy(self) -> bool:
+        """Whether compression may have changed the pixels; of a VRT unknown, so taken as yes."""
+        if self._file.driver in ("JPEG", "JP2OpenJPEG", "VRT"):
+            return True
+        kind = self._file.tags(ns="IMAGE_STRUCTURE").get("COMPRESSION", "")
+        return "JPEG" in kind or kind in ("WEBP", "JXL")
+
+    def type_of(self, bands: Sequence[int]) -> str:
+        """Return the type that holds bands, by 1-based index: of 8 bit and float it is float."""
+        kinds = [self._file.dtypes[b - 1] for b in bands]
+        return str(np.result_type(*kinds)) if kinds else str(self._file.dtypes[0])
+
+    def names_of(self, bands: Sequence[int]) -> tuple[str, ...]:
+        """Return the names of bands by 1-based index: as described, else of their colours.
+
+        A band that has neither, or a name that another has too, has the name ``""``.
+        """
+        names = [
+            own or ("" if colour in _NO_NAMES else colour)
+            for own, colour in zip(self.band_names, self.colour_interpretation, strict=True)
+        ]
+        folded = [n.casefold() for n in names]
+        return tuple(
+            names[b - 1] if b <= self.count and folded.count(folded[b - 1]) == 1 else ""
+            for b in bands
+        )
+
+    def remarks(self) -> list[str]:
+        """Return what does not stop a prediction and should be known: names, values, turning."""
+        spec, told = self.spec, []
+        if self.orientation != UPRIGHT:
+            told.append(
+                f"{self.path}: has EXIF orientation {self.orientation}, by which viewers turn it; "
+                "it is read as it is stored"
+            )
+        if spec is None or spec.percentiles is not None:
+            return told
+        if any(spec.band_names) and not self._named and any(self.band_names):
+            told.append(
+                f"{self.path}: its bands are {_listed(self.names_of(range(1, self.count + 1)))}, "
+                f"the model was trained on {_listed(spec.band_names)}: bands "
+                f"{_listed(self.indexes)} are read, in this order; --bands names others"
+            )
+        return told + self._foreign_values()
+
+    def _foreign_values(self) -> list[str]:
+        """Tell values that lie far outside those of the training, from some windows."""
+        probes = [
+            Window(round(row), round(col), min(_PROBE, self.height), min(_PROBE, self.width))
+            for row in np.linspace(0, max(0, self.height - _PROBE), _PROBES)
+            for col in np.linspace(0, max(0, self.width - _PROBE), _PROBES)
+        ]
+        parts = [np.empty((len(self.indexes), 0))]
+        for window in dict.fromkeys(probes):
+            with suppress(SceneError):  # the prediction says where it is damaged
+                raw, valid = self._with_validity(window)
+                parts.append(raw[:, valid])
+        values = np.concatenate(parts, 1)
+        if not values.size:
+            return []
+        low, high = np.percentile(values, (2, 98), axis=1)
+        own = self._ranges
+        below, above = (np.array([[0.0, 255.0]] * len(values)) if own is None else own).T
+        beyond = np.maximum((below >= values.T).mean(0), (above <= values.T).mean(0)) > 0.5
+        foreign = (own is not None) & beyond | (high - low < _FLAT * (above - below)).all()
+        return [
+            f"{self.path}: band {index} has values from {low[i]:.4g} to {high[i]:.4g}, the "
+            f"training images' range is {below[i]:.4g} to {above[i]:.4g}: bring the scene to their "
+            "units, or the map means little"
+            for i, index in enumerate(self.indexes)
+            if foreign[i]
+        ]
+
     def _choose(self, bands: Sequence[int | str] | None) -> tuple[int, ...]:
         spec = self.spec
         if bands is None and spec is None:
             return tuple(range(1, self.count + 1))
         if bands is not None:
-            chosen = tuple(self._index(b) for b in bands)
-        elif spec and spec.band_names and set(spec.band_names) <= set(self.band_names):
-            chosen = tuple(self.band_names.index(n) + 1 for n in spec.band_names)
+            chosen, self._named = tuple(self._index(b) for b in bands), True
         else:
-            chosen = spec.bands if spec else ()
+            chosen = (spec and self._by_name(spec)) or (spec.bands if spec else ())
         if spec and len(chosen) != len(spec.bands):
             raise SceneError(
                 f"{self.path}: {len(chosen)} bands chosen, the model takes {len(spec.bands)}",
@@ -230,6 +340,23 @@ class SceneReader(Scene):
                 f"gdalbuildvrt -separate scene.vrt {self.path} more.tif",
             )
         return chosen
+
+    def _by_name(self, spec: InputSpec) -> tuple[int, ...] | None:
+        """Return a model's bands by the names of the training's; None where they are not these."""
+        if not any(spec.band_names):
+            return None
+        wanted = [n.casefold() for n in spec.band_names]
+        both = self.names_of(range(1, self.count + 1))
+        for known in (self.band_names, self.colour_interpretation, both):
+            names = [n.casefold() for n in known]
+            if all(not n or names.count(n) == 1 for n in wanted):
+                found = tuple(
+                    names.index(n) + 1 if n else band
+                    for n, band in zip(wanted, spec.bands, strict=True)
+                )
+                self._named = len(set(found)) == len(found)
+                return found if self._named else None
+        return None
 
     def _index(self, band: int | str) -> int:
         if isinstance(band, int) or str(band).isdecimal():
@@ -264,8 +391,8 @@ class SceneReader(Scene):
         size = (max(1, round(file.height * factor)), max(1, round(file.width * factor)))
         self._scale = (file.height / size[0], file.width / size[1])
         self._scaled = size != (file.height, file.width)
-        plain = file.driver == "GTiff" and not self._scaled and not self._masked
-        self._sparse = plain and self.nodata is not None and self.nodata == file.nodata
+        plain = file.driver == "GTiff" and not self._scaled and self._validity.is_plain
+        self._sparse = plain and set(self._validity.nodata) == {file.nodata} != {None}
         self.block_height = int(file.block_shapes[0][0])
         if self._scaled:
             self.georef, self.block_height = self.georef.zoom(*size), 1
@@ -284,13 +411,28 @@ class SceneReader(Scene):
         window = Window(0, 0, max(1, round(self.height / step)), max(1, round(self.width / step)))
         thinned = (self._file.height / window.height, self._file.width / window.width)
         raw = self._raw(window, self.indexes, thinned=thinned)
-        valid = self._valid(raw, window, thinned)
+        valid = self._validity.of(raw, partial(self._masks, window, thinned=thinned))
         if not valid.any():
             return np.tile(np.array([0.0, 1.0], np.float32), (len(self.indexes), 1))
         ranges = np.percentile(raw[:, valid].astype(np.float64), percentiles, axis=1).T
         ranges[:, 1] = np.maximum(ranges[:, 1], np.nextafter(ranges[:, 0], np.inf))
         result: NDArray[np.float32] = ranges.astype(np.float32)
         return result
+
+
+def files_of(file: Any, path: str | Path) -> tuple[str | Path, ...]:
+    """Return a path and all files that GDAL reads with it, sources of nested VRTs included."""
+    found: dict[str, str | Path] = {str(path): path}
+    todo = [str(name) for name in file.files]
+    while todo:
+        name = todo.pop(0)
+        if name in found:
+            continue
+        found[name] = name
+        if name.lower().endswith(".vrt"):
+            with suppress(SceneError), open_raster(name) as nested:
+                todo += map(str, nested.files)
+    return tuple(found.values())
 
 
 def _to_uint8(raw: NDArray[Any], ranges: NDArray[np.float32]) -> NDArray[np.uint8]:

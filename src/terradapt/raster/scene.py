@@ -23,7 +23,7 @@ class Scene(Protocol):
 
     Attributes:
         path: What errors call it.
-        files: The files that its pixels come from.
+        files: All files that it is read from: sources of a VRT, masks, an area of interest.
         georef: Size, transform and CRS.
         dtype: Type of the pixels in the files, for example ``"uint16"``.
         block_height: Rows of the file's own blocks, px: reading whole ones decodes none twice.
@@ -44,6 +44,10 @@ class Scene(Protocol):
 
     def close(self) -> None:
         """Close the files."""
+
+    def remarks(self) -> list[str]:
+        """Return what does not stop a prediction and should be known."""
+        return []
 
     def __enter__(self) -> Self:
         return self

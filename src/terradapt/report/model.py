@@ -9,8 +9,10 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict
 
 from terradapt.classes import ClassMap, Colour
+from terradapt.documents import validated
 from terradapt.errors import DataError
 from terradapt.files import read_json
 from terradapt.version import __version__
@@ -92,6 +94,7 @@ class Report:
         network_legend: (meaning, RGB) of their colours.
         references: Printed results, shown apart.
         figures: Further drawings, title -> SVG text.
+        reads: Files that it was made from: it is never written over one of them.
     """
 
     metrics: dict[str, Any]
@@ -113,6 +116,7 @@ class Report:
     network_legend: Sequence[tuple[str, Colour]] = ()
     references: Sequence[Reference] = ()
     figures: Mapping[str, str] = field(default_factory=dict)
+    reads: Sequence[Path] = ()
 
     @property
     def split(self) -> str:
@@ -149,6 +153,24 @@ def read_report(path: str | Path) -> dict[str, Any]:
     """
     path = Path(path)
     values: dict[str, Any] = read_json(path, fix="evaluate again")
-    if not isinstance(values.get("metrics"), dict):
-        raise DataError(f"{path}: is no report", "give a report.json that terradapt eval wrote")
+    validated(_Stored, values, path, DataError, "give a report.json that terradapt eval wrote")
     return values
+
+
+class _Metrics(BaseModel):
+    """The figures of a ``report.json``."""
+
+    __pydantic_extra__: dict[str, float | str | dict[str, Any] | list[Any] | None]
+    model_config = ConfigDict(extra="allow")
+
+    per_class: dict[str, dict[str, Any]] = {}
+
+
+class _Stored(BaseModel):
+    """``report.json``, as far as others rely on it."""
+
+    metrics: _Metrics
+    data: dict[str, Any] = {}
+    protocol: dict[str, Any] = {}
+    model: dict[str, Any] = {}
+    facts: dict[str, Any] = {}

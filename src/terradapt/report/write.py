@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 
-from terradapt.files import write_together
+from terradapt.files import check_output, write_together
 from terradapt.report.html import render_html
 from terradapt.report.markdown import render_markdown
 from terradapt.report.model import Report
+
+SUFFIXES = (".json", ".md", ".html")
 
 
 def write_report(report: Report, path: str | Path) -> list[Path]:
@@ -22,10 +25,21 @@ def write_report(report: Report, path: str | Path) -> list[Path]:
         The three paths: JSON, Markdown, HTML.
 
     Raises:
-        OutputError: The folder cannot be written.
+        OutputError: The folder cannot be written, or one of the three is a file that was read.
         MissingExtraError: jinja2, matplotlib or Pillow is not installed.
     """
-    path = Path(path)
+    path = check_report(path, report.reads)
     text = json.dumps(report.to_dict(), indent=1, allow_nan=False) + "\n"
-    texts = {".json": text, ".md": render_markdown(report), ".html": render_html(report)}
-    return write_together({path.with_suffix(s): t for s, t in texts.items()})
+    texts = (text, render_markdown(report), render_html(report))
+    return write_together({path.with_suffix(s): t for s, t in zip(SUFFIXES, texts, strict=True)})
+
+
+def check_report(path: str | Path, reads: Iterable[Path]) -> Path:
+    """Check that a report can be written, and is none of the files that it is made from.
+
+    Raises:
+        OutputError: It cannot, or it is.
+    """
+    three = [Path(path).with_suffix(s) for s in SUFFIXES]
+    check_output(three[0], reads=reads, beside=three[1:])
+    return Path(path)

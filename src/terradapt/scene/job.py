@@ -14,7 +14,7 @@ from terradapt.raster import Clipped, Scene, ScenePath, open_scene, signature_of
 from terradapt.raster.cog import TILE
 from terradapt.scene.options import PredictOptions
 from terradapt.scene.predictor import Predictor
-from terradapt.scene.resample import fitted
+from terradapt.scene.resample import fitted, scale_notes
 from terradapt.scene.stream import Block, Wanted, predict_region
 
 
@@ -32,6 +32,7 @@ class Job:
         scene: What was asked for; None where the scene was opened by someone else.
         signature: Short hash of scene, model and options; as ``stamp``, of opened jobs only.
         stamp: Sizes and times of the files of the scene and of the area of interest.
+        notes: What does not stop the prediction and should be known; of opened jobs only.
     """
 
     source: Scene
@@ -43,6 +44,7 @@ class Job:
     scene: ScenePath | None = None
     signature: str = ""
     stamp: tuple[list[int], ...] = ()
+    notes: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, source: Scene, predictor: Predictor, options: PredictOptions) -> Job:
@@ -101,7 +103,8 @@ def open_job(
         stack: Closes the scene.
 
     Raises:
-        ConfigError: A window, overlap or class that does not fit the model.
+        ConfigError: A window, overlap or class that does not fit the model; a resolution, and a
+            scene that does not say its own.
         SceneError: The scene or the area of interest cannot be read.
     """
     source = stack.enter_context(
@@ -110,6 +113,7 @@ def open_job(
             predictor.spec,
             bands=options.bands or None,
             nodata=options.nodata,
+            grow_void=options.grow_void,
             allow_remote=options.allow_remote,
         )
     )
@@ -117,7 +121,6 @@ def open_job(
         source = stack.enter_context(Clipped(source, options.aoi))
     job = Job.of(source, predictor, options)
     files = [Path(str(p)) for p in source.files]
-    read = [*files, *([options.aoi] if options.aoi else [])]
     apart = ("resume", "overwrite")
     settings = {k: str(v) for k, v in vars(options).items() if k not in apart}
     crs = None if source.crs is None else source.crs.to_wkt()
@@ -132,8 +135,9 @@ def open_job(
             predictor.classes.names,
         ]
     )
-    stamps = tuple(stamp(p) for p in read)
-    return replace(job, scene=scene, signature=signature, stamp=stamps)
+    stamps = tuple(stamp(p) for p in files)
+    notes = (*source.remarks(), *scale_notes(source, predictor, options))
+    return replace(job, scene=scene, signature=signature, stamp=stamps, notes=notes)
 
 
 def predict_blocks(

@@ -32,6 +32,8 @@ class PredictOptions:
             a number is the metres per pixel that the model should see.
         bands: 1-based indexes or names of the bands to use; the model's own when empty.
         nodata: A nodata value instead of the scene's.
+        grow_void: Pixels this near to one without data have none either, px, >= 0; None as the
+            model was trained. For collars that lossy compression has blurred.
         allow_remote: Let scenes be addresses.
         resume: Go on where a killed run stopped.
         overwrite: Replace a result that is there.
@@ -51,6 +53,7 @@ class PredictOptions:
     resolution: float | Literal["auto", "native"] = "auto"
     bands: tuple[int | str, ...] = ()
     nodata: float | None = None
+    grow_void: int | None = None
     allow_remote: bool = False
     resume: bool = False
     overwrite: bool = False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterable
 from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from terradapt.errors import SceneError
-from terradapt.files import check_new
+from terradapt.errors import OutputError, SceneError
+from terradapt.files import check_new, check_output
 from terradapt.grid import Window
 from terradapt.owner import owned
 from terradapt.progress import Track
@@ -27,6 +28,8 @@ from terradapt.scene.job import Blocks, Job, open_job
 from terradapt.scene.options import PredictOptions
 from terradapt.scene.predictor import Predictor
 from terradapt.scene.stream import Block
+
+SUFFIXES = (".tif", ".tiff")
 
 
 def predict_scene(
@@ -60,8 +63,8 @@ def predict_scene(
     Raises:
         ConfigError: Options that do not fit.
         SceneError: The scene cannot be read; what is written can be resumed.
-        OutputError: The result exists already, or another process writes it. Or it cannot be
-            written; what is written can be resumed.
+        OutputError: The result exists already, another process writes it, or it is one of the files
+            that are read. Or it cannot be written; what is written can be resumed.
     """
     options = options or PredictOptions()
     goes_on = options.resume and part_folder(out).exists()
@@ -69,12 +72,13 @@ def predict_scene(
         for owner in (out, out.with_suffix(".json")):  # map.tif and map.tiff share the second
             stack.enter_context(owned(owner))
         job = open_job(predictor, scene, options, model, stack)
+        check_result(out, scene, options, job.source.files)
         layers = _layers(job, out, options)
         done = sidecars.finished(job, out, layers) if options.resume else None
         if done is not None:
             shutil.rmtree(part_folder(out), ignore_errors=True)
             return done
-        known = options.resume and (goes_on or sidecars.is_of(job, out))
+        known = options.resume and (goes_on or sidecars.may_be_of(job, out))
         check_new((layer.path for layer in layers.values()), options.overwrite or known)
         source = job.source
         writer = SceneWriter(
@@ -94,6 +98,30 @@ def predict_scene(
         statistics = sidecars.write(out, predictor.classes, statistics, layers)
         writer.clean()
     return statistics
+
+
+def check_result(
+    out: Path, scene: ScenePath, options: PredictOptions, reads: Iterable[str | Path | None]
+) -> None:
+    """Check that a map can be written, and that it is none of what it is made from.
+
+    Args:
+        out: The class raster.
+        scene: The scene.
+        options: They name what is written beside it, and the area of interest.
+        reads: All files that are read.
+
+    Raises:
+        OutputError: It cannot, would replace an input, or would become part of its mosaic.
+    """
+    beside = sidecars.written_with(out, options)
+    check_output(out, SUFFIXES, reads=[*reads, options.aoi], beside=beside)
+    folder = Path(scene) if isinstance(scene, (str, Path)) else None
+    if folder and folder.is_dir() and out.parent.is_dir() and out.parent.samefile(folder):
+        raise OutputError(
+            f"{out}: lies in {folder}, whose rasters are the scene: the map would be read as one",
+            "choose another folder with -o",
+        )
 
 
 def _fill(writer: SceneWriter, job: Job, bar: Track | None, label: str, blocks: Blocks) -> None:

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from terradapt.errors import ConfigError
+from terradapt.raster import Scene
 from terradapt.scene.options import PredictOptions
 from terradapt.scene.predictor import Predictor, Wrapped, on_host
 
@@ -93,3 +95,32 @@ def fitted(predictor: Predictor, options: PredictOptions, have: float | None) ->
     outer = max(1, round(inner * factor))
     seen = low * (1 - TOLERANCE) <= factor <= high * (1 + TOLERANCE)
     return predictor if seen or outer == inner else Resampled(predictor, outer, inner)
+
+
+def scale_notes(scene: Scene, predictor: Predictor, options: PredictOptions) -> list[str]:
+    """Return what a reader of the map should know of the scales of scene and model.
+
+    Raises:
+        ConfigError: A resolution is asked for, and the scene does not say its own.
+    """
+    trained, have = predictor.spec.resolution, scene.resolution
+    state = "georeference it (CRS and pixel size), or resample it to the model's pixel size"
+    if have is None and isinstance(options.resolution, (int, float)):
+        raise ConfigError(
+            f"{scene.path}: does not say its metres per pixel, so that it cannot be resampled to "
+            f"{options.resolution:g}",
+            f"{state}; or use --resolution native",
+        )
+    if options.resolution != "auto":
+        return []
+    if have is None and trained is not None:
+        return [
+            f"{scene.path}: does not say its metres per pixel and is read as it is, the model was "
+            f"trained at {trained:.3g}; where the scales differ, the map suffers: {state}"
+        ]
+    if have is not None and trained is None:
+        return [
+            f"{scene.path}: nothing is resampled, for the model does not say the metres per pixel "
+            "of its training; where the scales differ, the map suffers"
+        ]
+    return []

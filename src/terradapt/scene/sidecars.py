@@ -16,6 +16,7 @@ from terradapt.files import digest, read_json, write_together
 from terradapt.grid import Window
 from terradapt.raster import Layer, signature_of
 from terradapt.scene.job import Job
+from terradapt.scene.options import PredictOptions
 from terradapt.scene.predictor import Predictor
 from terradapt.scene.stream import Block
 
@@ -98,7 +99,20 @@ def statistics(
         "stride": job.grid.stride,
         "signature": job.signature,
         "stamp": signature_of(job.stamp),
+        "notes": list(job.notes),
     }
+
+
+def written_with(out: Path, options: PredictOptions) -> list[Path]:
+    """Return the files that stand beside a class raster."""
+    layers = ["scores"] * bool(options.scores) + ["confidence"] * options.confidence
+    return [
+        out.with_suffix(".qml"),
+        out.with_suffix(".json"),
+        out.with_name(out.name + ".aux.xml"),
+        *([out.with_name(f"{out.stem}_confidence.qml")] * options.confidence),
+        *(out.with_name(f"{out.stem}_{layer}.tif") for layer in layers),
+    ]
 
 
 def finished(job: Job, out: Path, layers: Mapping[str, Layer]) -> dict[str, Any] | None:
@@ -121,12 +135,12 @@ def finished(job: Job, out: Path, layers: Mapping[str, Layer]) -> dict[str, Any]
     return found
 
 
-def is_of(job: Job, out: Path) -> bool:
-    """Tell whether the figures beside a result say that it is this job's, whole or not."""
+def may_be_of(job: Job, out: Path) -> bool:
+    """Tell whether a result may be made again: its figures do not say that it is another job's."""
     try:
         return bool(read_json(out.with_suffix(".json")).get("signature") == job.signature)
     except DataError:
-        return False
+        return True
 
 
 def write(

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 
 from terradapt.classes import ISPRS, ROADS
 from terradapt.config import DataConfig
-from terradapt.data.dataset import Dataset, Item
+from terradapt.data.dataset import SPLITS_NAME, Dataset, Item
 from terradapt.data.labels import IndexForm
-from terradapt.data.splits import SPLITS_NAME, Splits, make_splits, write_splits
+from terradapt.data.splits import Splits, make_splits, write_splits
 from terradapt.errors import DataError
 from terradapt.files import write_json, write_text
 from terradapt.progress import Advance, Track, silent

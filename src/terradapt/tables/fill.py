@@ -14,12 +14,12 @@ from terradapt.tables.speeds import Speeds
 from terradapt.tables.variants import (
     TEACHER,
     PaperVariant,
+    absence_of,
     arafnet_variant,
     count_variant,
     variant_of,
 )
 
-ABSENT = "not in terradapt"
 SPEED = "needs terradapt bench"
 FPS = "complexity.fps"
 
@@ -121,6 +121,11 @@ def _filled(
             if metric == FPS:
                 cells.append(_speed(table, row, variant, speeds))
                 continue
+            if variant is None:
+                cells.append(
+                    Cell(row.values[metric], None, absence_of(row), row.slips.get(metric, ""))
+                )
+                continue
             ours, why = _value(table, variant, metric, reports, count)
             cells.append(Cell(row.values[metric], ours, why, row.slips.get(metric, "")))
         rows.append(tuple(cells))
@@ -135,7 +140,7 @@ def _speed(
     ratio = printed / teacher if printed and teacher and row is not table.rows[0] else None
     rate = speeds.rates.get(variant.encoder) if speeds and variant else None
     if speeds is None or rate is None:
-        return Cell(printed, None, SPEED if variant else ABSENT, slip, ratio)
+        return Cell(printed, None, SPEED if variant else absence_of(row), slip, ratio)
     whole = speeds.rates.get(TEACHER)
     own = rate / whole if whole and variant and variant.encoder != TEACHER else None
     return Cell(printed, rate, str(speeds.path), slip, ratio, own)
@@ -143,13 +148,11 @@ def _speed(
 
 def _value(
     table: PrintedTable,
-    variant: PaperVariant | None,
+    variant: PaperVariant,
     metric: str,
     reports: Sequence[tuple[Path, Mapping[str, Any]]],
     count: Count,
 ) -> tuple[float | None, str]:
-    if variant is None:
-        return None, ABSENT
     if metric.startswith("complexity."):
         return _complexity(table, variant, metric.removeprefix("complexity."), count)
     metric, _, pair = metric.partition("@")

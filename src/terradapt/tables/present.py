@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from terradapt.report.markdown import markdown_table
 from terradapt.report.printed import DATA, PrintedTable
 from terradapt.tables.fill import Cell, FilledTable
-from terradapt.tables.variants import variant_of
+from terradapt.tables.variants import UNSPECIFIED, absence_of, variant_of
 
 COLUMNS = (
     "table",
@@ -47,6 +47,9 @@ def to_markdown(filled: Sequence[FilledTable]) -> str:
                 rows.append([*([""] * len(table.keys)), "ours", *(_ours(c) for c in cells)])
         parts.append(markdown_table(header, rows))
         parts += [f"\\* {text}" for text in _slips(table)]
+        parts += [
+            f"{r.names[0]}: {absence_of(r)}." for r in table.rows if r.names[0] in UNSPECIFIED
+        ]
         used = sorted({c.why for r in one.cells for c in r if c.why.endswith(".json")})
         parts += [f"Ours from {path}" for path in used]
         parts += _speed_note(one)

@@ -31,8 +31,30 @@ STUDENTS = {
     "Segformer_b1": "mit_b1",
     "Ghostnetv3": "ghostnetv3_100",
 }
+ROADS = {
+    "UNet": "unet",
+    "UNet++": "unet++",
+    "D-LinkNet": "d-linknet",
+    "MSNet": "msnet",
+    "M2SNet": "m2snet",
+    "Seg-Road": "seg-road",
+    "SwinUNet": "swin-unet",
+    "SGCNNet": "sgcnnet",
+    "MSMDFFNet": "msmdffnet",
+    "SAM2UNet": "sam2-unet",
+}
+"""SAM2MS's names of the networks that it compares with."""
 TEACHER = "sam2_hiera_large"
 _TRAINING_ONLY = {"aux"}
+ABSENT = "not in terradapt"
+UNSPECIFIED = {
+    "GCDNet": "no code of it is public, nor a description from which it could be built",
+    "DMANet": (
+        "its authors' repository holds no code, and the public part of its paper no architecture;"
+        " its encoder is MaxViT by their words, not Swin"
+    ),
+}
+"""Methods of the papers that cannot be built, and why; nothing else goes by their names."""
 
 
 @dataclass(frozen=True)
@@ -83,12 +105,19 @@ def variant_of(table: PrintedTable, row: PrintedRow) -> PaperVariant | None:
     if name.startswith("SAM2MS"):
         release = {"drb": "release"}
         return PaperVariant("sam2ms", TRUNKS["Large"], counted=release, adapters=True)
-    return PaperVariant("sam2-unet", TRUNKS["Large"]) if name.startswith("SAM2UNet") else None
+    model = ROADS.get(name.split(" (")[0])  # the rows have the year in brackets
+    return PaperVariant(model, MODELS[model].encoder) if model else None
+
+
+def absence_of(row: PrintedRow) -> str:
+    """Return why terradapt has no model for a printed row."""
+    why = UNSPECIFIED.get(row.names[0])
+    return f"{ABSENT}: {why}" if why else ABSENT
 
 
 @lru_cache(maxsize=64)
 def _counted(model: str, encoder: str, options: tuple[tuple[str, Any], ...]) -> dict[str, float]:
-    roads = MODELS[model].binary
+    roads = MODELS[model].binary or model in ROADS.values()
     row = complexity.row(
         model,
         encoder,
@@ -116,6 +145,9 @@ def arafnet_variant(number: int, name: str) -> PaperVariant | None:
         return PaperVariant("kd-arafnet", STUDENTS[name], distilled=True)
     if name.startswith("KD-ARAFNet"):
         return PaperVariant("kd-arafnet", "efficientnet_b0", distilled="Distilled" in name)
+    line = MODELS.get(name.casefold())
+    if line is not None:
+        return PaperVariant(name.casefold(), line.encoder)
     ablations = {k.casefold(): v for k, v in ABLATIONS.items()}
     if number == 6 and name.casefold() in ablations:
         return PaperVariant(

@@ -45,11 +45,14 @@ def train(
         KeyboardInterrupt: Stopped, with a state to resume from.
     """
     from terradapt.data import open_dataset
+    from terradapt.files import check_output
     from terradapt.training.run import Run
     from terradapt.training.starting import start_classes
     from terradapt.training.trainer import Trainer
 
     first = os.environ.get("RANK", "0") == "0"  # the others of one launch write nothing
+    if first:
+        check_output(run, folder=True)
     with owned(run, folder=True) if first else nullcontext():
         known = start_classes(config, Run(run), resume)
         dataset = open_dataset(Path(data), config.data, known=known)

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from terradapt.config import ObjectiveConfig
+from terradapt.losses.connectivity import connectivity
 from terradapt.losses.lossnet import LossNet
-from terradapt.losses.pixel import cross_entropy, dice, structure
+from terradapt.losses.pixel import cross_entropy, dice, relation, structure
 from terradapt.models.contract import Prediction
 
 Logs = dict[str, Tensor]
@@ -19,6 +20,8 @@ Objective = Callable[[nn.Module, Batch], tuple[Tensor, Logs]]
 
 class Supervised:
     """CE + Dice on the logits and, weighted by ``aux``, CE on auxiliary ones (ARAFNet Eq 5).
+
+    A model that tells its attention along lines has it supervised too, weighted by ``relation``.
 
     Args:
         config: Weights of the terms.
@@ -43,6 +46,12 @@ class Supervised:
         if prediction.aux:
             parts = [cross_entropy(aux, mask, weights) for aux in prediction.aux]
             terms["aux"] = config.aux * torch.stack(parts).sum()
+        if prediction.relations and config.relation:
+            terms["relation"] = config.relation * relation(prediction.relations, mask)
+        if prediction.connectivity:
+            terms["connectivity"] = config.connectivity * connectivity(
+                prediction.connectivity, mask
+            )
         return _total(terms)
 
 
@@ -64,6 +73,10 @@ class Structure:
         if prediction.aux:
             parts = [structure(a, mask, reproduce_release=release) for a in prediction.aux]
             terms["aux"] = self.config.aux * torch.stack(parts).sum()
+        if prediction.connectivity:
+            terms["connectivity"] = self.config.connectivity * connectivity(
+                prediction.connectivity, mask
+            )
         if self.lossnet is not None:
             terms["lossnet"] = self.lossnet(prediction.logits, mask)
         return _total(terms)

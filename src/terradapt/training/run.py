@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from terradapt.config import RunConfig, parse_config
+from terradapt.data import Dataset
 from terradapt.documents import read_log
 from terradapt.errors import ConfigError, OutputError
-from terradapt.files import read_text, write_text, writing
+from terradapt.files import check_output, read_text, write_text, writing
 
 CONFIG, LOG = "config.yaml", "log.jsonl"
 BEST, LAST = "checkpoint.safetensors", "last.safetensors"
@@ -29,6 +30,22 @@ class Run:
         self.folder = Path(folder)
         self.best = self.folder / BEST
         self.last = self.folder / LAST
+
+    def check(self, dataset: Dataset, config: RunConfig) -> None:
+        """Refuse to write over what the run reads.
+
+        Raises:
+            OutputError: The folder is the dataset's, or a file in it is read.
+        """
+        if self.folder.is_dir() and self.folder.samefile(dataset.root):
+            raise OutputError(f"{self.folder}: is the dataset's folder", "give another -o folder")
+        lossnet = config.objective.lossnet
+        weights = [config.model.encoder.weights, config.objective.distill.teacher]
+        weights += [config.train.start]
+        weights += [lossnet.weights] if lossnet else []
+        written = [self.folder / n for n in (BEST, LAST, CONFIG, LOG)]
+        written += [self.folder / f"report.{s}" for s in ("json", "md", "html")]
+        check_output(written[0], reads=[*dataset.files, *weights], beside=written[1:])
 
     def held(self) -> RunConfig | None:
         """Return the config of the run that the folder holds, if it holds one."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -76,14 +75,14 @@ class Start:
         mean, std = zip(*pairs, strict=True)
         return spec.model_copy(update={"mean": mean, "std": std})
 
-    def told(self, classes: ClassMap) -> dict[str, Any]:
+    def told(self, classes: ClassMap) -> dict[str, str]:
         """Return what a run's log says of its start."""
         model, known = self.meta.config.model, {n.casefold() for n in self.meta.classes.names}
         return {
             "start": self.name,
             "sha256": self.sha256,
             "model": f"{model.name} on {model.encoder.name}",
-            "new_classes": [n for n in classes.names if n.casefold() not in known],
+            "new_classes": ", ".join(n for n in classes.names if n.casefold() not in known),
         }
 
     def fill(self, model: SegmentationModel, classes: ClassMap, bands: tuple[int, ...]) -> None:
@@ -101,7 +100,10 @@ class Start:
         rows = self._rows(classes)
         if rows is not None:
             for name, axis in _axes(old.config.model, len(old.classes), classes=1).items():
-                tensors[name] = _taken(tensors[name], axis, rows, tensors[name].mean(axis, True))
+                # a head that shuffles pixels has several rows a class, one after the other
+                each = tensors[name].unflatten(axis, (len(old.classes), -1))
+                taken = _taken(each, axis, rows, each.mean(axis, True))
+                tensors[name] = taken.flatten(axis, axis + 1)
         if bands != old.spec.bands:
             places = [old.spec.bands.index(b) if b in old.spec.bands else None for b in bands]
             for name, axis in _axes(old.config.model, len(old.classes), bands=1).items():

@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -85,6 +85,7 @@ class Trainer:
             _require_labels(dataset, "val")
         self.dataset = dataset
         self.run = Run(folder)
+        self.run.check(dataset, config)
         self.start = open_start(config, self.run, resume)
         if self.start is not None:
             config = self.start.config(config, dataset)
@@ -201,7 +202,7 @@ class Trainer:
         told = any(e.get("event") == "calibration" for e in self.run.events())
         if not told and self.accelerator.is_main_process:
             event = {"event": "calibration", "step": self.step, "confidence": meta.confidence}
-            self.run.log(event | ({} if found is None else asdict(found)))
+            self.run.log(event | (found.told() if found else {}))
         self.accelerator.wait_for_everyone()
 
     def _open_run(self, resume: bool) -> bool:
@@ -319,6 +320,7 @@ class Trainer:
             self.start.fill(model, self.dataset.classes, self.spec.bands)
         if train.channels_last:
             model = model.to(memory_format=torch.channels_last)
+        _require_batch(model.min_batch, train.batch, self.accelerator.num_processes)
         self.model = model.to(self.accelerator.device)
         self.objective = build_objective(self.config, self.dataset, self.accelerator.device)
         optimizer = build_optimizer(self.model, self.config.optim)
@@ -416,6 +418,14 @@ def _require_divisible(batch: int, processes: int) -> None:
         raise ConfigError(
             f"a batch of {batch} cannot be shared by {processes} processes",
             f"set train.batch to a multiple of {processes}",
+        )
+
+
+def _require_batch(least: int, batch: int, processes: int) -> None:
+    if batch // processes < least:
+        raise ConfigError(
+            f"a batch of {batch // processes} is too small for a model with norms of single pixels",
+            f"set train.batch to {least * processes} or more",
         )
 
 

@@ -17,7 +17,7 @@ from terradapt.files import parse_json
 from terradapt.grid import Window
 from terradapt.owner import owned
 from terradapt.progress import Advance
-from terradapt.raster import SceneReader
+from terradapt.raster import SceneReader, scene_files
 from terradapt.vector.polygons.extract import (
     PIXELS,
     PolygonOptions,
@@ -61,7 +61,8 @@ def vectorize_roads(
         OutputError: The result exists already, or cannot be written.
         MissingExtraError: GraphML without networkx.
     """
-    output = check_vector(output, overwrite, roads=True)
+    reads = [*scene_files(labels), *(scene_files(scores) if scores else ())]
+    output = check_vector(output, overwrite, roads=True, reads=reads)
     if output.suffix.lower() == ".graphml":
         import_networkx()
     value, band = road_value(labels, road)
@@ -111,7 +112,7 @@ def vectorize_polygons(
         DataError: It holds no class ids.
         OutputError: The result exists already, or cannot be written.
     """
-    output = check_vector(output, overwrite)
+    output = check_vector(output, overwrite, reads=scene_files(labels))
     known = raster_classes(labels)
     with owned(output):
         source = RasterLabels(labels, mask=is_mask(labels))

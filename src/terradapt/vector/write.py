@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -99,22 +99,29 @@ def write_polygons(
     _write_layers(path, [layer], polygons.crs, {"polygons": style})
 
 
-def check_vector(path: str | Path, overwrite: bool = False, *, roads: bool = False) -> Path:
+def check_vector(
+    path: str | Path,
+    overwrite: bool = False,
+    *,
+    roads: bool = False,
+    reads: Iterable[str | Path] = (),
+) -> Path:
     """Return the path of a result that can be written; look before the long work starts.
 
     Args:
         path: The result.
         overwrite: Replace a file that is there.
         roads: It is a network, which may be GraphML, and as a Shapefile has its nodes beside it.
+        reads: What it is made from.
 
     Raises:
         OutputError: A suffix that is not written, a file that is there, a folder without
-            permission, or a GeoPackage that another program holds open.
+            permission, one of ``reads``, or a GeoPackage that another program holds open.
     """
-    path = check_output(path, SUFFIXES if roads else SUFFIXES[:-1])
-    places = [path]
+    places = [path := Path(path)]
     if path.suffix.lower() == ".shp":
         places = [p.with_suffix(s) for p in _shapefiles(path, 1 + roads) for s in _PARTS]
+    check_output(path, SUFFIXES if roads else SUFFIXES[:-1], reads=reads, beside=places)
     if path.suffix.lower() == ".gpkg" and path.exists():
         _check_free(path)
     check_new(places, overwrite)

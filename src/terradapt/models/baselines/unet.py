@@ -1,84 +1,86 @@
-"""The classic U-Net of segmentation_models_pytorch, on any timm or MiT encoder: a baseline."""
+"""U-Net as road papers compare with it: padded convolutions, batch norm, transposed convolutions.
+
+Ronneberger, Fischer, Brox 2015, "U-Net: Convolutional Networks for Biomedical Image Segmentation",
+MICCAI, doi 10.1007/978-3-319-24574-4_28. The paper's convolutions are not padded and have no batch
+norm; SAM2MS's row (31.02 M, 875.81 G) is the usual variant that has both, as its MACs prove.
+
+Counts with one logit at 1024 px: 31,037,633 parameters, 875.804 GMACs. Slip of the row: 31.02 are
+the convolutions' weights alone. Two classes have one logit, K > 2 classes have K.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
-from typing import Any, Literal
-
-import segmentation_models_pytorch as smp
+import torch
+from pydantic import Field
 from torch import Tensor, nn
 
-from terradapt.config import ConfigPart, ModelConfig
-from terradapt.errors import ConfigError
-from terradapt.models.contract import Prediction, SegmentationModel
-from terradapt.models.encoder import HUB, MIT_ENCODERS, is_sam2
-from terradapt.weights import from_hub, load_backbone
+from terradapt.config import ConfigPart
+from terradapt.models.baselines.own import OwnEncoderModel
+from terradapt.models.contract import Prediction, class_logits, head_channels
+from terradapt.models.encoder import Encoder
+from terradapt.models.layers import conv_bn_relu
 
 
-class UnetOptions(ConfigPart):
-    """Options of ``smp.Unet``'s decoder."""
+class UNetOptions(ConfigPart):
+    """Width of the network."""
 
-    decoder_channels: tuple[int, ...] = (256, 128, 64, 32, 16)
-    decoder_attention_type: Literal["scse"] | None = None
+    width: int = Field(64, ge=1)  # channels at full size, doubled at each stage
 
 
-class SmpUnet(SegmentationModel):
-    """``smp.Unet`` behind this package's contract; its state dict keeps smp's names.
+def double_conv(cin: int, cout: int) -> nn.Sequential:
+    """Return twice a 3x3 convolution with BN and ReLU."""
+    return nn.Sequential(conv_bn_relu(cin, cout), conv_bn_relu(cout, cout))
+
+
+class UNetEncoder(Encoder):
+    """Five double convolutions with 2x2 max-pooling between."""
+
+    strides = (1, 2, 4, 8, 16)
+    size_multiple = 16
+
+    def __init__(self, in_channels: int, width: int) -> None:
+        super().__init__()
+        self.in_channels = in_channels
+        self.channels = tuple(width * 2**i for i in range(5))
+        pairs = zip((in_channels, *self.channels), self.channels, strict=False)
+        self.stages = nn.ModuleList(double_conv(i, o) for i, o in pairs)
+        self.pool = nn.MaxPool2d(2)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Return the five maps, finest first."""
+        maps: list[Tensor] = []
+        for stage in self.stages:
+            x = stage(self.pool(x) if maps else x)
+            maps.append(x)
+        return tuple(maps)
+
+
+class UNet(OwnEncoderModel):
+    """The plain U-Net.
 
     Args:
-        net: The U-Net.
+        in_channels: Bands.
         num_classes: K.
+        options: Its width.
     """
 
-    Options = UnetOptions
+    Options = UNetOptions
+    size_multiple = 16
 
-    def __init__(self, net: Any, num_classes: int) -> None:
+    def __init__(self, in_channels: int, num_classes: int, options: UNetOptions) -> None:
         super().__init__()
-        self.encoder = net.encoder
-        self.decoder: nn.Module = net.decoder
-        self.segmentation_head: nn.Module = net.segmentation_head
         self.num_classes = num_classes
-
-    @classmethod
-    def from_config(cls, config: ModelConfig, num_classes: int, options: Any) -> SmpUnet:
-        """Build the U-Net and load its encoder's weights."""
-        encoder = config.encoder
-        if is_sam2(encoder.name):
-            raise ConfigError(
-                f"smp-unet has no encoder '{encoder.name}'", "use a timm backbone or mit_b0..b5"
-            )
-        mit = encoder.name in MIT_ENCODERS
-        hub = encoder.weights == HUB
-        make = partial(
-            smp.Unet,
-            encoder.name if mit else f"tu-{encoder.name}",
-            in_channels=config.in_channels,
-            classes=num_classes,
-            **options.model_dump(),
-            **encoder.args,
+        self.encoder = UNetEncoder(in_channels, options.width)
+        widths = self.encoder.channels
+        self.ups = nn.ModuleList(
+            nn.ConvTranspose2d(2 * c, c, 2, stride=2) for c in reversed(widths[:-1])
         )
-        net = _random(make, encoder.name)
-        if hub:
-            weights = "imagenet" if mit else True
-            net = from_hub(partial(make, encoder_weights=weights), encoder.name)
-        if encoder.weights is not None and not hub:
-            load_backbone(net.encoder if mit else net.encoder.model, encoder.weights)
-        net.encoder.requires_grad_(not encoder.freeze)
-        return cls(net, num_classes)
+        self.convs = nn.ModuleList(double_conv(2 * c, c) for c in reversed(widths[:-1]))
+        self.head = nn.Conv2d(widths[0], head_channels(num_classes), 1)
 
     def forward(self, x: Tensor) -> Prediction:
         """Return logits (B, K, H, W)."""
-        features = self.encoder(x)
-        logits = self.segmentation_head(self.decoder(features))
-        return Prediction(logits, (), tuple(features[-4:]))
-
-
-def _random(make: Callable[..., Any], name: str) -> Any:
-    try:
-        return make(encoder_weights=None)
-    except (TypeError, RuntimeError, ValueError, KeyError) as error:
-        raise ConfigError(
-            f"smp-unet on encoder '{name}' cannot be built: {error}",
-            "check encoder.name, encoder.args and model.options",
-        ) from error
+        *skips, out = self.encoder(x)
+        for up, convs, skip in zip(self.ups, self.convs, reversed(skips), strict=True):
+            out = convs(torch.cat([skip, up(out)], 1))
+        return Prediction(class_logits(self.head(out)))

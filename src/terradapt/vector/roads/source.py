@@ -133,7 +133,8 @@ class RasterSource:
 def _opened(path: str | Path, band: int | None = None) -> SceneReader:
     """Open all bands of a raster, or one; the only one, where there is no other."""
     with SceneReader(path) as reader:
-        bands = None if band is None else (1 if reader.count == 1 else band,)
+        only = reader.data_bands if len(reader.data_bands) == 1 else ()
+        bands = None if band is None else (only or (band,))
         cache = _CACHE if reader.block_height >= _TILE else _STRIP_CACHE
     return SceneReader(path, bands=bands, cache=cache)
 
