@@ -253,8 +253,8 @@ def _labels(inputs: Path) -> None:
 def _vectorize(inputs: Path, out: Path, resume: bool) -> None:
     from terradapt.vector import vectorize_polygons, vectorize_roads
 
-    vectorize_polygons(inputs / "labels.tif", out / "areas.gpkg")
-    vectorize_roads(inputs / "labels.tif", out / "roads.geojson", 1)
+    vectorize_polygons(inputs / "labels.tif", out / "areas.gpkg", overwrite=resume)
+    vectorize_roads(inputs / "labels.tif", out / "roads.geojson", 1, overwrite=resume)
 
 
 def _checkpoint(inputs: Path) -> None:

@@ -118,9 +118,8 @@ def _table(where: str, metrics: Mapping[str, Any]) -> str:
     whole = [f"{title} {100 * metrics[k]:.2f} %" for k, title in FIGURES.items() if k in metrics]
     lines = [f"{', '.join(whole)} {where}.", "", "| class | IoU | F1 |", "|---|---|---|"]
     for name, row in metrics.get("per_class", {}).items():
-        lines.append(
-            f"| {plain(name)} | {_per_cent(row.get('iou'))} | {_per_cent(row.get('f1'))} |"
-        )
+        iou, f1 = ("absent" if row.get("absent") else _per_cent(row.get(k)) for k in ("iou", "f1"))
+        lines.append(f"| {plain(name)} | {iou} | {f1} |")
     return "\n".join(lines if len(lines) > 4 else lines[:1])
 
 

@@ -141,7 +141,8 @@ def open_job(
         source = stack.enter_context(Clipped(source, options.aoi))
     job = Job.of(source, predictor, options)
     files = [Path(str(p)) for p in source.files]
-    settings = {k: str(v) for k, v in vars(options).items() if k != "resume"}
+    apart = ("resume", "overwrite")
+    settings = {k: str(v) for k, v in vars(options).items() if k not in apart}
     crs = None if source.crs is None else source.crs.to_wkt()
     signature = signature_of(
         [
