@@ -99,7 +99,6 @@ def test_the_orientation_of_any_file_is_known(tmp_path: Path, suffix: str) -> No
 
 def test_a_scene_knows_all_its_files(tmp_path: Path) -> None:
     source = write_scene(tmp_path / "a.tif", noise(20, 30))
-    (tmp_path / "a.tif.msk").write_bytes(b"")
     source_box = '<SrcRect xOff="0" yOff="0" xSize="30" ySize="20"/>'
 
     def vrt(name: str, of: str) -> Path:

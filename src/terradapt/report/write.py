@@ -40,6 +40,4 @@ def check_report(path: str | Path, reads: Iterable[Path]) -> Path:
     Raises:
         OutputError: It cannot, or it is.
     """
-    three = [Path(path).with_suffix(s) for s in SUFFIXES]
-    check_output(three[0], reads=reads, beside=three[1:])
-    return Path(path)
+    return check_output(path, reads=reads, beside=[Path(path).with_suffix(s) for s in SUFFIXES])
