@@ -228,7 +228,7 @@ def check_output(
             )
         places = [path.absolute()] if folder else []
         home = next(p for p in (*places, *path.absolute().parents) if p.exists())
-        with _part(path, home=home) as part:
+        with _part(path, folder, home) as part:
             part.touch()
     return path
 
