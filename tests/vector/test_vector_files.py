@@ -238,11 +238,11 @@ def test_a_mask_of_0_and_255_has_polygons_of_class_1(terradapt, tmp_path, kind) 
     assert fields["area_m2"][fields["class_id"] == 1] == pytest.approx(400, rel=1e-3)
     write_raster(tmp_path / "m.tif", mask, nodata=255, **place)  # 255 is no data: no mask
     done = terradapt("vectorize", tmp_path / "m.tif", "-o", tmp_path / "m2.gpkg")
-    assert read_layer(tmp_path / "m2.gpkg")[0]["class_id"].tolist() == [0]
+    assert read_layer(tmp_path / "m2.gpkg", "polygons")[0]["class_id"].tolist() == [0]
     mask[0, 0] = 1  # ids of which 255 is ignored
     write_raster(tmp_path / "m.tif", mask, **place)
     done = terradapt("vectorize", tmp_path / "m.tif", "-o", tmp_path / "m3.gpkg")
-    fields, _, _ = read_layer(tmp_path / "m3.gpkg")
+    fields, _, _ = read_layer(tmp_path / "m3.gpkg", "polygons")
     assert fields["area_m2"][fields["class_id"] == 1] == pytest.approx(0.25, rel=1e-3)
 
 
