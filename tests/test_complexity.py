@@ -10,11 +10,13 @@ import torch
 from typer.testing import CliRunner
 
 from terradapt.cli import build_app
-from terradapt.complexity import ComplexityRow, catalogue, measure, plain, row, with_table
+from terradapt.complexity import catalogue, measure, row
 from terradapt.config import EncoderConfig, ModelConfig
+from terradapt.counts import ComplexityRow, counted_rows, plain, with_table
 from terradapt.errors import ConfigError
 from terradapt.models import MODELS, build
 from terradapt.models.encoder import STUDENTS
+from terradapt.tables.variants import counts_of_tables
 
 SMALL = "mobilenetv3_small_100"
 PAGE = Path(__file__).parents[1] / "docs" / "models.md"
@@ -36,8 +38,19 @@ def test_every_model_and_every_student_has_a_row(rows: list[ComplexityRow]) -> N
 
 def test_the_page_s_table_is_fresh(rows: list[ComplexityRow]) -> None:
     page = PAGE.read_text("utf-8")
-    assert with_table(page, rows) == page, "run: python -m terradapt.complexity"
+    assert with_table(page, rows) == page, "run: python checks/counts.py"
     assert all(f"`{name}`" in page for name in MODELS)
+
+
+def test_the_stored_counts_are_fresh(rows: list[ComplexityRow]) -> None:
+    """The verbs show stored counts: each is counted again here."""
+    stored = counted_rows()
+    assert list(stored["catalogue"]) == rows, "run: python checks/counts.py"
+    for r in stored["further"]:
+        at = {"classes": r.classes, "batch": r.batch, "size": r.size}
+        assert row(r.name, r.encoder, options=r.options, **at) == r
+    known = [*stored["catalogue"], *stored["further"]]
+    assert all(r in known for r in counts_of_tables()), "run: python checks/counts.py"
 
 
 def test_verb_prints_columns(rows: list[ComplexityRow]) -> None:

@@ -591,3 +591,13 @@ def test_the_innermost_reason_is_told_on_one_line() -> None:
         "No such file or directory"
     )
     assert reason(ValueError()) == "ValueError"
+
+
+def test_a_folder_that_is_there_may_be_an_output(tmp_path: Path) -> None:
+    assert check_output(tmp_path, folder=True) == tmp_path
+    assert check_output(tmp_path / "new" / "one", folder=True) == tmp_path / "new" / "one"
+    (tmp_path / "file").write_text("")
+    for place in (tmp_path / "file", Path("s3://bucket/run"), tmp_path / "K\udcf6ln"):
+        with pytest.raises(OutputError):
+            check_output(place, folder=True)
+    assert [p.name for p in tmp_path.iterdir()] == ["file"]

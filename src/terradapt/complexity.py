@@ -10,15 +10,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from terradapt.config import EncoderConfig, ModelConfig
+from terradapt.counts import ComplexityRow
 from terradapt.models import MODELS, build_on_meta
 from terradapt.models.contract import SegmentationModel
 from terradapt.models.encoder import SAM2_TRUNKS, STUDENTS
@@ -53,26 +53,6 @@ class Complexity:
     trainable: int
     thop_parameters: int
     macs: int
-
-
-@dataclass(frozen=True)
-class ComplexityRow:
-    """A line of ``terradapt models``: a model on an encoder, and what it is counted at."""
-
-    name: str
-    encoder: str
-    parameters: int
-    trainable: int
-    thop_parameters: int
-    gmacs: float
-    batch: int
-    size: int  # px, both sides
-    classes: int
-    options: dict[str, Any] = field(default_factory=dict)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain values for JSON."""
-        return asdict(self)
 
 
 def measure(model: SegmentationModel, batch: int, size: int) -> Complexity:
@@ -163,7 +143,8 @@ def row(
         ConfigError: No such model, encoder or option.
     """
     config = ModelConfig(name=name, encoder=EncoderConfig(name=encoder), options=options or {})
-    counted = measure(build_on_meta(config, classes), batch, size)
+    model = build_on_meta(config, classes)
+    counted = measure(model, batch, size)
     return ComplexityRow(
         name,
         encoder,
@@ -175,6 +156,7 @@ def row(
         size,
         classes,
         options or {},
+        sum(v.numel() * v.element_size() for v in model.state_dict().values()),
     )
 
 
@@ -193,42 +175,3 @@ def catalogue() -> list[ComplexityRow]:
             if line.module.startswith("baselines")
         ),
     ]
-
-
-HEAD = ("model", "encoder", "options", "parameters M", "trainable M", "thop M", "GMACs", "at")
-
-
-def markdown(rows: list[ComplexityRow]) -> str:
-    """Return rows as a Markdown table, parameters in millions."""
-    table = [list(HEAD), ["---"] * 3 + ["---:"] * 4 + ["---"], *(_cells(r) for r in rows)]
-    return "".join(f"| {' | '.join(cells)} |\n" for cells in table)
-
-
-def plain(rows: list[ComplexityRow]) -> str:
-    """Return rows as aligned columns for a terminal, parameters in millions."""
-    table = [list(HEAD), *(_cells(r) for r in rows)]
-    widths = [max(len(cells[i]) for cells in table) for i in range(len(HEAD))]
-    pairs = ([*zip(cells, widths, strict=True)] for cells in table)
-    return "".join("  ".join(c.ljust(w) for c, w in line).rstrip() + "\n" for line in pairs)
-
-
-def _cells(r: ComplexityRow) -> list[str]:
-    options = " ".join(f"{k}={v}" for k, v in r.options.items())
-    counts = [f"{n / 1e6:.3f}" for n in (r.parameters, r.trainable, r.thop_parameters)]
-    at = f"{r.batch} x {r.size} x {r.size}, {r.classes} classes"
-    return [r.name, r.encoder, options, *counts, f"{r.gmacs:.3f}", at]
-
-
-TABLE_MARKS = ("<!-- table: python -m terradapt.complexity -->\n", "<!-- end of table -->\n")
-
-
-def with_table(page: str, rows: list[ComplexityRow]) -> str:
-    """Return a page of the docs with its table of models renewed."""
-    before, _, rest = page.partition(TABLE_MARKS[0])
-    _, _, after = rest.partition(TABLE_MARKS[1])
-    return before + TABLE_MARKS[0] + markdown(rows) + TABLE_MARKS[1] + after
-
-
-if __name__ == "__main__":
-    path = Path("docs/models.md")
-    path.write_text(with_table(path.read_text("utf-8"), catalogue()), "utf-8")

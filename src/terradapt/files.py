@@ -228,9 +228,27 @@ def check_output(
             )
         places = [path.absolute()] if folder else []
         home = next(p for p in (*places, *path.absolute().parents) if p.exists())
-        with _part(path, home=home) as part:
+        with _part(path, folder, home=home) as part:
             part.touch()
     return path
+
+
+def check_new(paths: Iterable[str | Path], overwrite: bool = False) -> None:
+    """Check that results replace nothing that may have been edited since.
+
+    Args:
+        paths: Their files.
+        overwrite: They may.
+
+    Raises:
+        OutputError: One of them exists.
+    """
+    for path in paths:
+        if not overwrite and os.path.lexists(path):
+            raise OutputError(
+                f"{path}: exists already",
+                "add --overwrite to replace it (overwrite=True), or choose another name with -o",
+            )
 
 
 def _identity(path: str | Path) -> tuple[int, int] | None:

@@ -268,7 +268,8 @@ def test_a_name_that_is_no_utf8(terradapt, ckpt, tmp_path):
     write_scene(tmp_path / "x.tif", noise(40, 50)).rename(odd)
     named = r"K\xf6ln.tif: its name is no UTF-8"
     assert terradapt("predict", ckpt, odd, "-o", tmp_path / "o.tif").is_user_error(named)
-    assert terradapt("predict", ckpt, tmp_path, "-o", tmp_path / "o.tif").is_user_error(named)
+    out = tmp_path / "maps" / "o.tif"
+    assert terradapt("predict", ckpt, tmp_path, "-o", out).is_user_error(named)
     scene = write_scene(tmp_path / "x.tif", noise(40, 50))
     assert terradapt("predict", ckpt, scene, "-o", odd).is_user_error(named)
 

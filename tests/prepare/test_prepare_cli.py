@@ -1,5 +1,6 @@
 """terradapt data NAME SRC -o DIR, with good and with bad benchmarks."""
 
+import os
 import subprocess
 import sys
 import time
@@ -197,3 +198,22 @@ def test_the_surface_model_is_a_fourth_band_of_the_crops(tmp_path: Path) -> None
     sample = CropDataset(dataset, "train", config, spec)[0]
     assert sample["image"].shape == (4, 64, 64)
     assert sample["image"][3].float().std() > 10  # stretched, not clipped away
+
+
+@pytest.mark.skipif(os.name == "nt", reason="process groups of POSIX")
+def test_workers_end_with_their_parent(tmp_path: Path) -> None:
+    psutil = pytest.importorskip("psutil")
+    write_potsdam(tmp_path / "in", TILES, side=512, bands=("RGB",), dsm=False)
+    call = [sys.executable, "-m", "terradapt", "data", "potsdam", str(tmp_path / "in")]
+    call += ["split=by_image", "workers=2", "-o", str(tmp_path / "out")]
+    run = subprocess.Popen(call, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    parent, workers = psutil.Process(run.pid), []
+    while run.poll() is None and len(workers) < 2:
+        workers = [p for p in parent.children() if "spawn_main" in " ".join(p.cmdline())]
+        time.sleep(0.01)
+    assert len(workers) == 2
+    time.sleep(1)  # until they have begun
+    run.kill()
+    run.wait()
+    _, alive = psutil.wait_procs(workers, 60)
+    assert not [p for p in alive if p.status() != psutil.STATUS_ZOMBIE]

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from conftest import Call
+from terradapt.complexity import ROAD_BASELINES
 from terradapt.errors import ConfigError
 from terradapt.report.printed import DATA, PrintedRow, PrintedTable, load_tables
 from terradapt.tables import (
@@ -230,7 +231,16 @@ def test_markdown_and_csv_hold_every_printed_number() -> None:
         for value in row.values.values():
             assert value is None or f"{value:.2f}" in text, (table.id, value)
     assert "867.28*" in text and "the two columns are swapped" in text
-    assert {line["why"] for line in lines} >= {"not in terradapt", "needs DeepGlobe"}
+    whys = {line["why"] for line in lines}
+    assert "needs DeepGlobe" in whys
+    assert sum(why.startswith("not in terradapt: ") for why in whys) == 2  # GCDNet, DMANet
+    assert "not in terradapt" not in whys
+
+
+def test_every_network_that_sam2ms_compares_with_has_a_variant() -> None:
+    found = [variant_of(t, r) for t, r in _rows("sam2ms-1")]
+    models = [v.model for v in found if v is not None]
+    assert models == [*ROAD_BASELINES, "sam2-unet", "sam2ms"]
 
 
 def test_the_verb_writes_both_files(terradapt: Call, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -243,3 +244,15 @@ def test_train_through_the_command_line(terradapt, folder: Path, tmp_path: Path)
     assert terradapt(*args).is_user_error("holds a run already")
     assert terradapt("train", "landcover", "--data", tmp_path / "none").is_user_error("none")
     assert terradapt("train", "landcover", "trian.x=1", "--data", folder).is_user_error("trian")
+
+
+def test_a_run_killed_before_its_first_state_tells_its_steps_once(
+    folder: Path, unbroken: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    shutil.copy(unbroken / "config.yaml", run)
+    first = (unbroken / "log.jsonl").read_text().splitlines()[0]
+    (run / "log.jsonl").write_text(f"{first}\n")
+    training.train(small(), folder, run, resume=True)
+    same_run(unbroken, run)

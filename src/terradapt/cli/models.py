@@ -25,18 +25,20 @@ def models(
     Parameters are in millions. MACs are thop's, of the whole batch that is named in the last
     column, as the papers print them. With --encoder one row is counted on that encoder.
     """
-    from terradapt import complexity
+    from terradapt import counts
     from terradapt.models import entry
 
     if name is not None:
         entry(name)
     if encoder is None:
-        rows = [row for row in complexity.catalogue() if name in (None, row.name)]
+        rows = [row for row in counts.counted_rows()["catalogue"] if name in (None, row.name)]
     else:
         chosen = name or "kd-arafnet"
         classes = 2 if entry(chosen).binary else 6
+        from terradapt import complexity
+
         rows = [complexity.row(chosen, encoder, classes=classes)]
     if as_json:
         typer.echo(json.dumps([row.to_dict() for row in rows], indent=2))
     else:
-        typer.echo(complexity.plain(rows), nl=False)
+        typer.echo(counts.plain(rows), nl=False)

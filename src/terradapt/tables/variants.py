@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
-from terradapt import complexity
-from terradapt.config import EncoderConfig, ModelConfig
+from terradapt.config import ModelConfig
+from terradapt.counts import ComplexityRow, counted_row
 from terradapt.errors import ConfigError
-from terradapt.models import MODELS, build_on_meta, parse_options
+from terradapt.models import MODELS, parse_options
 from terradapt.models.arafnet import ABLATIONS
-from terradapt.report.printed import PrintedRow, PrintedTable
+from terradapt.report.printed import PrintedRow, PrintedTable, load_tables
 
 TRUNKS = {
     "Tiny": "sam2_hiera_tiny",
@@ -116,24 +116,41 @@ def absence_of(row: PrintedRow) -> str:
 
 
 @lru_cache(maxsize=64)
-def _counted(model: str, encoder: str, options: tuple[tuple[str, Any], ...]) -> dict[str, float]:
+def _counted(model: str, encoder: str, options: tuple[tuple[str, Any], ...]) -> ComplexityRow:
     roads = MODELS[model].binary or model in ROADS.values()
-    row = complexity.row(
-        model,
-        encoder,
-        options=dict(options),
-        **({"classes": 2, "batch": 1, "size": 1024} if roads else {}),
-    )
-    config = ModelConfig(name=model, encoder=EncoderConfig(name=encoder), options={**dict(options)})
-    built = build_on_meta(config, 2 if roads else 6)
-    held = sum(v.numel() * v.element_size() for v in built.state_dict().values())
-    return {"params": row.thop_parameters / 1e6, "gmacs": row.gmacs, "size": held / 2**20}
+    at: dict[str, Any] = {"classes": 2, "batch": 1, "size": 1024} if roads else {}
+    known = counted_row(model, encoder, options=dict(options), **at)
+    if known is not None:
+        return known
+    from terradapt import complexity
+
+    return complexity.row(model, encoder, options=dict(options), **at)
+
+
+def counts_of_tables() -> list[ComplexityRow]:
+    """Return the rows that the papers' tables show counts of, each once."""
+    found: dict[tuple[Any, ...], ComplexityRow] = {}
+    for table in load_tables():
+        if any(metric.startswith("complexity.") for _, metric in table.columns):
+            for variant in filter(None, (variant_of(table, row) for row in table.rows)):
+                key = (variant.model, variant.encoder, _all_options(variant))
+                found[key] = _counted(*key)
+    return list(found.values())
+
+
+def _all_options(variant: PaperVariant) -> tuple[tuple[str, Any], ...]:
+    return tuple(sorted({**variant.options, **variant.counted}.items()))
 
 
 def count_variant(variant: PaperVariant, what: str) -> float | None:
     """Count ``params`` (thop, millions), ``gmacs`` or ``size`` (float32 weights, MiB)."""
-    options = tuple(sorted({**variant.options, **variant.counted}.items()))
-    return _counted(variant.model, variant.encoder, options).get(what)
+    row = _counted(variant.model, variant.encoder, _all_options(variant))
+    figures = {
+        "params": row.thop_parameters / 1e6,
+        "gmacs": row.gmacs,
+        "size": row.state_bytes / 2**20,
+    }
+    return figures.get(what)
 
 
 def arafnet_variant(number: int, name: str) -> PaperVariant | None:

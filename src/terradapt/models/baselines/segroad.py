@@ -108,4 +108,4 @@ class SegRoad(SegmentationModel):
             F.interpolate(part(fused), size=x.shape[2:], mode="bilinear", align_corners=True)
             for part in (self.head, *branches)
         )
-        return Prediction(two_classes(z), (), features, tuple(connectivity))
+        return Prediction(two_classes(z), (), features, connectivity=tuple(connectivity))
