@@ -97,8 +97,9 @@ class Dataset:
 
     @property
     def files(self) -> list[Path]:
-        """All files that it is read from: index, splits, classes, images and labels."""
+        """All files that it is read from: index, splits, classes, images, labels, corrections."""
         own = [self.root / name for name in (INDEX_NAME, SPLITS_NAME, *CLASS_FILES)]
+        own += [self.corrections.path] if self.corrections else []
         parts = ((i.image, i.label, i.extra, i.eroded) for i in self.items)
         return own + [p for part in parts for p in part if p is not None]
 
