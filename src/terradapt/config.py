@@ -30,6 +30,10 @@ Scales = Annotated[Pair, AfterValidator(_rising)]
 """Lowest and highest magnification."""
 
 NOT_ARCHITECTURE = {
+    "name",
+    "weights",
+    "depth",
+    "in_channels",
     "pretrained",
     "pretrained_cfg",
     "pretrained_cfg_overlay",

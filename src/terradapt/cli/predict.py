@@ -97,6 +97,9 @@ def predict(
         bool, typer.Option("--allow-remote", help="Let scenes be https:// or s3:// addresses.")
     ] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on where a run stopped.")] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace maps that are there.")
+    ] = False,
 ) -> None:
     """The result of `terradapt predict` is a class GeoTIFF per scene, with figures and a style.
 
@@ -104,7 +107,7 @@ def predict(
     beside it stand .json (pixels and hectares per class) and .qml (QGIS).
     """
     from terradapt import hub
-    from terradapt.files import digest
+    from terradapt.files import check_new, digest
     from terradapt.raster import scene_files
     from terradapt.scene import PredictOptions
     from terradapt.scene.job import Job
@@ -125,6 +128,7 @@ def predict(
         grow_void=grow_void,
         allow_remote=allow_remote,
         resume=resume,
+        overwrite=overwrite,
     )
     jobs = outputs(scenes, output, mosaic)
     checkpoint = hub.local(checkpoint)
@@ -133,6 +137,7 @@ def predict(
         reads += scene_files(scene, allow_remote=allow_remote)
     for scene, out in jobs:
         check_result(out, scene, options, reads)
+        check_new([out], overwrite or resume)
     _check_device(device)
     load = partial(
         open_predictor,
@@ -140,7 +145,7 @@ def predict(
         engine=engine,
         device=device,
         precision=precision,
-        trunk=trunk and trunk.absolute(),
+        trunk=trunk if trunk is None or str(trunk) == "hub" else trunk.absolute(),
         tta=tta,
     )
     predictor = load(say=lambda line: typer.echo(line, err=True))
@@ -272,6 +277,9 @@ def _tell(out: Path, figures: dict[str, Any]) -> None:
     if not figures["valid_pixels"]:
         typer.echo(f"{out}: the scene has no valid pixel; the result is all nodata")
     for row in figures["classes"]:
+        if figures["valid_pixels"] and not row["pixels"]:
+            typer.echo(f"  {row['name']:<24} {'absent':>17}")
+            continue
         area = "" if row["hectares"] is None else f"{row['hectares']:12.4f} ha"
         typer.echo(f"  {row['name']:<24} {row['pixels']:>14} px {row['share']:8.2%} {area}")
 
