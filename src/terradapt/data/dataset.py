@@ -31,7 +31,8 @@ class Item:
         image: Raster file.
         label: Label raster, or the vector file that labels all items; None without a label.
         group: Items of one group stay in one split.
-        extra: A raster on the same grid read as one more band (a DSM).
+        extra: A raster on the same grid whose bands are read after the image's (a surface model,
+            the second date of a pair).
         height: Rows, px.
         width: Columns, px.
         resolution: Metres per pixel, or None when the file does not say.
