@@ -86,7 +86,9 @@ def test_a_scene_that_declares_too_much_is_refused(tmp_path: Path, kind: str) ->
         SceneReader(SCENES[kind](tmp_path / f"{kind}.tif"))
 
 
-def test_a_wide_mosaic_is_refused_before_the_first_row(terradapt, tmp_path: Path) -> None:
+def test_a_wide_mosaic_is_refused_before_the_first_row(
+    terradapt, tmp_path: Path, monkeypatch
+) -> None:
     """A real mosaic may be huge; what does not fit is said before memory is taken."""
     path = tmp_path / "wide.vrt"
     band = '<VRTRasterBand dataType="Byte" band="{}"/>'
@@ -95,6 +97,7 @@ def test_a_wide_mosaic_is_refused_before_the_first_row(terradapt, tmp_path: Path
     path.write_text(f"{head}{bands}</VRTDataset>")
     with SceneReader(path) as reader:
         assert reader.width == 20_000_000
+    monkeypatch.setattr("terradapt.scene.job.free_memory", lambda: 4 << 30)
     done = terradapt("predict", trained(tmp_path), path, "-o", tmp_path / "o.tif")
     assert done.is_user_error("wide.vrt")
 
