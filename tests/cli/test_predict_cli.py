@@ -3,7 +3,6 @@
 import json
 import os
 import pickle
-import re
 import signal
 import subprocess
 import sys
@@ -241,8 +240,3 @@ def test_a_place_that_cannot_be_written_is_told_before_any_work(
     assert done.is_user_error("map.tif")
     done = terradapt("predict", trained, scene, scene, "-o", tmp_path / "map.tif")
     assert done.is_user_error("one file for 2 scenes")
-
-
-def test_help_says_what_the_result_is(terradapt):
-    done = terradapt("predict", "--help")
-    assert re.search(r"The result of `terradapt predict` is", done.out)

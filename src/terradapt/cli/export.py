@@ -7,13 +7,21 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from terradapt.cli._help import HAND_ON, add
+
 if TYPE_CHECKING:
     from terradapt.export.run import ExportResult
 
 
 def register(app: typer.Typer) -> None:
     """Add the verb to the command line."""
-    app.command("export")(export)
+    examples = """
+        # a file that needs no torch
+        terradapt export run -o model.onnx
+        # 8 bit integers, for small machines
+        terradapt export run -o small.onnx --int8 --calibrate data
+    """
+    add(app, "export", export, HAND_ON, examples)
 
 
 def export(
@@ -37,7 +45,7 @@ def export(
     ] = None,
     windows: Annotated[int, typer.Option(min=2, help="Windows to calibrate on.")] = 32,
 ) -> None:
-    """The result of `terradapt export` is one ONNX file with its metadata and a parity report.
+    """Turn a checkpoint into one ONNX file, proved to be equal.
 
     Beside MODEL.onnx it writes MODEL.stac.json and MODEL.report.{json,md}. QGIS Deepness and
     `terradapt predict` need the ONNX file alone.

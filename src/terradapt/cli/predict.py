@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from terradapt.cli._help import MAP, add
+
 if TYPE_CHECKING:
     from terradapt.errors import TerradaptError
     from terradapt.raster import ScenePath
@@ -28,7 +30,13 @@ class ScoreType(StrEnum):
 
 def register(app: typer.Typer) -> None:
     """Add the verb to the command line."""
-    app.command("predict")(predict)
+    examples = """
+        # one scene, with a run's checkpoint
+        terradapt predict run scene.tif -o map.tif
+        # two scenes, with the winner's probability
+        terradapt predict model.onnx a.tif b.tif -o maps --confidence
+    """
+    add(app, "predict", predict, MAP, examples)
 
 
 def predict(
@@ -98,7 +106,7 @@ def predict(
     ] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on where a run stopped.")] = False,
 ) -> None:
-    """The result of `terradapt predict` is a class GeoTIFF per scene, with figures and a style.
+    """Map scenes; get a class GeoTIFF of each, with areas.
 
     Each is a cloud optimized GeoTIFF on the scene's own grid, with colour table and class names;
     beside it stand .json (pixels and hectares per class) and .qml (QGIS).
