@@ -86,14 +86,14 @@ def _prepare(
     name: str, source: Path, values: Mapping[str, Any], output: Path | None, recipe: str | None
 ) -> None:
     from terradapt.cli._progress import progress
-    from terradapt.errors import ConfigError
+    from terradapt.errors import ConfigError, one_of
     from terradapt.files import write_json
     from terradapt.preflight.page import write_page
     from terradapt.preflight.text import to_dict
     from terradapt.prepare import DATASETS
 
     if name not in DATASETS:
-        raise ConfigError(f"no dataset '{name}'", f"use one of: {', '.join(DATASETS)}, or check")
+        raise ConfigError(f"no dataset '{name}'", one_of(name, [*DATASETS, "check"]))
     if output is None:
         raise ConfigError("no folder for the result", "name it with -o DIR")
     prepare = _function(DATASETS[name])
