@@ -27,7 +27,9 @@ def register(app: typer.Typer) -> None:
 
 
 def evaluate(
-    checkpoint: Annotated[Path, typer.Argument(metavar="CKPT", help="A checkpoint or model.onnx.")],
+    checkpoint: Annotated[
+        Path, typer.Argument(metavar="CKPT", help="A run, a checkpoint, or a model.onnx.")
+    ],
     data: Annotated[Path, typer.Option("--data", help="Dataset folder.")],
     output: Annotated[
         Path, typer.Option("-o", "--output", help="Report; .md and .html are written beside it.")

@@ -25,7 +25,7 @@ def register(app: typer.Typer) -> None:
 
 
 def export(
-    checkpoint: Annotated[Path, typer.Argument(help="A checkpoint.safetensors.")],
+    checkpoint: Annotated[Path, typer.Argument(help="A run, or a checkpoint.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="The ONNX file.")] = Path(
         "model.onnx"
     ),
@@ -50,11 +50,13 @@ def export(
     Beside MODEL.onnx it writes MODEL.stac.json and MODEL.report.{json,md}. QGIS Deepness and
     `terradapt predict` need the ONNX file alone.
     """
+    from terradapt import hub
     from terradapt.cli._require import require
     from terradapt.errors import ConfigError
 
     require("terradapt export", "train", "torch", "timm")
     require("terradapt export", "export", "onnx")
+    checkpoint = hub.local(checkpoint)
     if output.suffix != ".onnx":
         raise ConfigError(f"{output}: no .onnx file", "name the output model.onnx")
     if int8 != (calibrate is not None):

@@ -40,7 +40,7 @@ def register(app: typer.Typer) -> None:
 
 
 def predict(
-    checkpoint: Annotated[Path, typer.Argument(help="checkpoint.safetensors or model.onnx.")],
+    checkpoint: Annotated[Path, typer.Argument(help="A run, a checkpoint, or a model.onnx.")],
     scenes: Annotated[
         list[str], typer.Argument(metavar="SCENE...", help="Rasters, or folders: one mosaic each.")
     ],

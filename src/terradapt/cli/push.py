@@ -22,7 +22,7 @@ def register(app: typer.Typer) -> None:
 
 
 def push(
-    checkpoint: Annotated[Path, typer.Argument(metavar="CKPT", help="A checkpoint.")],
+    checkpoint: Annotated[Path, typer.Argument(metavar="CKPT", help="A run, or a checkpoint.")],
     repo: Annotated[str, typer.Argument(metavar="OWNER/NAME", help="The repository.")],
     licence: Annotated[
         str | None, typer.Option("--license", help="Licence of the weights, for example mit.")
