@@ -3,8 +3,15 @@ from __future__ import annotations
 import pytest
 import yaml
 
-from terradapt.config import RunConfig, load_config, parse_config, recipe_names, recipe_text
-from terradapt.errors import ConfigError
+from terradapt.config import (
+    ModelConfig,
+    RunConfig,
+    load_config,
+    parse_config,
+    recipe_names,
+    recipe_text,
+)
+from terradapt.errors import ConfigError, TerradaptError
 
 
 @pytest.mark.parametrize("name", recipe_names())
@@ -69,6 +76,82 @@ def test_a_wrong_override_names_the_key(override: str, named: str) -> None:
     with pytest.raises(ConfigError) as error:
         RunConfig().with_overrides([override])
     assert named.rsplit(".", maxsplit=1)[-1] in error.value.message
+
+
+@pytest.mark.parametrize(
+    ("key", "meant"),
+    [
+        ("train.epoch", "train.epochs"),
+        ("epoch", "train.epochs"),
+        ("optim.epochs", "train.epochs"),
+        ("trian.epochs", "train.epochs"),
+        ("lr", "optim.lr"),
+        ("batch_size", "train.batch"),
+        ("crop_size", "data.crop"),
+        ("encoder.weight", "model.encoder.weights"),
+        ("data.Crop", "data.crop"),
+        ("objective.distill.teachr", "objective.distill.teacher"),
+        ("objective.lossnet.frm", "objective.lossnet.form"),
+    ],
+)
+def test_a_mistyped_key_is_asked_about_on_the_line_and_in_a_file(key: str, meant: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        RunConfig().with_overrides([f"{key}=1"])
+    assert error.value.fix.startswith(f"did you mean '{meant}'?")
+    value: object = 1
+    for part in reversed(key.split(".")):
+        value = {part: value}
+    with pytest.raises(ConfigError, match=r"mine\.yaml") as error:
+        parse_config(yaml.safe_dump(value), "mine.yaml")
+    part = {"trian.epochs": "train", "encoder.weight": "model.encoder"}  # unknown before its keys
+    assert error.value.fix.startswith(f"did you mean '{part.get(key, meant)}'?")
+
+
+def test_a_key_like_none_is_not_guessed() -> None:
+    with pytest.raises(ConfigError) as error:
+        RunConfig().with_overrides(["zzqx=1"])
+    assert "did you mean" not in error.value.fix
+
+
+@pytest.mark.parametrize(
+    ("args", "meant"),
+    [
+        (["recipes", "landcovr"], "landcover"),
+        (["train", "Roads"], "roads"),
+        (["models", "--model", "kd-arafnt"], "kd-arafnet"),
+        (["data", "potsdm", ".", "-o", "x"], "potsdam"),
+        (["data", "chek", "."], "check"),
+        (["tables", "arafnet4"], "arafnet-4"),
+    ],
+)
+def test_a_mistyped_name_is_asked_about(terradapt, args: list[str], meant: str) -> None:
+    done = terradapt(*args)
+    assert done.is_user_error()
+    assert f"did you mean '{meant}'?" in done.errors[1]
+
+
+def test_mistyped_classes_and_options_are_asked_about() -> None:
+    from terradapt.classes import ClassMap
+    from terradapt.models import parse_options
+    from terradapt.scene import PredictOptions
+    from terradapt.scene.stream import Wanted
+    from terradapt.vector.files import RasterClasses
+
+    names = ("water", "forest", "road")
+    classes = ClassMap(names, ((0, 0, 1), (0, 0, 2), (0, 0, 3)))
+    asked = [
+        lambda: classes.index("forrest"),
+        lambda: Wanted.of(PredictOptions(classes=("forests",)), classes),
+        lambda: RasterClasses(dict(enumerate(names)), {}).value("Forst", "map.tif"),
+    ]
+    for ask in asked:
+        with pytest.raises(TerradaptError) as error:
+            ask()
+        assert error.value.fix.startswith("did you mean 'forest'?")
+        assert all(name in error.value.fix for name in names)
+    with pytest.raises(ConfigError, match="widht") as error:
+        parse_options(ModelConfig(options={"widht": 64}))
+    assert error.value.fix.startswith("did you mean 'width'?")
 
 
 @pytest.mark.parametrize(

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import subprocess
 import sys
 import tomllib
 import venv
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +17,8 @@ import pytest
 
 from onnx_files import write_tiny
 from scene_files import noise, write_scene
+from terradapt import errors
+from terradapt.errors import install_line
 
 ROOT = Path(__file__).parents[1]
 LIMIT = 500  # MB
@@ -110,7 +114,7 @@ NEEDS = {
     "train": ["train", "landcover"],
     "predict": ["predict", "checkpoint.safetensors", "scene.tif", "-o", "x.tif"],
     "export": ["export", "checkpoint.safetensors"],
-    "models": ["models"],
+    "models": ["models", "--encoder", "resnet18"],
     "demo": ["demo", "-o", "demo"],
     "bench": ["bench"],
     "openvino": ["predict", "model.onnx", "scene.tif", "-o", "x.tif", "--engine", "openvino"],
@@ -124,10 +128,70 @@ def test_a_verb_that_needs_more_names_the_extra(tmp_path: Path, scene: Path) -> 
     statuses, _, err = run_bare(tmp_path, *NEEDS.values())
     assert statuses == [2] * len(NEEDS), err
     fixes = [line for line in err.splitlines() if line.startswith("fix:")]
-    assert all("pip install 'terradapt[" in line for line in fixes), err
+    assert all(line.startswith("fix: run: pip install ") for line in fixes), err
     for extra, fix in zip(("openvino", "cluster", "graph"), fixes[-3:], strict=True):
-        assert f"terradapt[{extra}]" in fix
+        assert f"[{extra}]'" in fix
     assert not list(tmp_path.glob("*x.*"))
+
+
+class Installed:
+    """A package with the note that its installer left."""
+
+    def __init__(self, note: dict[str, object] | None) -> None:
+        self.note = note
+
+    def read_text(self, name: str) -> str | None:
+        assert name == "direct_url.json"
+        return None if self.note is None else json.dumps(self.note)
+
+
+WHEEL = "terradapt-1-py3-none-any.whl"
+FROM = {
+    "an index": (None, "'terradapt[train]'"),
+    "a checkout": ({"url": "file:///s%20c/it", "dir_info": {}}, "'/s c/it[train]'"),
+    "an editable checkout": (
+        {"url": "file:///src/it", "dir_info": {"editable": True}},
+        "-e '/src/it[train]'",
+    ),
+    "a wheel": ({"url": f"file:///w/{WHEEL}", "archive_info": {}}, f"'/w/{WHEEL}[train]'"),
+    "an address": (
+        {"url": f"https://example.org/{WHEEL}", "archive_info": {}},
+        f"'terradapt[train] @ https://example.org/{WHEEL}'",
+    ),
+    "a repository": (
+        {"url": "https://example.org/t.git", "vcs_info": {"vcs": "git", "commit_id": "ab12"}},
+        "'terradapt[train] @ git+https://example.org/t.git@ab12'",
+    ),
+}
+
+
+@pytest.mark.parametrize("origin", FROM)
+def test_a_missing_extra_is_installed_from_where_terradapt_came(
+    origin: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    note, wanted = FROM[origin]
+    monkeypatch.setattr(errors, "distribution", lambda name: Installed(note))
+    error = errors.MissingExtraError("terradapt train", "train")
+    assert error.fix == f"run: pip install {wanted}"
+    assert shlex.split(error.fix)[-1].count("[train]") == 1  # one word of the shell
+
+
+def test_inside_the_checkout_the_fix_is_short(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    note = {"url": tmp_path.resolve().as_uri(), "dir_info": {}}
+    monkeypatch.setattr(errors, "distribution", lambda name: Installed(note))
+    monkeypatch.chdir(tmp_path)
+    assert install_line("train") == "pip install '.[train]'"
+
+
+def test_without_an_install_the_fix_names_the_checkout(monkeypatch: pytest.MonkeyPatch) -> None:
+    def absent(name: str) -> None:
+        raise PackageNotFoundError(name)
+
+    monkeypatch.setattr(errors, "distribution", absent)
+    monkeypatch.chdir(ROOT)
+    assert install_line("report") == "pip install '.[report]'"
 
 
 @pytest.mark.slow

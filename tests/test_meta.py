@@ -140,7 +140,7 @@ def test_a_newer_format_is_told() -> None:
         CheckpointError, match=r"c\.st: was written by a newer terradapt \(9\.1 0\)"
     ) as caught:
         Meta.from_json(text, "c.st")
-    assert "pip install --upgrade terradapt" in caught.value.fix
+    assert "update terradapt" in caught.value.fix
 
 
 BAD: list[tuple[dict[str, Any], str]] = [

@@ -56,11 +56,11 @@ def load(path: str | Path, **options: Any) -> Mapper:
     from inspect import signature
 
     from terradapt import predictors
-    from terradapt.errors import ConfigError
+    from terradapt.errors import ConfigError, one_of
     from terradapt.predictors.mapper import Mapper
 
     known = list(signature(predictors.load).parameters)[1:]
     unknown = next((name for name in options if name not in known), None)
     if unknown is not None:
-        raise ConfigError(f"no option '{unknown}'", f"options: {', '.join(known)}")
+        raise ConfigError(f"no option '{unknown}'", one_of(unknown, known, "options: "))
     return Mapper(predictors.load(path, **options), Path(str(path)).name)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from terradapt.errors import DataError
+from terradapt.errors import DataError, one_of
 
 IGNORE = 255
 MAX_CLASSES = 255
@@ -105,9 +105,7 @@ class ClassMap:
             DataError: No class has this name.
         """
         if name not in self.names:
-            raise DataError(
-                f"no class '{name}' in the class map", f"use one of: {', '.join(self.names)}"
-            )
+            raise DataError(f"no class '{name}' in the class map", one_of(name, self.names))
         return self.names.index(name)
 
     @property

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from difflib import SequenceMatcher
 from importlib import resources
+from inspect import isclass
+from itertools import accumulate
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic.fields import FieldInfo
 
 from terradapt.documents import parse_pairs, parse_yaml, validated
-from terradapt.errors import ConfigError
+from terradapt.errors import ConfigError, first_error, one_of
 from terradapt.files import read_text
 
+_ALIKE = 0.6  # of 1: a key is asked about
 Pair = tuple[float, float]
 Share = Annotated[float, Field(ge=0, le=1)]
 Stretch = tuple[Pair, ...] | Pair
@@ -285,7 +290,7 @@ def load_config(source: str | Path) -> RunConfig:
     else:
         raise ConfigError(
             f"no recipe or file '{name}'",
-            f"use a YAML file or one of: {', '.join(recipe_names())}",
+            one_of(name, recipe_names(), "use a YAML file or one of: "),
         )
     return parse_config(text, name)
 
@@ -325,18 +330,47 @@ def _assign(values: dict[str, Any], key: str, value: Any) -> None:
         if not isinstance(home.get(part), dict):
             if home.get(part, 0) is not None:
                 where = ".".join(parts[: depth + 1])
-                raise ConfigError(f"no config key '{key}' ('{where}' holds no keys)", _see_keys())
+                raise ConfigError(f"no config key '{key}' ('{where}' holds no keys)", _fix(key))
             home[part] = {}
         home = home[part]
     free = {"options", "args", "lossnet"}
     if parts[-1] not in home and not (len(parts) > 1 and parts[-2] in free):
-        raise ConfigError(f"no config key '{key}'", _see_keys())
+        raise ConfigError(f"no config key '{key}'", _fix(key))
     home[parts[-1]] = value
 
 
-def _see_keys() -> str:
-    return "see the keys in RUN/config.yaml or: terradapt recipes landcover"
+def config_keys(part: type[ConfigPart] = RunConfig, above: str = "") -> dict[str, FieldInfo]:
+    """Return every dotted key of the page with its field, in the page's order."""
+    keys: dict[str, FieldInfo] = {}
+    for name, field in part.model_fields.items():
+        kinds = [k for k in (field.annotation, *get_args(field.annotation)) if isclass(k)]
+        below = next((k for k in kinds if issubclass(k, ConfigPart)), None)
+        keys |= config_keys(below, f"{above}{name}.") if below else {f"{above}{name}": field}
+    return keys
+
+
+def _fix(key: str) -> str:
+    """Return what to do about a key that there is not: the nearest by its last part, then all."""
+    known = {p for k in config_keys() for p in accumulate(k.split("."), "{}.{}".format)}
+
+    def likeness(one: str, other: str) -> float:
+        if one.startswith(f"{other}_") or other.startswith(f"{one}_"):  # batch_size, batch
+            return 0.9
+        return SequenceMatcher(None, one.casefold(), other.casefold()).ratio()
+
+    last = {k: likeness(key.rpartition(".")[2], k.rpartition(".")[2]) for k in sorted(known)}
+    close = [k for k in last if last[k] >= _ALIKE]
+    near = max(close, key=lambda k: last[k] + likeness(key, k), default="")
+    meant = f"did you mean '{near}'? " if near else ""
+    return f"{meant}see the keys in docs/config.md, RUN/config.yaml or: terradapt recipes landcover"
 
 
 def _validated(values: dict[str, Any], source: str) -> RunConfig:
-    return validated(RunConfig, values, source, ConfigError, _see_keys())
+    try:
+        return validated(RunConfig, values, source, ConfigError, _fix(""))
+    except ConfigError as error:
+        cause = error.__cause__
+        if isinstance(cause, ValidationError) and cause.errors()[0]["type"] == "extra_forbidden":
+            key = first_error(cause)[0]
+            raise ConfigError(f"{source}: no config key '{key}'", _fix(key)) from cause
+        raise

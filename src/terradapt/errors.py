@@ -5,9 +5,16 @@ The command line prints ``error: <message>`` and ``fix: <fix>`` on stderr and ex
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+import shlex
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from difflib import get_close_matches
+from importlib.metadata import PackageNotFoundError, distribution
+from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 from pydantic_core import ValidationError
 
@@ -69,8 +76,46 @@ class MissingExtraError(TerradaptError):
     def __init__(self, what: str, extra: str) -> None:
         super().__init__(
             f"{what} needs the '{extra}' extra, which is not installed",
-            f"run: pip install 'terradapt[{extra}]'",
+            f"run: {install_line(extra)}",
         )
+
+
+def install_line(extra: str) -> str:
+    """Return the command that adds an extra, from where this terradapt was installed.
+
+    An installer notes where a package came from when that was no index (PEP 610).
+    """
+    root = Path(__file__).parents[2]
+    try:
+        note = json.loads(distribution("terradapt").read_text("direct_url.json") or "{}")
+    except PackageNotFoundError:  # on PYTHONPATH
+        note = {"url": root.as_uri()} if (root / "pyproject.toml").is_file() else {}
+    address = str(note.get("url", ""))
+    if not address:
+        return f"pip install 'terradapt[{extra}]'"
+    if "vcs_info" in note or not address.startswith("file:"):
+        vcs = note.get("vcs_info", {})
+        source = f"{vcs['vcs']}+{address}@{vcs['commit_id']}" if vcs else address
+        return f"pip install {shlex.quote(f'terradapt[{extra}] @ {source}')}"
+    path = url2pathname(urlsplit(address).path)
+    here = "." if path == str(Path.cwd()) else path
+    editable = "-e " if note.get("dir_info", {}).get("editable") else ""
+    return f"pip install {editable}{shlex.quote(f'{here}[{extra}]')}"
+
+
+def one_of(given: object, known: Iterable[str], instead: str = "use one of: ") -> str:
+    """Return the fix for a name that there is not: the nearest that there is, and all.
+
+    Args:
+        given: What was written; capitals do not count.
+        known: The names, in the order to tell them.
+        instead: What to say before all of them.
+    """
+    names = list(known)
+    folded = {name.casefold(): name for name in reversed(names)}
+    near = get_close_matches(str(given).casefold(), folded, n=1)
+    meant = f"did you mean '{folded[near[0]]}'? " if near else ""
+    return f"{meant}{instead}{', '.join(names)}"
 
 
 @contextmanager

@@ -251,7 +251,7 @@ def _migrated(values: dict[str, Any], source: str) -> dict[str, Any]:
         version = " ".join(str(values.get("version", "unknown")).split())[:40]
         raise CheckpointError(
             f"{source}: was written by a newer terradapt ({version}), this is {__version__}",
-            "update it: pip install --upgrade terradapt",
+            "update terradapt, from where it was installed",
         )
     if kind in FIRST_FORMATS:
         if isinstance(values.get("classes"), dict):

@@ -1,24 +1,64 @@
 from __future__ import annotations
 
+import shlex
 import subprocess
 import sys
+from itertools import pairwise
 
 import pytest
+import typer
 
 from terradapt.cli import build_app
+from terradapt.cli._help import OTHER, PANELS
 
-VERBS = sorted(c.name or c.callback.__name__ for c in build_app().registered_commands if c.callback)
+COMMAND = typer.main.get_command(build_app())
+VERBS = sorted(COMMAND.commands)
+DOES = {
+    "Check", "List", "Map", "Print", "Publish", "Run", "Score", "Time", "Train", "Turn",
+}  # fmt: skip
+
+
+@pytest.fixture
+def narrow(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("TERMINAL_WIDTH", "80")
 
 
 @pytest.mark.parametrize("verb", VERBS)
-def test_help_says_what_the_result_is(terradapt, verb: str) -> None:
+def test_help_begins_with_a_verb_and_ends_with_two_examples_that_parse(
+    terradapt, narrow, verb: str
+) -> None:
     shown = terradapt(verb, "--help")
     assert shown.status == 0
-    assert f"The result of `terradapt {verb}" in " ".join(shown.out.split())
+    lines = shown.out.splitlines()
+    assert max(map(len, lines)) <= 80
+    assert lines[2].split()[0] in DOES
+    examples = lines[lines.index("  Examples:") + 1 :]
+    calls = [line.strip() for line in examples if not line.lstrip().startswith("#")]
+    assert len(calls) >= 2
+    assert len(examples) == 2 * len(calls), "a comment above each"
+    for call in calls:
+        name, given, *arguments = shlex.split(call.split(" > ")[0])
+        assert (name, given) == ("terradapt", verb)
+        COMMAND.commands[verb].make_context(verb, arguments)  # refuses what is no option
+
+
+def test_the_list_of_verbs_is_whole_and_in_the_order_of_work(terradapt, narrow) -> None:
+    shown = terradapt("--help").out
+    assert "..." not in shown.split("Look around:")[1]
+    places = [shown.index(f"\n{panel}:\n") for panel in PANELS]
+    assert places == sorted(places)
+    assert f"\n{OTHER}:" not in shown
+    summaries = {v: (COMMAND.commands[v].help or "").splitlines()[0] for v in VERBS}
+    rows = [line for line in shown.splitlines() if line.split()[:1] and line.split()[0] in VERBS]
+    assert sorted(" ".join(r.split()) for r in rows) == [f"{v} {summaries[v]}" for v in VERBS]
+    order = [row.split()[0] for row in rows]
+    for first, then in pairwise(["recipes", "data", "train", "eval", "predict", "export", "bench"]):
+        assert order.index(first) < order.index(then)
 
 
 def test_help_without_arguments_and_version(terradapt) -> None:
-    assert "Commands" in terradapt().out
+    assert "Look around" in terradapt().out
     assert terradapt("--version").out.startswith("terradapt ")
 
 

@@ -3,7 +3,6 @@
 import json
 import os
 import pickle
-import re
 import signal
 import subprocess
 import sys
@@ -18,7 +17,7 @@ from rasterio.transform import Affine
 from rio_cogeo import cog_validate
 
 from scene_files import PLACE, noise, write_scene
-from terradapt import checkpoint, models
+from terradapt import checkpoint, load, models
 from terradapt.classes import ClassMap
 from terradapt.config import EncoderConfig, InputSpec, ModelConfig, RunConfig
 from terradapt.grid import Window
@@ -66,6 +65,23 @@ def test_a_scene_becomes_a_map(terradapt, trained, scene, tmp_path):
         "map_confidence.tif", "map_scores.tif",
     ]  # fmt: skip
     assert cog_validate(out, strict=True, quiet=True)[0]
+
+
+def test_a_run_stands_for_its_checkpoint(terradapt, trained, scene, tmp_path):
+    run = trained.parent
+    assert terradapt("predict", trained, scene, "-o", tmp_path / "file.tif").status == 0
+    done = terradapt("predict", run, scene, "-o", tmp_path / "run.tif")
+    assert done.status == 0, done.err
+    maps = [(tmp_path / f"{name}.tif").read_bytes() for name in ("file", "run")]
+    assert maps[0] == maps[1]
+    assert (load(run).predict(scene) == load(trained).predict(scene)).all()
+    assert terradapt("export", run, "-o", tmp_path / "m.onnx").status == 0
+    assert terradapt("push", run, "o/n", "--save", tmp_path / "repo").status == 0
+    assert (tmp_path / "repo" / "checkpoint.safetensors").is_file()
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    for call in (["predict", empty, scene, "-o", tmp_path / "x.tif"], ["export", empty]):
+        assert terradapt(*call).is_user_error("is a folder without checkpoint.safetensors")
 
 
 def test_options_reach_the_result(terradapt, trained, scene, tmp_path):
@@ -264,8 +280,3 @@ def test_a_place_that_cannot_be_written_is_told_before_any_work(
     assert done.is_user_error("map.tif")
     done = terradapt("predict", trained, scene, scene, "-o", tmp_path / "map.tif")
     assert done.is_user_error("one file for 2 scenes")
-
-
-def test_help_says_what_the_result_is(terradapt):
-    done = terradapt("predict", "--help")
-    assert re.search(r"The result of `terradapt predict` is", done.out)

@@ -73,6 +73,12 @@ def test_the_same_classes_start_with_the_very_weights(
     assert (first["event"], first["new_classes"]) == ("start", "")
 
 
+def test_a_run_is_a_start_too(folder: Path, start: Path, tmp_path: Path) -> None:
+    begun = trainer_of(warm(start.parent), folder, tmp_path / "run").model.state_dict()
+    kept = weights(start)
+    assert all(torch.equal(begun[name], kept[name]) for name in kept)
+
+
 def test_classes_are_joined_by_name_and_new_ones_start_at_the_mean(
     folder: Path, start: Path, tmp_path: Path
 ) -> None:

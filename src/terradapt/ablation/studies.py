@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from terradapt.errors import ConfigError
+from terradapt.errors import ConfigError, one_of
 from terradapt.models.arafnet import ABLATIONS
 from terradapt.report.printed import PrintedRow, PrintedTable, load_tables
 
@@ -95,7 +95,7 @@ def load_study(name: str) -> Study:
         ConfigError: No such study.
     """
     if name not in study_names():
-        raise ConfigError(f"no ablation table '{name}'", f"use: {', '.join(study_names())}")
+        raise ConfigError(f"no ablation table '{name}'", one_of(name, study_names()))
     table = next(t for t in load_tables() if t.id == name)
     variants = tuple(Variant(row, _overrides(table, row)) for row in table.rows)
     if name == "arafnet-6":

@@ -22,7 +22,7 @@ from terradapt.bench.meters import (
 from terradapt.classes import ISPRS
 from terradapt.complexity import measure
 from terradapt.config import EncoderConfig, InputSpec, ModelConfig, RunConfig
-from terradapt.errors import ConfigError
+from terradapt.errors import ConfigError, one_of
 from terradapt.export.fastest import TORCH_ENGINES
 from terradapt.export.run import export_model
 from terradapt.machine import cpu_threads, hardware
@@ -163,7 +163,7 @@ def usable(options: Options) -> tuple[str, ...]:
     known = {*TORCH_ENGINES, *engines.ONNX_ENGINES, *engines.FASTER}
     for name in options.engines:
         if name not in known:
-            raise ConfigError(f"no engine '{name}'", f"use: {', '.join(sorted(known))}")
+            raise ConfigError(f"no engine '{name}'", one_of(name, sorted(known)))
     here = set(engines.installed())
     if "openvino" in here:
         here.add("openvino-bf16")

@@ -13,6 +13,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
+from terradapt.cli._help import Verbs
 from terradapt.errors import MissingExtraError, OutputError, TerradaptError, reason
 from terradapt.files import check_name
 from terradapt.version import __version__
@@ -62,6 +63,7 @@ def build_app() -> typer.Typer:
     """Return the command line with every verb of this package."""
     app = typer.Typer(
         name="terradapt",
+        cls=Verbs,
         no_args_is_help=True,
         pretty_exceptions_enable=False,
         rich_markup_mode=None,

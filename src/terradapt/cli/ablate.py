@@ -7,10 +7,18 @@ from typing import Annotated
 
 import typer
 
+from terradapt.cli._help import COMPARE, add
+
 
 def register(app: typer.Typer) -> None:
     """Add the verb to the command line."""
-    app.command("ablate")(ablate)
+    examples = """
+        # the full model and every variant, one seed
+        terradapt ablate arafnet-6 --data data -o ablation
+        # means and spreads of three seeds
+        terradapt ablate sam2ms-5 epochs=20 --data data --seeds 0,1,2
+    """
+    add(app, "ablate", ablate, COMPARE, examples)
 
 
 def ablate(
@@ -18,7 +26,8 @@ def ablate(
         str, typer.Argument(help="arafnet-6, sam2ms-4 (trunks, adapters), -5 (lossnet) or -6.")
     ],
     overrides: Annotated[
-        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Overrides of the recipe.")
+        list[str] | None,
+        typer.Argument(metavar="[KEY=VALUE]...", help="Changes of the recipe: epochs=3."),
     ] = None,
     data: Annotated[Path, typer.Option("--data", help="Dataset folder.")] = Path("data"),
     output: Annotated[
@@ -36,7 +45,7 @@ def ablate(
     ] = None,
     resume: Annotated[bool, typer.Option(help="Keep finished runs, go on with the rest.")] = False,
 ) -> None:
-    """The result of `terradapt ablate` is a paper's ablation table with our figures on your data.
+    """Train a paper's ablations on your data; get the table.
 
     Every variant is trained with every seed, each as a normal run; ablation.md, .csv and .json
     hold the printed values, ours as mean and spread, and the changes against the full model.

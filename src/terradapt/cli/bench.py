@@ -7,13 +7,21 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from terradapt.cli._help import COMPARE, add
+
 if TYPE_CHECKING:
     from terradapt.bench import BenchRow, Options
 
 
 def register(app: typer.Typer) -> None:
     """Add the verb to the command line."""
-    app.command("bench")(bench)
+    examples = """
+        # all backbones and engines
+        terradapt bench -o bench
+        # one row, one image at a time
+        terradapt bench --backbone resnet18 --engine onnxruntime --batch 1
+    """
+    add(app, "bench", bench, COMPARE, examples)
 
 
 def bench(
@@ -38,9 +46,10 @@ def bench(
         typer.Option(metavar="BACKBONE=REPORT.json", help="Measured mIoU for the plot."),
     ] = None,
 ) -> None:
-    """The result of `terradapt bench` is ARAFNet's Table 4 on this machine, for each engine.
+    """Time backbones and engines on this machine; get a table.
 
-    It writes bench.md, bench.json and bench.png (accuracy against speed) after each backbone.
+    This is ARAFNet's Table 4. bench.md, bench.json and bench.png (accuracy against speed) are
+    written after each backbone.
     """
     from dataclasses import asdict, replace
 

@@ -11,14 +11,30 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from terradapt.cli._help import TRAIN, add
+
 if TYPE_CHECKING:
     from terradapt.preflight.check import CheckReport
 
 
 def register(app: typer.Typer) -> None:
     """Add the verb to the command line."""
-    app.command("data")(data)
-    app.command("datasets")(datasets)
+    examples = """
+        # all names, a line each
+        terradapt datasets
+        # the same for programs
+        terradapt datasets --json
+    """
+    add(app, "datasets", datasets, TRAIN, examples)
+    examples = """
+        # what would spoil a run, and its cost
+        terradapt data check photos --recipe landcover
+        # your own images and labels
+        terradapt data folder photos line_width=4 -o data
+        # a benchmark, split as printed
+        terradapt data vaihingen downloads split=paper -o data
+    """
+    add(app, "data", data, TRAIN, examples)
 
 
 def data(
@@ -37,11 +53,12 @@ def data(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the check as JSON.")] = False,
 ) -> None:
-    """The result of `terradapt data NAME SRC -o DIR` is a dataset: index, splits, statistics.
+    """Check a folder of images, or make a dataset of it for training.
 
-    `terradapt data check DIR` prints the pre-flight of a prepared dataset or a bare folder: CRS,
-    resolution, alignment, nodata, classes, leaks, unreadable files, and with --recipe memory and
-    time. It ends with status 2 when a training run would stop.
+    A dataset is an index with splits and statistics. `terradapt data check DIR` prints the
+    pre-flight of a prepared dataset or a bare folder: CRS, resolution, alignment, nodata, classes,
+    leaks, unreadable files, and with --recipe memory and time. It ends with status 2 when a
+    training run would stop.
     """
     values = _options(options or [])
     if name == "check":
@@ -53,7 +70,7 @@ def data(
 def datasets(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """The result of `terradapt datasets` is the list of datasets that can be prepared."""
+    """List the datasets that `terradapt data` can prepare."""
     from terradapt.prepare import DATASETS
 
     rows = [{"name": n, "description": _summary(t)} for n, t in DATASETS.items()]
@@ -69,14 +86,14 @@ def _prepare(
     name: str, source: Path, values: Mapping[str, Any], output: Path | None, recipe: str | None
 ) -> None:
     from terradapt.cli._progress import progress
-    from terradapt.errors import ConfigError
+    from terradapt.errors import ConfigError, one_of
     from terradapt.files import write_json
     from terradapt.preflight.page import write_page
     from terradapt.preflight.text import to_dict
     from terradapt.prepare import DATASETS
 
     if name not in DATASETS:
-        raise ConfigError(f"no dataset '{name}'", f"use one of: {', '.join(DATASETS)}, or check")
+        raise ConfigError(f"no dataset '{name}'", one_of(name, [*DATASETS, "check"]))
     if output is None:
         raise ConfigError("no folder for the result", "name it with -o DIR")
     prepare = _function(DATASETS[name])

@@ -7,23 +7,32 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from terradapt.cli._help import START, add
+
 if TYPE_CHECKING:
     from terradapt.demo import Demo
 
 
 def register(app: typer.Typer) -> None:
     """Add the verb to the command line."""
-    app.command("demo")(demo)
+    examples = """
+        # everything in the folder demo
+        terradapt demo
+        # the same in less time, and worse
+        terradapt demo epochs=2 -o quick
+    """
+    add(app, "demo", demo, START, examples)
 
 
 def demo(
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder to write.")] = Path("demo"),
     overrides: Annotated[
-        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Overrides of the recipe.")
+        list[str] | None,
+        typer.Argument(metavar="[KEY=VALUE]...", help="Changes of the recipe: epochs=3."),
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a stopped demo.")] = False,
 ) -> None:
-    """The result of `terradapt demo` is the whole way in one folder, from synthetic scenes.
+    """Run the whole way on made-up cities; get maps and reports.
 
     Two models, land cover and roads, train on some cities and map one that they never saw:
     scene.tif, labels.tif, run, road_run, landcover.tif, roads.tif, roads.gpkg and report.html.

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from terradapt.cli._help import MAP, add
+
 if TYPE_CHECKING:
     from terradapt.evaluation import Protocol
     from terradapt.report import Report
@@ -15,11 +17,19 @@ if TYPE_CHECKING:
 
 def register(app: typer.Typer) -> None:
     """Add the verb to the command line."""
-    app.command("eval")(evaluate)
+    examples = """
+        # the figures of the split test: report.json, .md, .html
+        terradapt eval run --data data
+        # an exported model, with boundary F1 at 1 m
+        terradapt eval model.onnx --data data --split val --boundary 1 -o val.json
+    """
+    add(app, "eval", evaluate, MAP, examples)
 
 
 def evaluate(
-    checkpoint: Annotated[Path, typer.Argument(metavar="CKPT", help="A checkpoint or model.onnx.")],
+    checkpoint: Annotated[
+        Path, typer.Argument(metavar="CKPT", help="A run, a checkpoint, or a model.onnx.")
+    ],
     data: Annotated[Path, typer.Option("--data", help="Dataset folder.")],
     output: Annotated[
         Path, typer.Option("-o", "--output", help="Report; .md and .html are written beside it.")
@@ -73,10 +83,11 @@ def evaluate(
         Path | None, typer.Option(help="Weights of a trunk that the checkpoint only names.")
     ] = None,
 ) -> None:
-    """The result of `terradapt eval` is a report: figures as JSON, Markdown and an HTML page.
+    """Score a model on labelled images; get a report.
 
-    Every image of the split is predicted whole, as `terradapt predict` does, and counted against
-    its label. Classes are joined by name, so that a checkpoint may be evaluated on other data.
+    It holds the figures as JSON, Markdown and an HTML page. Every image of the split is predicted
+    whole, as `terradapt predict` does, and counted against its label. Classes are joined by name,
+    so that a checkpoint may be evaluated on other data.
     """
     from terradapt.cli._progress import progress
     from terradapt.evaluation import open_task

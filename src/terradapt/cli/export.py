@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from terradapt.cli._help import HAND_ON, add
+
 if TYPE_CHECKING:
     from terradapt.export.run import ExportResult
 
@@ -21,11 +23,17 @@ class Consumer(StrEnum):
 
 def register(app: typer.Typer) -> None:
     """Add the verb to the command line."""
-    app.command("export")(export)
+    examples = """
+        # a file that needs no torch
+        terradapt export run -o model.onnx
+        # 8 bit integers, for small machines
+        terradapt export run -o small.onnx --int8 --calibrate data
+    """
+    add(app, "export", export, HAND_ON, examples)
 
 
 def export(
-    checkpoint: Annotated[Path, typer.Argument(help="A checkpoint.safetensors.")],
+    checkpoint: Annotated[Path, typer.Argument(help="A run, or a checkpoint.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="The ONNX file.")] = Path(
         "model.onnx"
     ),
@@ -48,16 +56,18 @@ def export(
     ] = None,
     windows: Annotated[int, typer.Option(min=2, help="Windows to calibrate on.")] = 32,
 ) -> None:
-    """The result of `terradapt export` is one ONNX file with its metadata and a parity report.
+    """Turn a checkpoint into one ONNX file, proved to be equal.
 
     Beside MODEL.onnx it writes MODEL.stac.json and MODEL.report.{json,md}. QGIS Deepness (with
     --for deepness) and `terradapt predict` need the ONNX file alone.
     """
+    from terradapt import hub
     from terradapt.cli._require import require
     from terradapt.errors import ConfigError
 
     require("terradapt export", "train", "torch", "timm")
     require("terradapt export", "export", "onnx")
+    checkpoint = hub.local(checkpoint)
     if output.suffix != ".onnx":
         raise ConfigError(f"{output}: no .onnx file", "name the output model.onnx")
     if int8 != (calibrate is not None):

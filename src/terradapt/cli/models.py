@@ -7,10 +7,18 @@ from typing import Annotated
 
 import typer
 
+from terradapt.cli._help import START, add
+
 
 def register(app: typer.Typer) -> None:
     """Add the verb."""
-    app.command("models")(models)
+    examples = """
+        # all models, each on its paper's encoder
+        terradapt models
+        # one model on another encoder, counted now
+        terradapt models --model kd-arafnet --encoder resnet18
+    """
+    add(app, "models", models, START, examples)
 
 
 def models(
@@ -20,7 +28,7 @@ def models(
         str | None, typer.Option("--encoder", help="This encoder, for example any of timm's.")
     ] = None,
 ) -> None:
-    """The result of `terradapt models` is a list of all models: parameters and MACs.
+    """List the models with their parameters and MACs.
 
     Parameters are in millions. MACs are thop's, of the whole batch that is named in the last
     column, as the papers print them. With --encoder one row is counted on that encoder.

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from terradapt.cli._help import MAP, add
+
 if TYPE_CHECKING:
     from terradapt.errors import TerradaptError
     from terradapt.raster import ScenePath
@@ -28,11 +30,17 @@ class ScoreType(StrEnum):
 
 def register(app: typer.Typer) -> None:
     """Add the verb to the command line."""
-    app.command("predict")(predict)
+    examples = """
+        # one scene, with a run's checkpoint
+        terradapt predict run scene.tif -o map.tif
+        # two scenes, with the winner's probability
+        terradapt predict model.onnx a.tif b.tif -o maps --confidence
+    """
+    add(app, "predict", predict, MAP, examples)
 
 
 def predict(
-    checkpoint: Annotated[Path, typer.Argument(help="checkpoint.safetensors or model.onnx.")],
+    checkpoint: Annotated[Path, typer.Argument(help="A run, a checkpoint, or a model.onnx.")],
     scenes: Annotated[
         list[str], typer.Argument(metavar="SCENE...", help="Rasters, or folders: one mosaic each.")
     ],
@@ -101,7 +109,7 @@ def predict(
         bool, typer.Option("--overwrite", help="Replace maps that are there.")
     ] = False,
 ) -> None:
-    """The result of `terradapt predict` is a class GeoTIFF per scene, with figures and a style.
+    """Map scenes; get a class GeoTIFF of each, with areas.
 
     Each is a cloud optimized GeoTIFF on the scene's own grid, with colour table and class names;
     beside it stand .json (pixels and hectares per class) and .qml (QGIS).

@@ -7,14 +7,22 @@ from typing import Annotated
 
 import typer
 
+from terradapt.cli._help import HAND_ON, add
+
 
 def register(app: typer.Typer) -> None:
     """Add the verb to the command line."""
-    app.command("push")(push)
+    examples = """
+        # anyone opens it as hf://OWNER/NAME
+        terradapt push run OWNER/NAME --license mit
+        # only written here, to look at first
+        terradapt push run OWNER/NAME --save folder
+    """
+    add(app, "push", push, HAND_ON, examples)
 
 
 def push(
-    checkpoint: Annotated[Path, typer.Argument(metavar="CKPT", help="A checkpoint.")],
+    checkpoint: Annotated[Path, typer.Argument(metavar="CKPT", help="A run, or a checkpoint.")],
     repo: Annotated[str, typer.Argument(metavar="OWNER/NAME", help="The repository.")],
     licence: Annotated[
         str | None, typer.Option("--license", help="Licence of the weights, for example mit.")
@@ -30,7 +38,7 @@ def push(
         Path | None, typer.Option("--save", help="Write the repository here, publish nothing.")
     ] = None,
 ) -> None:
-    """The result of `terradapt push` is a repository of the Hugging Face Hub with a model card.
+    """Publish a checkpoint on the Hugging Face Hub, with a card.
 
     Log in first with `hf auth login`. Open it anywhere as hf://OWNER/NAME.
     """

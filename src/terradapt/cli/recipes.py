@@ -7,17 +7,25 @@ from typing import Annotated
 
 import typer
 
+from terradapt.cli._help import START, add
+
 
 def register(app: typer.Typer) -> None:
     """Add the verb to the command line."""
-    app.command("recipes")(recipes)
+    examples = """
+        # all recipes, a line each
+        terradapt recipes
+        # a copy to change, for terradapt train mine.yaml
+        terradapt recipes landcover > mine.yaml
+    """
+    add(app, "recipes", recipes, START, examples)
 
 
 def recipes(
     name: Annotated[str | None, typer.Argument(help="Print this recipe as YAML.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """The result of `terradapt recipes` is the list of recipes, or one recipe's YAML.
+    """List the recipes, or print one to start from.
 
     Save it, change it, and give the file to `terradapt train`.
     """

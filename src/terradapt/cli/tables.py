@@ -7,10 +7,18 @@ from typing import Annotated
 
 import typer
 
+from terradapt.cli._help import COMPARE, add
+
 
 def register(app: typer.Typer) -> None:
     """Add the verb to the command line."""
-    app.command("tables")(tables)
+    examples = """
+        # all tables, parameters and MACs counted
+        terradapt tables
+        # one table with the figures of your own runs
+        terradapt tables arafnet-4 --runs runs -o table
+    """
+    add(app, "tables", tables, COMPARE, examples)
 
 
 def tables(
@@ -29,7 +37,7 @@ def tables(
     ] = None,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV instead of Markdown.")] = False,
 ) -> None:
-    """The result of `terradapt tables` is every table of both papers, with our figures.
+    """Print the papers' tables with your figures beside theirs.
 
     Each cell has the printed value, and ours where a report below --runs is of that model on that
     data, or what it needs. Parameters and MACs are counted, never quoted; speeds are those that

@@ -8,25 +8,36 @@ from typing import Annotated
 
 import typer
 
+from terradapt.cli._help import TRAIN, add
+
 
 def register(app: typer.Typer) -> None:
     """Add the verb to the command line."""
-    app.command("train")(train)
+    examples = """
+        # land cover, as the recipe says
+        terradapt train landcover --data data -o run
+        # roads, with two values changed
+        terradapt train roads epochs=20 optim.lr=1e-3 --data data -o run
+    """
+    add(app, "train", train, TRAIN, examples)
 
 
 def train(
     recipe: Annotated[str, typer.Argument(help="Name of a recipe, or a YAML file.")],
     overrides: Annotated[
-        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Overrides of the recipe.")
+        list[str] | None,
+        typer.Argument(metavar="[KEY=VALUE]...", help="Changes of the recipe: epochs=3."),
     ] = None,
     data: Annotated[Path, typer.Option("--data", help="Dataset folder.")] = Path("data"),
     output: Annotated[Path, typer.Option("-o", "--output", help="The run's folder.")] = Path("run"),
     resume: Annotated[bool, typer.Option(help="Go on with the run in the folder.")] = False,
     plain: Annotated[bool, typer.Option("--no-report", help="Skip the report at the end.")] = False,
 ) -> None:
-    """The result of `terradapt train` is a run: config, log, best and last checkpoint, report.
+    """Train a model; get a run: checkpoint, log and report.
 
-    Overrides are dotted keys of the recipe, for example train.epochs=20 or encoder.weights=FILE.
+    Any value of the recipe can be changed: optim.lr=1e-3. Keys of train and model have a short
+    form: epochs=3 is train.epochs=3, encoder.weights=FILE is model.encoder.weights=FILE. All keys
+    stand in docs/config.md.
     """
     from terradapt import training
     from terradapt.cli._progress import progress

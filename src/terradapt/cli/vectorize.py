@@ -7,10 +7,18 @@ from typing import Annotated
 
 import typer
 
+from terradapt.cli._help import MAP, add
+
 
 def register(app: typer.Typer) -> None:
     """Add the verb to the command line."""
-    app.command("vectorize")(vectorize)
+    examples = """
+        # polygons of all classes, for QGIS
+        terradapt vectorize map.tif -o map.gpkg
+        # centrelines with widths and junctions
+        terradapt vectorize roads.tif -o roads.gpkg --roads road
+    """
+    add(app, "vectorize", vectorize, MAP, examples)
 
 
 def vectorize(
@@ -43,7 +51,7 @@ def vectorize(
         bool, typer.Option("--overwrite", help="Replace a file that is there.")
     ] = False,
 ) -> None:
-    """The result of `terradapt vectorize` is one polygon per area of a class, or a road network.
+    """Turn a map into polygons, or its roads into a network.
 
     Lengths, widths and areas are in metres whatever the CRS, in pixels without one. QGIS opens the
     result coloured. It does not depend on --block.

@@ -14,7 +14,7 @@ from terradapt.classes import IGNORE, ClassMap
 from terradapt.data.class_files import CLASS_FILES
 from terradapt.data.labels import LabelForm, VectorForm, label_form
 from terradapt.documents import validated
-from terradapt.errors import DataError, refusing
+from terradapt.errors import DataError, one_of, refusing
 from terradapt.files import read_json, write_json
 from terradapt.grid import Window
 
@@ -134,8 +134,7 @@ class Dataset:
         if name == "all":
             return self.items
         if name not in self.splits:
-            known = ", ".join((*self.splits, "all"))
-            raise DataError(f"{self.root}: no split '{name}'", f"use one of: {known}")
+            raise DataError(f"{self.root}: no split '{name}'", one_of(name, (*self.splits, "all")))
         if not self.splits[name]:
             raise DataError(
                 f"{self.root}: the split '{name}' is empty",

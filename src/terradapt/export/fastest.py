@@ -8,7 +8,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from terradapt import hub, predictors
-from terradapt.errors import ConfigError
+from terradapt.errors import ConfigError, one_of
 from terradapt.predictors import engines
 
 if TYPE_CHECKING:
@@ -72,10 +72,8 @@ def load(
         return predictor
     if engine in engines.ONNX_ENGINES | engines.FASTER:
         return exported(path, engine, trunk)
-    known = (*TORCH_ENGINES, *engines.ONNX_ENGINES, *engines.FASTER)
-    raise ConfigError(
-        f"no engine '{engine}'", f"use one of: {engines.OWN}, {engines.AUTO}, {', '.join(known)}"
-    )
+    known = (engines.OWN, engines.AUTO, *TORCH_ENGINES, *engines.ONNX_ENGINES, *engines.FASTER)
+    raise ConfigError(f"no engine '{engine}'", one_of(engine, known))
 
 
 def exported(path: Path, engine: str, trunk: str | Path | None = None) -> Predictor:

@@ -29,14 +29,24 @@ def is_address(path: str | Path) -> bool:
 
 
 def local(path: str | Path) -> Path:
-    """Return a path as it is, and the fetched file of an ``hf://`` address.
+    """Return a model's file: of a run's folder its checkpoint, of ``hf://`` the fetched file.
 
     Raises:
-        CheckpointError: The file cannot be fetched.
+        CheckpointError: The file cannot be fetched, or the folder has no checkpoint.
         ConfigError: Not of the form ``hf://owner/name`` or ``hf://owner/name@revision``.
         MissingExtraError: huggingface_hub is not installed.
     """
-    return fetch(str(path)) if is_address(path) else Path(path)
+    if is_address(path):
+        return fetch(str(path))
+    if not Path(path).is_dir():
+        return Path(path)
+    inside = Path(path) / CHECKPOINT
+    if not inside.is_file():
+        raise CheckpointError(
+            f"{path}: is a folder without {CHECKPOINT}",
+            "give a run's folder, its checkpoint.safetensors, or a model.onnx",
+        )
+    return inside
 
 
 def fetch(address: str) -> Path:
@@ -103,7 +113,7 @@ def save(
     from terradapt import checkpoint as checkpoints
     from terradapt.hub.card import model_card
 
-    source, folder = Path(checkpoint), Path(folder)
+    source, folder = local(checkpoint), Path(folder)
     reads = [source, trunk, source.with_name("report.json")]
     check_output(folder / CHECKPOINT, reads=reads, beside=[folder / CARD])
     model, meta = checkpoints.load(source, trunk=trunk)

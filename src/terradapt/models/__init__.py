@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from terradapt.config import EncoderConfig, ModelConfig
-from terradapt.errors import ConfigError, first_error
+from terradapt.errors import ConfigError, first_error, one_of
 
 if TYPE_CHECKING:
     from terradapt.models.contract import SegmentationModel
@@ -168,7 +168,7 @@ def entry(name: str) -> ModelEntry:
         ConfigError: No such model.
     """
     if name not in MODELS:
-        raise ConfigError(f"no model '{name}'", f"use one of: {', '.join(MODELS)}")
+        raise ConfigError(f"no model '{name}'", one_of(name, MODELS))
     return MODELS[name]
 
 
@@ -258,7 +258,6 @@ def parse_options(config: ModelConfig) -> Any:
         return line.load().Options.model_validate({**dict(line.options), **config.options})
     except ValidationError as error:
         where, why = first_error(error)
-        known = ", ".join(line.load().Options.model_fields)
-        raise ConfigError(
-            f"model.options.{where} of {config.name}: {why}", f"its options are: {known or 'none'}"
-        ) from error
+        known = line.load().Options.model_fields
+        fix = one_of(where, known, "its options are: ") if known else "it has no options"
+        raise ConfigError(f"model.options.{where} of {config.name}: {why}", fix) from error

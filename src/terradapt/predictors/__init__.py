@@ -26,8 +26,8 @@ def load(
     """Open a checkpoint or an exported model for prediction.
 
     Args:
-        path: ``.safetensors`` (torch), ``.onnx``, or ``hf://owner/name[@revision]``, a checkpoint
-            on the Hugging Face Hub.
+        path: ``.safetensors`` (torch), ``.onnx``, a run's folder, or
+            ``hf://owner/name[@revision]``, a checkpoint on the Hugging Face Hub.
         engine: What runs it: ``own`` is torch or ONNX Runtime, as the file is; see
             :func:`terradapt.export.fastest.load` for more.
         device: A torch device such as ``cuda:0``; None takes a GPU when there is one.

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from terradapt import checkpoint
-from terradapt.errors import ConfigError, refusing
+from terradapt.errors import ConfigError, one_of, refusing
 from terradapt.predictors.torch import DTYPES, TorchPredictor
 
 
@@ -21,7 +21,7 @@ def load_torch(
 ) -> TorchPredictor:
     """Open a checkpoint; see :func:`terradapt.predictors.load`."""
     if precision not in DTYPES:
-        raise ConfigError(f"no precision '{precision}'", f"use one of: {', '.join(DTYPES)}")
+        raise ConfigError(f"no precision '{precision}'", one_of(precision, DTYPES))
     where = device or ("cuda" if torch.cuda.is_available() else "cpu")
     with refusing(f"device '{where}'", ConfigError, "use cpu, cuda or cuda:0", "is none here"):
         torch.empty(1, device=where)

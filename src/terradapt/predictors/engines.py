@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from terradapt.errors import ConfigError, MissingExtraError
+from terradapt.errors import ConfigError, MissingExtraError, one_of
 from terradapt.scene.predictor import most_streams
 
 if TYPE_CHECKING:
@@ -65,9 +65,7 @@ def open_engine(path: Path, engine: str) -> Predictor:
     """
     known = ONNX_ENGINES | FASTER
     if engine not in known:
-        raise ConfigError(
-            f"no engine '{engine}' for {path}", f"use one of: {OWN}, {AUTO}, {', '.join(known)}"
-        )
+        raise ConfigError(f"no engine '{engine}' for {path}", one_of(engine, (OWN, AUTO, *known)))
     if engine.startswith("openvino"):
         from terradapt.predictors.openvino import OpenVinoPredictor
 

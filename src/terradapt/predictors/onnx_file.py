@@ -6,6 +6,7 @@ data from another file. Nothing is executed and no path in the file is ever open
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -41,6 +42,8 @@ SMALL = frozenset(
     }
 )
 """Operators that may stand on constants: what they make of them is no larger."""
+MOST_MADE = 1 << 28
+"""Elements that products of constants may make, by the largest count that their sides allow."""
 _BYTES = 2  # wire type of texts and messages
 _MASK = (1 << 64) - 1
 REWRITE = "export it again: terradapt export CHECKPOINT -o model.onnx"
@@ -52,7 +55,7 @@ class Found:
 
     metadata: dict[str, str] = field(default_factory=dict)
     domains: set[str] = field(default_factory=set)
-    constants: set[str] = field(default_factory=set)
+    constants: dict[str, int] = field(default_factory=dict)  # elements by name
     nodes: list[tuple[str, list[str], list[str]]] = field(default_factory=list)
     graphs: int = 0
     external: bool = False
@@ -60,14 +63,22 @@ class Found:
     def grown(self) -> str:
         """Return an operator that may make much of constants alone, or ""; engines run it at once.
 
-        A few bytes become gigabytes so, before any image is there.
+        A few bytes become gigabytes so, before any image is there. Products of matrices are what
+        0.1.0 left to the engine: they may make what a kernel of such a product can hold.
         """
-        known = set(self.constants)
+        known: dict[str, float] = dict(self.constants)
+        made = 0.0
         for operator, inputs, outputs in self.nodes:
-            if known.issuperset(inputs):
-                if operator not in SMALL:
-                    return operator
-                known.update(outputs)
+            if not all(name in known for name in inputs):
+                continue
+            sizes = [known[name] for name in inputs]
+            size = max(sizes, default=math.inf)  # a constant of a node: not measured
+            if operator == "MatMul":
+                size = math.prod(sizes)
+                made += size
+            if operator not in SMALL and (operator != "MatMul" or made > MOST_MADE):
+                return operator
+            known.update(dict.fromkeys(outputs, size))
         return ""
 
 
@@ -155,13 +166,15 @@ def _walk(message: memoryview, kind: str, found: Found, depth: int, above: str =
 
 
 def _note_tensor(message: memoryview, found: Found, named: bool) -> None:
-    elements = 1
+    elements, name = 1, None
     for number, _, value in _fields(message):
         found.external |= number == EXTERNAL_DATA or (number == DATA_LOCATION and value != 0)
         if number == DIMS:
             elements *= _product(value)
         elif number == TENSOR_NAME and named:
-            found.constants.add(_decoded(value))
+            name = _decoded(value)
+    if name is not None:
+        found.constants[name] = max(elements, found.constants.get(name, 0))
     if elements > 2 * len(message):  # the smallest type has two elements to a byte
         raise ValueError(f"a tensor of {elements} elements in {len(message)} bytes")
 

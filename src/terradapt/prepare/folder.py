@@ -13,7 +13,7 @@ from terradapt.data.folder import open_folder
 from terradapt.data.new_splits import with_splits
 from terradapt.data.splits import read_splits, write_splits
 from terradapt.documents import validated
-from terradapt.errors import DataError
+from terradapt.errors import DataError, one_of
 from terradapt.files import check_output
 from terradapt.owner import owned
 from terradapt.progress import Track, silent
@@ -75,7 +75,9 @@ def folder_config(options: Mapping[str, Any]) -> DataConfig:
     known = (*OPTIONS, *OWN)
     unknown = sorted(set(options) - set(known))
     if unknown:
-        raise DataError(f"no option '{unknown[0]}' for a folder", f"options: {', '.join(known)}")
+        raise DataError(
+            f"no option '{unknown[0]}' for a folder", one_of(unknown[0], known, "options: ")
+        )
     own = {k: v for k, v in options.items() if k in OPTIONS}
     return validated(DataConfig, own, "options", DataError, "correct its value")
 

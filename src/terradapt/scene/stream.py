@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from terradapt.classes import IGNORE, ClassMap
-from terradapt.errors import ConfigError
+from terradapt.errors import ConfigError, one_of
 from terradapt.grid import Grid, Window
 from terradapt.progress import Advance
 from terradapt.raster import Scene
@@ -141,8 +141,7 @@ class Wanted:
         """
         for name in options.classes:
             if name not in classes.names:
-                known = ", ".join(classes.names)
-                raise ConfigError(f"the model has no class '{name}'", f"use: {known}")
+                raise ConfigError(f"the model has no class '{name}'", one_of(name, classes.names))
         subset = sorted({classes.names.index(n) for n in options.classes})
         return cls(tuple(subset), options.scores is not None, options.confidence)
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from terradapt.errors import ConfigError, DataError
+from terradapt.errors import ConfigError, DataError, one_of
 from terradapt.report import read_report
 from terradapt.report.printed import DATA, PrintedRow, PrintedTable, load_tables
 from terradapt.tables.speeds import Speeds
@@ -98,7 +98,7 @@ def fill(
     known = [t.id for t in tables]
     for name in only:
         if name not in known:
-            raise ConfigError(f"no table '{name}'", f"use: {', '.join(known)}")
+            raise ConfigError(f"no table '{name}'", one_of(name, known))
     return [
         _filled(t, reports, count or count_variant, speeds)
         for t in tables

@@ -182,6 +182,7 @@ def open_start(config: RunConfig, run: Run, resume: bool) -> Start | None:
             f"train.start={given}: a run starts from a file, so that it needs no network",
             "fetch the checkpoint first and give its path",
         )
+    given = str(hub.local(given))
     if held is not None and run.last.is_file():
         meta = checkpoint.read_meta(run.last)
         sha256 = meta.start or ""

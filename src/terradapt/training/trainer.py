@@ -30,7 +30,7 @@ from terradapt.config import InputSpec, RunConfig
 from terradapt.data.reading import ItemReader
 from terradapt.data.sampling import CropDataset
 from terradapt.data.scan import is_labelled
-from terradapt.errors import CheckpointError, ConfigError, DataError
+from terradapt.errors import CheckpointError, ConfigError, DataError, one_of
 from terradapt.meta import Meta, code_commit
 from terradapt.metrics.calibration import fit_calibration
 from terradapt.metrics.confusion import Confusion
@@ -432,8 +432,9 @@ def _require_batch(least: int, batch: int, processes: int) -> None:
 
 def _monitored(metrics: dict[str, Any], name: str) -> float:
     if not isinstance(metrics.get(name), float):
-        known = ", ".join(k for k, v in metrics.items() if isinstance(v, float))
-        raise ConfigError(f"no metric '{name}' to monitor", f"set train.monitor to one of: {known}")
+        known = [k for k, v in metrics.items() if isinstance(v, float)]
+        fix = one_of(name, known, "set train.monitor to one of: ")
+        raise ConfigError(f"no metric '{name}' to monitor", fix)
     return float(metrics[name])
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from terradapt.classes import ClassMap, Colour
-from terradapt.errors import DataError, refusing
+from terradapt.errors import DataError, one_of, refusing
 from terradapt.files import parse_json
 from terradapt.grid import Window
 from terradapt.owner import owned
@@ -162,11 +162,12 @@ class RasterClasses:
         for value, name in self.names.items():
             if name.casefold() == text.casefold():
                 return value
-        known = ", ".join(self.names.values())
-        raise DataError(
-            f"{source}: no class '{given}'" + (f"; it has: {known}" if known else " by name"),
-            "give a class of the raster" if known else "give the class's id, for example 1",
-        )
+        if not self.names:
+            fix = "give the class's id, for example 1"
+            raise DataError(f"{source}: no class '{given}' by name", fix)
+        names = self.names.values()
+        known = ", ".join(names)
+        raise DataError(f"{source}: no class '{given}'; it has: {known}", one_of(given, names))
 
 
 def raster_classes(path: str | Path) -> RasterClasses:

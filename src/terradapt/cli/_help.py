@@ -1,0 +1,55 @@
+"""What the help of the command line looks like: verbs in the order of work, each with examples."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from inspect import cleandoc
+from textwrap import indent
+from typing import Any
+
+import typer
+from typer.core import TyperGroup
+
+START, TRAIN, MAP, HAND_ON, COMPARE = PANELS = (
+    "Look around",
+    "Prepare and train",
+    "Evaluate and map",
+    "Hand on",
+    "Compare methods",
+)
+"""The order of work; a verb names its place in it."""
+OTHER = "Other"
+
+
+class Verbs(TyperGroup):
+    """The verbs under the headings of :data:`PANELS`, as plain text that any terminal shows."""
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """Write the verbs with the first sentence of their help; none is cut at 80 columns."""
+        verbs = [(name, c) for name, c in self.commands.items() if not c.hidden]
+        width = max(len(name) for name, _ in verbs)
+        limit = formatter.width - width - 4
+        for panel in (*PANELS, OTHER):
+            rows = [
+                (f"{name:{width}}", verb.get_short_help_str(limit))
+                for name, verb in verbs
+                if (getattr(verb, "rich_help_panel", None) or OTHER) == panel
+            ]
+            if rows:
+                with formatter.section(panel):
+                    formatter.write_dl(rows)
+
+
+def add(app: typer.Typer, name: str, verb: Callable[..., Any], panel: str, examples: str) -> None:
+    """Add a verb to the command line.
+
+    Args:
+        app: The command line.
+        name: The verb's name.
+        verb: Its function; the docstring's first line is its line in the list of verbs.
+        panel: The heading that it stands under, one of :data:`PANELS`.
+        examples: Two calls or more, each below a comment that says what one gets.
+    """
+    lines = indent(cleandoc(examples), "  ")
+    epilog = f"\b\nExamples:\n{lines}"  # \b: no line of it is broken anew
+    app.command(name, rich_help_panel=panel, epilog=epilog)(verb)
