@@ -107,7 +107,7 @@ def test_predict_and_vectorize_need_the_base_install_alone(tmp_path: Path, scene
         ids = file.read(1)
     assert (ids[:30, :40] == 0).all()
     assert (ids[60:, 60:] == 2).all()
-    assert pyogrio.read_info(tmp_path / "out.gpkg")["features"] == 2
+    assert pyogrio.read_info(tmp_path / "out.gpkg", layer="polygons")["features"] == 2
 
 
 NEEDS = {

@@ -173,9 +173,9 @@ def test_polygons_without_a_crs_lie_in_the_scenes(terradapt, ckpt, tmp_path):
     maps = []
     for crs in (None, CRS.from_epsg(32633)):
         area = layer(tmp_path / "a.gpkg", [HERE], crs)
-        done = terradapt("predict", ckpt, scene, "-o", tmp_path / "o.tif", "--aoi", area)
+        done = terradapt("predict", ckpt, scene, "-o", tmp_path / f"{crs}.tif", "--aoi", area)
         assert done.status == 0, done.err
-        with rasterio.open(tmp_path / "o.tif") as file:
+        with rasterio.open(tmp_path / f"{crs}.tif") as file:
             maps.append(file.read(1))
     assert np.array_equal(*maps)
     cols = np.nonzero(maps[0] != 255)[1]

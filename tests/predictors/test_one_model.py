@@ -155,7 +155,9 @@ def test_a_run_is_not_resumed_by_another_engine(
     done = (tmp_path / "map.tif").stat().st_mtime_ns
     assert terradapt(*call, *options(before), "--resume").status == 0
     assert (tmp_path / "map.tif").stat().st_mtime_ns == done
-    assert terradapt(*call, *options(then), "--resume").status == 0
+    assert terradapt(*call, *options(then), "--resume").is_user_error("map.tif")
+    assert (tmp_path / "map.tif").stat().st_mtime_ns == done
+    assert terradapt(*call, *options(then), "--overwrite").status == 0
     assert (tmp_path / "map.tif").stat().st_mtime_ns != done
 
 
