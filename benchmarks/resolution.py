@@ -58,7 +58,9 @@ def measure(args: argparse.Namespace) -> dict[str, dict[str, Any]]:
                 (target,) = sorted((args.data / "labels").glob(f"{name}.*"))
                 label = nearest(read_label(target), *scaled(source, trained * factor, scene))
                 for way, confusion in total.items():
-                    options = PredictOptions(resolution="native" if way == "native" else trained)
+                    options = PredictOptions(
+                        resolution="native" if way == "native" else trained, overwrite=True
+                    )
                     predict_scene(predictor, scene, out, options)
                     confusion.update(label, read_label(out))
             found[str(factor)] = {

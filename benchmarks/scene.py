@@ -143,7 +143,7 @@ def run_method(args: argparse.Namespace, predictor: Any) -> None:
         run_bare(args, predictor, args.method.endswith("abreast"))
     elif args.method.startswith("ours"):
         overlap = 0.0 if args.method.endswith("0") else 0.25
-        predict_scene(predictor, args.scene, out, PredictOptions(overlap=overlap))
+        predict_scene(predictor, args.scene, out, PredictOptions(overlap=overlap, overwrite=True))
     else:
         ways = {"geoai": by_geoai, "terratorch": by_terratorch, "geoseg": by_geoseg}
         ways[args.method](predictor, args.scene, out)
@@ -258,7 +258,12 @@ def in_child(args: argparse.Namespace) -> None:
     else:
         start, cpu = time.perf_counter(), time.process_time()
         if args.child == "cheap":
-            predict_scene(predictor, args.scene, args.scene.with_name("map.tif"))
+            predict_scene(
+                predictor,
+                args.scene,
+                args.scene.with_name("map.tif"),
+                PredictOptions(overwrite=True),
+            )
         else:
             run_method(args, predictor)
     figures = {
@@ -272,15 +277,17 @@ def in_child(args: argparse.Namespace) -> None:
 def over_cluster(args: argparse.Namespace, predictor: Any) -> tuple[float, float]:
     from terradapt.scene.cluster import Cluster
 
+    again = PredictOptions(overwrite=True)
     plain = argparse.Namespace(encoder=args.encoder, window=args.window, threads=1)
     out = args.scene.with_name("map.tif")
     os.environ["OMP_NUM_THREADS"] = "1"
     with Cluster("local", partial(open_model, plain), "model", workers=int(args.method)) as pool:
         small = args.scene.with_name("small.tif")
         write_scene(small, 512 * int(args.method), args.window)
-        predict_scene(predictor, small, out, blocks=pool.blocks)  # every worker opens its model
+        # every worker opens its model
+        predict_scene(predictor, small, out, again, blocks=pool.blocks)
         start, cpu = time.perf_counter(), time.process_time()
-        predict_scene(predictor, args.scene, out, blocks=pool.blocks)
+        predict_scene(predictor, args.scene, out, again, blocks=pool.blocks)
         return start, cpu
 
 

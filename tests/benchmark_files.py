@@ -184,6 +184,62 @@ def write_massachusetts(
     return root
 
 
+def write_loveda(root: Path, side: int = 64) -> Path:
+    """``{Train,Val,Test}/{Urban,Rural}``; masks of 1..7 with a corner of 0; Test without masks."""
+    places = [(s, c) for s in ("Train", "Val", "Test") for c in ("Rural", "Urban")]
+    for number, (split, scene) in enumerate(p for p in places for _ in range(2)):
+        ids = fake_ids(number, side, side, 7)
+        folder = root / split / scene
+        write_raster(folder / "images_png" / f"{number}.png", fake_image(number, ids))
+        if split != "Test":
+            values = ids + np.uint8(1)
+            values[:4, :4] = 0
+            write_raster(folder / "masks_png" / f"{number}.png", values)
+    return root
+
+
+def write_openearthmap(root: Path, side: int = 64) -> Path:
+    """Three regions with lists; test without labels, the image of one tile is xBD's and absent."""
+    lists: dict[str, list[str]] = {"train": [], "val": [], "test": []}
+    number = 0
+    for region in ("aachen", "kyoto", "santa-rosa"):
+        for tile, split in enumerate(("train", "train", "val", "test"), 1):
+            name = f"{region}_{tile}.tif"
+            lists[split].append(name)
+            ids = fake_ids(number, side, side, 8)
+            corner = Affine(0.3, 0, 300000 + number * side, 0, -0.3, 5600000)
+            frame = {"crs": "EPSG:32632", "transform": corner}
+            if name != "santa-rosa_1.tif":
+                image = root / region / "images" / name
+                write_raster(image, fake_image(number, ids), **frame)
+            if split != "test":
+                values = ids + np.uint8(1)
+                values[:4, :4] = 0
+                write_raster(root / region / "labels" / name, values, **frame)
+            number += 1
+    for split, names in lists.items():
+        (root / f"{split}.txt").write_text("\n".join(names) + "\n")
+    (root / "xbd_files.csv").write_text(
+        "santa-rosa-wildfire_00000042_pre_disaster.png,santa-rosa_1.tif\n"
+    )
+    return root
+
+
+def write_levir_cd(root: Path, counts: tuple[int, int, int] = (4, 1, 2), side: int = 64) -> Path:
+    """``{train,val,test}/{A,B,label}``: PNG, RGB dates and masks of 0 and 255."""
+    number = 0
+    for split, count in zip(("train", "val", "test"), counts, strict=True):
+        for place in range(1, count + 1):
+            changed = fake_ids(number, side, side, 2)
+            name = f"{split}_{place}.png"
+            before = np.zeros_like(changed)
+            write_raster(root / split / "A" / name, fake_image(number, before))
+            write_raster(root / split / "B" / name, fake_image(number + 500, changed))
+            write_raster(root / split / "label" / name, changed * np.uint8(255))
+            number += 1
+    return root
+
+
 def pack_zip(folder: Path, archive: Path) -> Path:
     """Pack a folder's content; the folder's own name is not in the archive."""
     archive.parent.mkdir(parents=True, exist_ok=True)

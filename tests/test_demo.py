@@ -28,3 +28,4 @@ def test_the_demo_makes_everything_that_it_names(
     with SceneReader(folder / "scene.tif") as a, SceneReader(folder / "landcover.tif") as b:
         assert (a.crs, a.transform, a.width, a.height) == (b.crs, b.transform, b.width, b.height)
     assert terradapt("demo", "-o", folder).is_user_error("demo")
+    assert terradapt("demo", "-o", folder, *QUICK, "data.workers=0", "--resume").status == 0

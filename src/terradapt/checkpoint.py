@@ -6,15 +6,18 @@ A frozen trunk is stored as its name, source and SHA-256.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
+from terradapt.config import ModelConfig
 from terradapt.errors import (
     CheckpointError,
     MissingExtraError,
@@ -23,8 +26,11 @@ from terradapt.files import replacing
 from terradapt.meta import KEY, Meta, Trunk
 from terradapt.models import build
 from terradapt.models.contract import SegmentationModel
+from terradapt.models.encoder import HUB
 
 STATE_PREFIX = "state."  # optimiser moments and averages, beside the weights in last.safetensors
+MOST_TENSORS, MOST_WEIGHTS = 5_000, 1_000_000_000
+"""Of a model: several times those of the largest that terradapt trains."""
 PICKLE_STARTS = (b"PK\x03\x04", b"\x80")
 
 
@@ -76,7 +82,8 @@ def load(
     Args:
         path: A checkpoint that terradapt wrote.
         trunk: File with the weights of a frozen trunk that is only named; by default the file
-            that the run used, then a file of its name beside the checkpoint.
+            that the run used, then a file of its name beside the checkpoint. ``"hub"`` fetches
+            them from the library's hub: a checkpoint alone cannot.
         device: Where to put the model.
 
     Returns:
@@ -87,24 +94,19 @@ def load(
     """
     path = Path(path)
     meta = read_meta(path)
-    weights = read_weights(path)
-    encoder = meta.config.model.encoder
     named = meta.trunk is not None and not meta.trunk.bundled
+    encoder = meta.config.model.encoder.model_copy(update={"weights": None})
+    config = meta.config.model.model_copy(update={"encoder": encoder})
+    with torch.device("meta"), _bounded(path):  # its form alone: nothing is allocated
+        shell = _built(path, config, len(meta.classes))
+    trunk_keys = frozen_keys(shell)
+    check_names(path, _shapes(path), shell.state_dict(), trunk_keys if named else frozenset())
     source = _trunk_source(path, meta, trunk) if named else None
-    config = meta.config.model.model_copy(
-        update={"encoder": encoder.model_copy(update={"weights": source})}
-    )
-    try:
-        model = build(config, len(meta.classes))
-    except (CheckpointError, MissingExtraError):  # of the trunk's weights
-        raise
-    except Exception as error:  # a config of any origin; the encoders' libraries raise at will
-        raise CheckpointError(
-            f"{path}: its model cannot be built ({error})", "use the terradapt that wrote it"
-        ) from error
+    encoder = encoder.model_copy(update={"weights": source})
+    config = config.model_copy(update={"encoder": encoder})
+    model = _built(path, config, len(meta.classes))
+    weights = read_weights(path)
     expected = model.state_dict()
-    trunk_keys = frozen_keys(model)
-    check_names(path, weights, expected, trunk_keys if named else frozenset())
     if meta.trunk is not None:
         held = expected if named else weights
         check_trunk(path, meta.trunk, {k: held[k] for k in trunk_keys})
@@ -172,6 +174,55 @@ def _write(path: Path, tensors: Mapping[str, Tensor], meta: Meta) -> None:
         save_file(plain, part, metadata={KEY: meta.to_json()})
 
 
+def _built(path: Path, config: ModelConfig, classes: int) -> SegmentationModel:
+    try:
+        return build(config, classes)
+    except (CheckpointError, MissingExtraError):  # of the trunk's weights
+        raise
+    except Exception as error:  # a config of any origin; the encoders' libraries raise at will
+        raise CheckpointError(
+            f"{path}: its model cannot be built ({error})", "use the terradapt that wrote it"
+        ) from error
+
+
+@contextmanager
+def _bounded(path: Path) -> Iterator[None]:
+    """Stop the building of a model as soon as it is larger than any that is meant.
+
+    Raises:
+        CheckpointError: It has too many weights.
+    """
+    thread, tensors, weights = threading.get_ident(), 0, 0
+
+    def count(_: nn.Module, __: str, weight: nn.Parameter | None) -> None:
+        nonlocal tensors, weights
+        if weight is None or threading.get_ident() != thread:
+            return
+        tensors, weights = tensors + 1, weights + weight.numel()
+        if tensors > MOST_TENSORS or weights > MOST_WEIGHTS:
+            raise CheckpointError(
+                f"{path}: its model has more than {MOST_TENSORS} tensors or "
+                f"{MOST_WEIGHTS / 1e9:.1f} billion weights",
+                "use a checkpoint.safetensors that terradapt wrote",
+            )
+
+    hook = nn.modules.module.register_module_parameter_registration_hook(count)
+    try:
+        yield
+    finally:
+        hook.remove()
+
+
+def _shapes(path: Path) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of a checkpoint's weights, unread."""
+    try:
+        with safe_open(path, "pt") as file:
+            names = [n for n in file.keys() if not n.startswith(STATE_PREFIX)]  # noqa: SIM118
+            return {name: tuple(file.get_slice(name).get_shape()) for name in names}
+    except (SafetensorError, OSError) as error:
+        raise _damaged(path, error) from error
+
+
 def _read(path: Path) -> dict[str, Tensor]:
     try:
         with safe_open(path, "pt") as file:
@@ -207,7 +258,13 @@ def _trunk_source(path: Path, meta: Meta, given: str | Path | None) -> str:
     recorded = encoder.weights or ""
     if given is not None:
         return str(given)
-    if recorded == "hub" or Path(recorded).is_file():
+    if recorded == HUB:
+        raise CheckpointError(
+            f"{path}: needs the trunk {encoder.name} from the hub",
+            f"allow it with --trunk {HUB}, give its file with --trunk FILE, or have it stored "
+            "inside: terradapt push --bundle",
+        )
+    if Path(recorded).is_file():
         return recorded
     beside = path.parent / Path(recorded).name
     if beside.is_file():
@@ -235,7 +292,7 @@ def check_trunk(path: Path, trunk: Trunk, tensors: Mapping[str, Tensor]) -> None
 
 def check_names(
     path: Path,
-    weights: Mapping[str, Tensor],
+    shapes: Mapping[str, tuple[int, ...]],
     expected: Mapping[str, Tensor],
     elsewhere: frozenset[str],
 ) -> None:
@@ -243,19 +300,19 @@ def check_names(
 
     Args:
         path: Where they come from.
-        weights: The tensors.
+        shapes: Those of the tensors, by name.
         expected: The model's own.
         elsewhere: Names that may be missing.
 
     Raises:
         CheckpointError: One is missing, unknown or of another shape.
     """
-    wanted = {k: v for k, v in expected.items() if k not in elsewhere}
-    missing = sorted(wanted.keys() - weights.keys())
-    unknown = sorted(weights.keys() - expected.keys())
-    odd = [k for k in sorted(wanted.keys() & weights.keys()) if wanted[k].shape != weights[k].shape]
+    wanted = {k: tuple(v.shape) for k, v in expected.items() if k not in elsewhere}
+    missing = sorted(wanted.keys() - shapes.keys())
+    unknown = sorted(shapes.keys() - expected.keys())
+    odd = [k for k in sorted(wanted.keys() & shapes.keys()) if wanted[k] != shapes[k]]
     faults = [f"lacks {k}" for k in missing[:1]] + [f"holds an unknown {k}" for k in unknown[:1]]
-    faults += [f"{k} is {tuple(weights[k].shape)}, not {tuple(wanted[k].shape)}" for k in odd[:1]]
+    faults += [f"{k} is {shapes[k]}, not {wanted[k]}" for k in odd[:1]]
     if faults:
         raise CheckpointError(
             f"{path}: its weights are not those of its model: {'; '.join(faults)}",

@@ -35,6 +35,10 @@ Scales = Annotated[Pair, AfterValidator(_rising)]
 """Lowest and highest magnification."""
 
 NOT_ARCHITECTURE = {
+    "name",
+    "weights",
+    "depth",
+    "in_channels",
     "pretrained",
     "pretrained_cfg",
     "pretrained_cfg_overlay",

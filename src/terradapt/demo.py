@@ -21,7 +21,10 @@ from terradapt.vector import vectorize_roads
 
 CITIES = {"train": tuple(range(1, 13)), "val": (41,), "test": (90,)}
 SIZE = 768  # px
-WRITES = ("data", "road_data", "road_run", "scene.tif", "labels.tif", "landcover.tif", "roads.tif")
+WRITES = (
+    *("data", "road_data", "road_run", "scene.tif", "labels.tif"),
+    *("landcover.tif", "roads.tif", "roads.gpkg"),
+)
 """What a demo writes beside ``run``."""
 ROAD_RUN = ("name=demo-roads", "train.epochs=2")
 
@@ -78,7 +81,9 @@ def run_demo(
         roads, folder / "road_run", folder / "roads.tif", road_overrides, resume, bar
     )
     scores = folder / "roads_scores.tif"
-    network = vectorize_roads(folder / "roads.tif", folder / "roads.gpkg", "road", scores=scores)
+    network = vectorize_roads(
+        folder / "roads.tif", folder / "roads.gpkg", "road", scores=scores, overwrite=resume
+    )
     write_report(report, folder / "report.json")
     return Demo(folder, report, road_report, network)
 
@@ -90,6 +95,8 @@ def _map(
     config = load_config("demo").with_overrides(overrides)
     training.train(config, dataset.root, run, resume=resume, bar=bar)
     predictor = predictors.load(run / "checkpoint.safetensors")
-    options = PredictOptions(scores="uint8" if len(dataset.classes) == 2 else None)
+    options = PredictOptions(
+        scores="uint8" if len(dataset.classes) == 2 else None, overwrite=resume
+    )
     predict_scene(predictor, out.with_name("scene.tif"), out, options, bar=bar)
     return evaluation.report_run(run, dataset.root, split="test", command="terradapt demo")

@@ -16,6 +16,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter
 
 from terradapt.errors import ConfigError, DataError, TerradaptError, refusing
 from terradapt.files import parse_json
+from terradapt.plain_yaml import load_yaml
 
 T = TypeVar("T")
 
@@ -34,7 +35,7 @@ def parse_yaml(text: str, source: object, error: type[TerradaptError], fix: str)
     """
     with refusing(source, error, fix, "no valid YAML"):
         try:
-            return yaml.safe_load(text)
+            return load_yaml(text)
         except yaml.MarkedYAMLError as fault:
             line = fault.problem_mark.line + 1 if fault.problem_mark else 1
             why = " ".join(str(fault.problem or fault.context or "").split())

@@ -233,6 +233,24 @@ def check_output(
     return path
 
 
+def check_new(paths: Iterable[str | Path], overwrite: bool = False) -> None:
+    """Check that results replace nothing that may have been edited since.
+
+    Args:
+        paths: Their files.
+        overwrite: They may.
+
+    Raises:
+        OutputError: One of them exists.
+    """
+    for path in paths:
+        if not overwrite and os.path.lexists(path):
+            raise OutputError(
+                f"{path}: exists already",
+                "add --overwrite to replace it (overwrite=True), or choose another name with -o",
+            )
+
+
 def _identity(path: str | Path) -> tuple[int, int] | None:
     """What tells a file from all others, whatever its name; None where none is."""
     try:

@@ -6,6 +6,7 @@ import math
 import os
 import platform
 import time
+from contextlib import suppress
 from pathlib import Path
 
 
@@ -28,6 +29,22 @@ def cpu_threads() -> int:
     if wanted.isdigit() and int(wanted) > 0:
         return int(wanted)
     return max(1, min(_physical_cores(_allowed_cpus()), _quota()))
+
+
+def free_memory() -> int | None:
+    """Return the bytes that this process may still take: the machine's, or its container's.
+
+    None where the system does not tell (macOS, Windows).
+    """
+    told = []
+    with suppress(OSError, ValueError, StopIteration):
+        lines = Path("/proc/meminfo").read_text("utf-8").splitlines()
+        told.append(next(int(s.split()[1]) << 10 for s in lines if s.startswith("MemAvailable")))
+    with suppress(OSError, ValueError):
+        group = Path("/sys/fs/cgroup")
+        limit, used = ((group / f"memory.{n}").read_text().strip() for n in ("max", "current"))
+        told.append(max(0, int(limit) - int(used)))
+    return min(told, default=None)
 
 
 def taken_cores(seconds: float = 0.3) -> float:

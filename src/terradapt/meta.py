@@ -30,7 +30,7 @@ FORMAT = 2
 """Of the text; a new field with a default does not change it."""
 FIRST_FORMATS = ("terradapt-1", "terradapt-onnx-1")
 """Of 0.1.0: its checkpoints and its exported models."""
-MAX_WINDOW = 16384  # px
+MAX_WINDOW = 4096  # px
 
 Count = Annotated[int, Field(strict=True, ge=0)]
 Side = Annotated[int, Field(strict=True, ge=1, le=MAX_WINDOW)]

@@ -74,11 +74,13 @@ def _linked(path: Path, link: Callable[[Path], None]) -> Path:
 def test_the_scene_is_not_written_over(terradapt, trained, scene, tmp_path, spelling) -> None:
     out = SPELLINGS[spelling](scene, tmp_path)
     before = held(tmp_path)
-    assert terradapt("predict", trained, scene, "-o", out).is_user_error("would be written over")
+    for more in ((), ("--overwrite",), ("--resume",)):
+        done = terradapt("predict", trained, scene, "-o", out, *more)
+        assert done.is_user_error("would be written over")
     assert held(tmp_path) == before
     file = out / "scene.tif" if out.is_dir() else out
     with pytest.raises(OutputError, match="would be written over"):
-        predict_scene(load(trained), str(scene), file)
+        predict_scene(load(trained), str(scene), file, PredictOptions(overwrite=True))
     assert held(tmp_path) == before
 
 
@@ -131,10 +133,11 @@ def test_vectors_and_exports_spare_their_inputs(terradapt, trained, scene, tmp_p
     for suffix in (".gpkg", ".geojson", ".json"):
         path = _linked(tmp_path / f"out{suffix}", lambda p: p.hardlink_to(ids))
         before = held(tmp_path)
-        assert terradapt("vectorize", ids, "-o", path).is_user_error("would be written over")
+        done = terradapt("vectorize", ids, "-o", path, "--overwrite")
+        assert done.is_user_error("would be written over")
         for write in (vectorize_polygons, vectorize_roads):
             with pytest.raises(OutputError, match="would be written over"):
-                write(ids, path)
+                write(ids, path, overwrite=True)
         assert held(tmp_path) == before
     model = _linked(tmp_path / "m.onnx", lambda p: p.symlink_to(trained))
     before = trained.read_bytes()
@@ -183,6 +186,6 @@ def test_a_demo_spares_what_lies_there(terradapt, tmp_path) -> None:
 def test_another_file_of_the_same_bytes_may_be_written_over(trained, scene, tmp_path) -> None:
     out = shutil.copy(scene, tmp_path / "map.tif")
     check_output(out, reads=[scene, None, tmp_path / "none", "https://example.com/a.tif"])
-    figures = predict_scene(load(trained), str(scene), Path(out), PredictOptions())
+    figures = predict_scene(load(trained), str(scene), Path(out), PredictOptions(overwrite=True))
     assert figures["valid_pixels"] == 70 * 60
     assert figures["notes"] == []

@@ -61,8 +61,8 @@ def test_a_scene_becomes_a_map(terradapt, trained, scene, tmp_path):
     figures = json.loads(out.with_suffix(".json").read_text())
     assert figures["valid_pixels"] == (classes < 255).sum()
     assert sorted(p.name for p in out.parent.iterdir()) == [
-        "map.json", "map.qml", "map.tif", "map.tif.aux.xml", "map_confidence.tif",
-        "map_scores.tif",
+        "map.json", "map.qml", "map.tif", "map.tif.aux.xml", "map_confidence.qml",
+        "map_confidence.tif", "map_scores.tif",
     ]  # fmt: skip
     assert cog_validate(out, strict=True, quiet=True)[0]
 
@@ -115,6 +115,29 @@ def test_many_scenes_a_folder_and_a_mosaic(terradapt, trained, tmp_path):
     assert terradapt("predict", trained, *files, "--mosaic", "-o", tmp_path / "two.tif").status == 0
     assert rasterio.open(tmp_path / "one.tif").shape == (90, 200)
     assert (tmp_path / "one.tif").read_bytes() == (tmp_path / "two.tif").read_bytes()
+
+
+@pytest.mark.parametrize("place", ["map.tif", "folder"])
+def test_a_map_is_replaced_only_with_overwrite(terradapt, trained, scene, tmp_path, place):
+    command = ("predict", trained, scene, "-o", tmp_path / place)
+    out = tmp_path / ("map.tif" if place == "map.tif" else "folder/scene.tif")
+    assert terradapt(*command).status == 0
+    before = {p: p.read_bytes() for p in out.parent.iterdir() if p.is_file()}
+    done = terradapt(*command, "--tta")
+    assert done.is_user_error(out.name, "exists") and "--overwrite" in done.errors[1]
+    assert {p: p.read_bytes() for p in out.parent.iterdir() if p.is_file()} == before
+    assert terradapt(*command, "--overwrite", "--classes", "tree").status == 0
+    classes = rasterio.open(out).read(1)
+    assert set(np.unique(classes)) == {2, 255}
+
+
+def test_a_class_that_is_nowhere_is_absent(terradapt, trained, scene, tmp_path):
+    out = tmp_path / "map.tif"
+    done = terradapt("predict", trained, scene, "-o", out, "--classes", "roof")
+    rows = {line.split()[0]: line for line in done.out.splitlines()[1:]}
+    assert "100.00%" in rows["roof"] and "absent" not in rows["roof"]
+    for name in ("ground", "tree"):
+        assert "absent" in rows[name] and "%" not in rows[name] and "ha" not in rows[name]
 
 
 def test_resume_finds_a_finished_result(terradapt, trained, scene, tmp_path):

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import torch
 
 from export_files import LAND, pixels, small
 from terradapt import checkpoint
+from terradapt.classes import ClassMap
 from terradapt.errors import CheckpointError, ConfigError
 from terradapt.export import metadata, run
 from terradapt.export.parity import compare
@@ -108,7 +110,7 @@ def test_the_export_leaves_the_model_as_it_was(tmp_path: Path) -> None:
     assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
 
 
-@pytest.mark.parametrize(("window", "best"), [(100, 128), (-32, 32), (2**20, 16384)])
+@pytest.mark.parametrize(("window", "best"), [(100, 128), (-32, 32), (2**20, 4096)])
 def test_a_window_that_does_not_fit_is_refused(tmp_path: Path, window: int, best: int) -> None:
     model, meta = small()
     with pytest.raises(ConfigError, match=f"{window} px") as caught:
@@ -129,7 +131,7 @@ def test_deepness_keys_are_json_in_its_units(exported: tuple[Any, Any, Path]) ->
     assert props["model_type"] == "Segmentor"
     assert props["class_names"] == {str(i): n for i, n in enumerate(LAND.names)}
     assert props["resolution"] == 9.0  # cm per px, from 0.09 m
-    assert props["tiles_size"] == 128
+    assert props["tiles_size"] == props["tile_size"] == 128
     assert 0 < props["tiles_overlap"] < 100  # per cent
     assert props["standardization_mean"] == [0.485, 0.456, 0.406]
     assert props["standardization_std"] == [0.229, 0.224, 0.225]
@@ -151,6 +153,43 @@ def test_a_consumer_as_deepness_is_gets_the_checkpoints_classes(
     (scores,) = session.run(None, {session.get_inputs()[0].name: x.astype(np.float32)})
     expected = TorchPredictor(model, meta.classes, meta.spec, 128).predict(images).numpy()
     assert (scores.argmax(1) == expected.argmax(1)).mean() > 0.999
+
+
+def test_class_names_of_the_item_keep_to_the_classification_extensions_letters(
+    exported: tuple[Any, Any, Path],
+) -> None:
+    path = exported[2]
+    told = OnnxPredictor(path).meta
+    classes = ClassMap(("low vegetation", "Straße & Weg", "水", "road"))
+    own = {f.name: getattr(told, f.name) for f in fields(told)} | {"classes": classes}
+    rows = metadata.mlm_item(path, type(told)(**own))["properties"]["mlm:output"][0]
+    found = [(c["name"], c["title"]) for c in rows["classification:classes"]]
+    names = ["low-vegetation", "Stra-e-Weg", "class-2", "road"]
+    assert found == list(zip(names, classes.names, strict=True))
+
+
+def test_a_file_for_deepness_has_integer_sides_and_the_checkpoints_classes(
+    terradapt,  # type: ignore[no-untyped-def]
+    exported: tuple[Any, Any, Path],
+    tmp_path: Path,
+) -> None:
+    model, meta, plain = exported
+    out = tmp_path / "deep.onnx"
+    done = terradapt("export", plain.with_name("checkpoint.safetensors"), "-o", out,
+                     "--for", "deepness")  # fmt: skip
+    assert done.status == 0, done.err
+    check_form(out, fixed=True)
+    proto = onnx.load(str(out))
+    sides = [d.dim_value for d in proto.graph.input[0].type.tensor_type.shape.dim[2:]]
+    props = {p.key: json.loads(p.value) for p in proto.metadata_props}
+    assert sides == [128, 128] and props["tile_size"] == props["tiles_size"] == 128
+    opened = OnnxPredictor(out)
+    assert (opened.window, opened.multiple) == (128, 128)
+    images = pixels(2, 128, 128, seed=5)
+    expected = TorchPredictor(model, meta.classes, meta.spec, 128).predict(images).numpy()
+    assert (opened.predict(images).argmax(1) == expected.argmax(1)).mean() > 0.999
+    item = json.loads(out.with_suffix(".stac.json").read_text())
+    assert item["properties"]["mlm:input"][0]["input"]["shape"] == [-1, 3, 128, 128]
 
 
 def test_imagery_without_a_resolution_has_no_resolution_key() -> None:
@@ -179,6 +218,9 @@ def test_the_stac_item_has_what_mlm_requires(exported: tuple[Any, Any, Path]) ->
     assert len(image["value_scaling"]) == len(image["bands"]) == 3
     assert [c["name"] for c in scores["classification:classes"]] == list(LAND.names)
     asset = item["assets"]["model"]
+    assert re.match(r"^\d+\.\d+\.\d+", properties["mlm:framework_version"])
+    assert image["input"]["dim_order"] == ["batch", "bands", "height", "width"]
+    assert [band["name"] for band in asset["bands"]] == image["bands"]
     assert "mlm:model" in asset["roles"]
     assert asset["mlm:artifact_type"] == "ONNX"
     assert asset["file:size"] == exported[2].stat().st_size

@@ -187,6 +187,9 @@ def _hash(path: Path) -> str:
         timed = {"seconds", "crops_per_second"}
         events = map(json.loads, path.read_text().splitlines())
         content = repr([{k: v for k, v in e.items() if k not in timed} for e in events]).encode()
+    elif path.parent.name == ".prepared":
+        receipt = json.loads(path.read_text())
+        content = repr({**receipt, "signature": ""}).encode()  # holds when an archive was unpacked
     else:
         content = path.read_bytes()
     return hashlib.sha256(content).hexdigest()
@@ -250,8 +253,8 @@ def _labels(inputs: Path) -> None:
 def _vectorize(inputs: Path, out: Path, resume: bool) -> None:
     from terradapt.vector import vectorize_polygons, vectorize_roads
 
-    vectorize_polygons(inputs / "labels.tif", out / "areas.gpkg")
-    vectorize_roads(inputs / "labels.tif", out / "roads.geojson", 1)
+    vectorize_polygons(inputs / "labels.tif", out / "areas.gpkg", overwrite=resume)
+    vectorize_roads(inputs / "labels.tif", out / "roads.geojson", 1, overwrite=resume)
 
 
 def _checkpoint(inputs: Path) -> None:

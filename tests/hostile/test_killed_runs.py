@@ -47,6 +47,7 @@ def whole(request, tmp_path_factory) -> Whole:
 def figures(whole, request):
     """Counts of a test; written as a line of JSON where TERRADAPT_FIGURES says."""
     counts: Counter[str] = Counter()
+    shutil.rmtree(whole.out, ignore_errors=True)
     yield counts
     place = os.environ.get("TERRADAPT_FIGURES")
     if place:

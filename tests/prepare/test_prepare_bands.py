@@ -1,4 +1,4 @@
-"""A fourth band from a file of its own: prepared, trained, evaluated, predicted, exported."""
+"""Bands from a file of their own: prepared, trained, evaluated, predicted, exported."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmark_files import write_potsdam
+from benchmark_files import write_levir_cd, write_potsdam
 from terradapt.data import open_dataset, read_image
 from terradapt.grid import Window
 from terradapt.predictors import load
@@ -29,7 +29,7 @@ def write_vrt(path: Path, bands: list[tuple[str, Path, int]], like: Path) -> Pat
     with SceneReader(like) as file:
         place = ", ".join(map(str, file.transform.to_gdal()))
         head = f'<VRTDataset rasterXSize="{file.width}" rasterYSize="{file.height}">'
-        head += f"<SRS>{file.crs}</SRS><GeoTransform>{place}</GeoTransform>"
+        head += f"<SRS>{file.crs or ''}</SRS><GeoTransform>{place}</GeoTransform>"
     parts = [
         f'<VRTRasterBand dataType="{kind}" band="{number}"><ComplexSource>'
         f'<SourceFilename relativeToVRT="0">{source}</SourceFilename>'
@@ -85,6 +85,35 @@ def test_the_way_of_a_surface_model(
         pixels, valid = reader.read(Window(0, 0, SIDE, SIDE))
     assert valid.all() and len(np.unique(pixels[3])) == 6
     assert (pixels == read_image(dataset, item, spec=predictor.spec)).all()
+
+
+@pytest.mark.slow
+def test_the_way_of_a_second_date(
+    tmp_path: Path, terradapt: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    source = write_levir_cd(tmp_path / "in", side=SIDE)
+    done = terradapt("data", "levir-cd", source, "-o", "d", "workers=1")
+    assert done.status == 0, done.err
+    both = ("data.bands=[1,2,3,4,5,6]", "model.in_channels=6")
+    done = terradapt("train", "landcover", "--data", "d", "-o", "run", "--no-report", *both, *SMALL)
+    assert done.status == 0, done.err
+    done = terradapt("eval", "run/checkpoint.safetensors", "--data", "d", "--pictures", 1)
+    assert done.status == 0, done.err
+    assert json.loads(Path("report.json").read_text())["metrics"]["pixels"] == 2 * SIDE**2
+    dates = [source / "test" / date / "test_1.png" for date in "AB"]
+    bands = [("Byte", path, n) for path in dates for n in (1, 2, 3)]
+    scene = write_vrt(Path("pair.vrt"), bands, dates[0])
+    done = terradapt("predict", "run/checkpoint.safetensors", scene, "-o", "map.tif")
+    assert done.status == 0, done.err
+    assert read_label(Path("map.tif")).shape == (SIDE, SIDE)
+    item, spec = (
+        open_dataset(Path("d")).item("test_1"),
+        load(Path("run/checkpoint.safetensors")).spec,
+    )
+    with SceneReader(scene, spec) as reader:
+        pixels = reader.read(reader.window)[0]
+    assert (pixels == read_image(open_dataset(Path("d")), item, spec=spec)).all()
 
 
 def test_bands_of_two_types_are_read_as_the_wider_one(potsdam: tuple[Path, Path]) -> None:

@@ -223,7 +223,7 @@ def test_predict_and_vectorize_agree_on_every_class(  # type: ignore[no-untyped-
     classes = json.loads((tmp_path / "map.json").read_text())["classes"]
     hectares = {row["name"]: row["hectares"] for row in classes if row["pixels"]}
     assert terradapt("vectorize", out, "-o", tmp_path / "map.gpkg").status == 0
-    meta, _, _, columns = pyogrio.raw.read(tmp_path / "map.gpkg")
+    meta, _, _, columns = pyogrio.raw.read(tmp_path / "map.gpkg", layer="polygons")
     fields = dict(zip(meta["fields"], columns, strict=True))
     area = {k: fields["area_m2"][fields["class"] == k].sum() / 1e4 for k in set(fields["class"])}
     assert len(area) > 1 and area == pytest.approx(hectares, rel=1e-3)

@@ -210,3 +210,19 @@ def test_a_report_of_figures_alone(tmp_path: Path) -> None:
     page = _Page(paths[2].read_text("utf-8"))
     assert "0.00 %" in page.text and "img" not in page.tags
     assert json.loads(paths[0].read_text())["confusion"] is None
+
+
+def test_a_class_that_is_nowhere_is_absent_and_not_zero(tmp_path: Path) -> None:
+    classes = ClassMap(("field", "road", "quarry"), evaluated=(0, 1))
+    label = np.array([0, 0, 1, 1], np.uint8)
+    confusion = Confusion(3).update(label, np.array([1, 1, 0, 1], np.uint8))
+    report = _report(classes, metrics=confusion.metrics(classes), confusion=confusion.matrix,
+                     pictures=[])  # fmt: skip
+    write_report(report, tmp_path / "r.json")
+    text = (tmp_path / "r.md").read_text()
+    row = next(line for line in text.splitlines() if line.startswith("| quarry |"))
+    assert row.count("absent") == 4 and "0.00" not in row
+    field = next(line for line in text.splitlines() if line.startswith("| field |"))
+    assert "0.00 %" in field and "absent" not in field  # seen, and always missed
+    page = _Page((tmp_path / "r.html").read_text()).text
+    assert page.count("absent") >= 4

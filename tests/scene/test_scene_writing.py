@@ -326,6 +326,39 @@ def test_halving():
     np.testing.assert_array_equal(halve_mean(floats, float("nan")), [[2, np.nan]])
 
 
+def test_a_map_is_replaced_only_when_told(tmp_path, scene):
+    out = tmp_path / "map.tif"
+    predict_scene(PlainPredictor(window=64), scene, out, OPTIONS)
+    out.write_bytes(out.read_bytes() + b"edited")
+    before = {p: p.read_bytes() for p in tmp_path.iterdir()}
+    with pytest.raises(OutputError, match=r"map\.tif: exists") as caught:
+        predict_scene(PlainPredictor(window=64), scene, out, OPTIONS)
+    assert "--overwrite" in caught.value.fix
+    other = PredictOptions(**{**vars(OPTIONS), "overlap": 0.5, "resume": True})
+    with pytest.raises(OutputError, match=r"map\.tif: exists"):  # nothing of this job to go on with
+        predict_scene(PlainPredictor(window=64), scene, out, other)
+    out.unlink()
+    with pytest.raises(OutputError, match=r"map_(scores|confidence)\.tif: exists"):
+        predict_scene(PlainPredictor(window=64), scene, out, OPTIONS)
+    assert {p: p.read_bytes() for p in tmp_path.iterdir()} == {
+        p: content for p, content in before.items() if p != out
+    }
+    again = PredictOptions(**{**vars(OPTIONS), "overwrite": True})
+    predict_scene(PlainPredictor(window=64), scene, out, again)
+    assert out.read_bytes() + b"edited" == before[out]
+
+
+def test_a_killed_replacement_goes_on(tmp_path, scene, result):
+    out = tmp_path / "map.tif"
+    shutil.copy(result, out)
+    again = PredictOptions(**{**vars(OPTIONS), "overwrite": True})
+    with pytest.raises(OSError, match="No space"):
+        predict_scene(BreakingPredictor(60, window=64), scene, out, again)
+    options = PredictOptions(**{**vars(OPTIONS), "resume": True})
+    predict_scene(PlainPredictor(window=64), scene, out, options)
+    assert contents(out) == contents(result)
+
+
 def part_lines(out):
     return (out.parent / f"{out.name}.part" / "journal.jsonl").read_bytes().splitlines(True)
 
@@ -393,6 +426,29 @@ def test_a_journal_is_believed_line_by_line(scene, result, tmp_path, damage):
     options = PredictOptions(**{**vars(OPTIONS), "resume": True})
     predict_scene(PlainPredictor(window=64), scene, out, options)
     assert contents(out) == contents(result)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such rights")
+@pytest.mark.parametrize("umask", [0o022, 0o027, 0o077])
+def test_maps_and_their_sidecars_have_the_rights_of_the_umask(tmp_path, scene, umask):
+    before = os.umask(umask)
+    try:
+        predict_scene(PlainPredictor(window=64), scene, tmp_path / "map.tif", OPTIONS)
+    finally:
+        os.umask(before)
+    found = {p.name: p.stat().st_mode & 0o777 for p in tmp_path.iterdir()}
+    assert set(found.values()) == {0o666 & ~umask}, found
+
+
+def test_confidence_has_a_style_from_dark_to_light(result):
+    root = ElementTree.parse(result.with_name("map_confidence.qml")).getroot()
+    renderer = root.find("pipe/rasterrenderer")
+    assert renderer.get("type") == "singlebandpseudocolor" and renderer.get("band") == "1"
+    items = list(root.iter("item"))
+    assert [float(i.get("value")) for i in items] == [0, 0.25, 0.5, 0.75, 1]  # as the file's scale
+    luma = [sum(bytes.fromhex(i.get("color")[1:])) for i in items]
+    assert luma == sorted(luma)
+    assert 'type="paletted"' in result.with_suffix(".qml").read_text()
 
 
 def zero(path):

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from conftest import Call
+from terradapt.complexity import ROAD_BASELINES
 from terradapt.errors import ConfigError
 from terradapt.report.printed import DATA, PrintedRow, PrintedTable, load_tables
 from terradapt.tables import (
@@ -233,6 +234,13 @@ def test_markdown_and_csv_hold_every_printed_number() -> None:
     whys = {line["why"] for line in lines}
     assert "needs DeepGlobe" in whys
     assert sum(why.startswith("not in terradapt: ") for why in whys) == 2  # GCDNet, DMANet
+    assert "not in terradapt" not in whys
+
+
+def test_every_network_that_sam2ms_compares_with_has_a_variant() -> None:
+    found = [variant_of(t, r) for t, r in _rows("sam2ms-1")]
+    models = [v.model for v in found if v is not None]
+    assert models == [*ROAD_BASELINES, "sam2-unet", "sam2ms"]
 
 
 def test_the_verb_writes_both_files(terradapt: Call, tmp_path: Path) -> None:

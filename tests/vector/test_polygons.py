@@ -222,7 +222,7 @@ def test_the_verb_writes_polygons_with_names(terradapt, tmp_path: Path) -> None:
         out = tmp_path / f"p.{suffix}"
         done = terradapt("vectorize", tmp_path / "l.tif", "-o", out, "--block", "64")
         assert done.status == 0 and "house:" in done.out
-        meta, _, wkb, fields = pyogrio.raw.read(out)
+        meta, _, wkb, fields = pyogrio.raw.read(out, layer=0)
         row = dict(zip(meta["fields"], fields, strict=True))
         for value, name in enumerate(("field", "house", "tree")):
             area = row["area_m2"][row["class"] == name].sum()

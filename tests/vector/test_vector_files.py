@@ -132,12 +132,13 @@ def test_classes_are_found_by_name_and_scores_are_read(terradapt, tmp_path: Path
     edges, _, _ = read_layer(out, "edges")
     assert len(edges["score"]) == 2  # no scores in the gap
     np.testing.assert_allclose(edges["score"], 0.8, atol=0.01)
-    assert terradapt("vectorize", labels, "-o", out, "--roads", "road").status == 0
+    again = ("vectorize", labels, "-o", out, "--overwrite", "--roads")
+    assert terradapt(*again, "road").status == 0
     assert len(read_layer(out, "edges")[1]) == 1
-    wrong = terradapt("vectorize", labels, "-o", out, "--roads", "river")
+    wrong = terradapt(*again, "river")
     assert wrong.is_user_error("labels.tif", "river", "house")
     small = write_mask(tmp_path / "small.tif", mask[:50])
-    bad = terradapt("vectorize", labels, "-o", out, "--roads", "2", "--scores", small)
+    bad = terradapt(*again, "2", "--scores", small)
     assert bad.is_user_error("small.tif", "300 x 50")
 
 
@@ -148,11 +149,10 @@ def test_float_rasters_are_scores(terradapt, tmp_path: Path) -> None:  # type: i
     out = tmp_path / "r.gpkg"
     assert terradapt("vectorize", tmp_path / "s.tif", "-o", out, "--roads", "1").status == 0
     assert read_layer(out, "edges")[0]["length_m"].sum() == pytest.approx(200, abs=3)
-    high = terradapt(
-        "vectorize", tmp_path / "s.tif", "-o", out, "--roads", "1", "--threshold", "0.7"
-    )
+    again = ("vectorize", tmp_path / "s.tif", "-o", out, "--overwrite")
+    high = terradapt(*again, "--roads", "1", "--threshold", "0.7")
     assert high.status == 0 and "0 edges" in high.out
-    assert terradapt("vectorize", tmp_path / "s.tif", "-o", out).is_user_error("s.tif")
+    assert terradapt(*again).is_user_error("s.tif")
 
 
 @pytest.mark.parametrize("fill", [0, 255])
@@ -192,7 +192,8 @@ def test_a_geopackage_that_is_open_elsewhere_stays_whole(
         assert out.read_bytes() == before
     finally:
         other.close()
-    assert terradapt("vectorize", mask_file, "-o", out, "--roads", "1").status == 0
+    again = ("vectorize", mask_file, "-o", out, "--roads", "1", "--overwrite")
+    assert terradapt(*again).status == 0
 
 
 def test_wrong_inputs_and_names_are_told(terradapt, tmp_path: Path, mask_file: Path) -> None:  # type: ignore[no-untyped-def]
@@ -201,8 +202,8 @@ def test_wrong_inputs_and_names_are_told(terradapt, tmp_path: Path, mask_file: P
     empty.touch()
     assert terradapt("vectorize", empty, "-o", out, "--roads", "1").is_user_error("empty.tif")
     assert terradapt("vectorize", tmp_path / "no.tif", "-o", out).is_user_error("no.tif")
-    shape = terradapt("vectorize", mask_file, "-o", tmp_path / "r.shp", "--roads", "1")
-    assert shape.is_user_error("r.shp", ".shp")
+    shape = terradapt("vectorize", mask_file, "-o", tmp_path / "r.kml", "--roads", "1")
+    assert shape.is_user_error("r.kml", ".kml")
     graph = terradapt("vectorize", mask_file, "-o", tmp_path / "p.graphml")
     assert graph.is_user_error("p.graphml")
     assert not out.exists() and not list(tmp_path.glob(".*"))
@@ -232,16 +233,16 @@ def test_a_mask_of_0_and_255_has_polygons_of_class_1(terradapt, tmp_path, kind) 
     write_raster(tmp_path / "m.tif", mask, **place)
     done = terradapt("vectorize", tmp_path / "m.tif", "-o", tmp_path / "m.gpkg")
     assert done.status == 0
-    fields, _, _ = read_layer(tmp_path / "m.gpkg")
+    fields, _, _ = read_layer(tmp_path / "m.gpkg", "polygons")
     assert sorted(fields["class_id"].tolist()) == [0, 1]
     assert fields["area_m2"][fields["class_id"] == 1] == pytest.approx(400, rel=1e-3)
     write_raster(tmp_path / "m.tif", mask, nodata=255, **place)  # 255 is no data: no mask
     done = terradapt("vectorize", tmp_path / "m.tif", "-o", tmp_path / "m2.gpkg")
-    assert read_layer(tmp_path / "m2.gpkg")[0]["class_id"].tolist() == [0]
+    assert read_layer(tmp_path / "m2.gpkg", "polygons")[0]["class_id"].tolist() == [0]
     mask[0, 0] = 1  # ids of which 255 is ignored
     write_raster(tmp_path / "m.tif", mask, **place)
     done = terradapt("vectorize", tmp_path / "m.tif", "-o", tmp_path / "m3.gpkg")
-    fields, _, _ = read_layer(tmp_path / "m3.gpkg")
+    fields, _, _ = read_layer(tmp_path / "m3.gpkg", "polygons")
     assert fields["area_m2"][fields["class_id"] == 1] == pytest.approx(0.25, rel=1e-3)
 
 

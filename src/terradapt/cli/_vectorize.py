@@ -21,6 +21,7 @@ def run_roads(
     max_gap: float,
     simplify: float | None,
     block: int,
+    overwrite: bool,
 ) -> None:
     """Write a road network and say what it is."""
     from terradapt.vector.files import missing_class, road_blocks, vectorize_roads
@@ -40,6 +41,7 @@ def run_roads(
             threshold=threshold,
             options=options,
             progress=advance,
+            overwrite=overwrite,
         )
     if not figures["edges"]:
         absent = missing_class(labels, road, threshold)
@@ -47,9 +49,10 @@ def run_roads(
             typer.echo(absent)
     typer.echo(
         f"{output}: {figures['edges']:.0f} edges, {figures['nodes']:.0f} nodes, "
-        f"{figures['length_m'] / 1000:.3f} km, {figures['components']:.0f} components, "
+        f"{_length(figures)}, {figures['components']:.0f} components, "
         f"{figures['dead_ends']:.0f} dead ends"
     )
+    _tell_scale(labels, "length_m" in figures)
 
 
 def run_polygons(
@@ -59,6 +62,7 @@ def run_polygons(
     min_area: float,
     buildings: str | None,
     block: int,
+    overwrite: bool,
 ) -> None:
     """Write polygons and say what they are."""
     from terradapt.vector.files import is_mask, polygon_blocks, raster_classes, vectorize_polygons
@@ -69,7 +73,30 @@ def run_polygons(
         square = 1
     options = PolygonOptions(simplify, min_area, square, block)
     with progress(polygon_blocks(labels, options), "polygons", "blocks") as advance:
-        figures = vectorize_polygons(labels, output, options, advance)
+        figures = vectorize_polygons(labels, output, options, advance, overwrite=overwrite)
     typer.echo(f"{output}: {sum(int(f['polygons']) for f in figures.values())} polygons")
     for name, row in figures.items():
-        typer.echo(f"  {name}: {row['polygons']:.0f} polygons, {row['area_m2'] / 10_000:.4f} ha")
+        typer.echo(f"  {name}: {row['polygons']:.0f} polygons, {_area(row)}")
+    _tell_scale(labels, all("area_m2" in row for row in figures.values()))
+
+
+def _length(figures: dict[str, float]) -> str:
+    if "length_m" in figures:
+        return f"{figures['length_m'] / 1000:.3f} km"
+    pixels = figures.get("length_px")
+    return f"{figures['length_units']:.1f} units" if pixels is None else f"{pixels:.1f} pixels"
+
+
+def _area(row: dict[str, float]) -> str:
+    if "area_m2" in row:
+        return f"{row['area_m2'] / 10_000:.4f} ha"
+    pixels = row.get("area_px")
+    return f"{row['area_units']:.1f} square units" if pixels is None else f"{pixels:.0f} pixels"
+
+
+def _tell_scale(labels: Path, known: bool) -> None:
+    if not known:
+        typer.echo(
+            f"{labels}: no CRS, so its scale is unknown; figures are in its own pixels or units, "
+            "and sizes given in metres are taken as such"
+        )

@@ -55,7 +55,9 @@ def _tell(demo: Demo) -> None:
     metrics = demo.report.metrics
     typer.echo("\nOn a city that training never saw:")
     for name, figures in metrics["per_class"].items():
-        typer.echo(f"  {name:16} IoU {figures['iou']:.3f}  F1 {figures['f1']:.3f}")
+        absent = figures.get("absent")
+        shown = "absent" if absent else f"IoU {figures['iou']:.3f}  F1 {figures['f1']:.3f}"
+        typer.echo(f"  {name:16} {shown}")
     means = f"mIoU {metrics['miou']:.3f}, mF1 {metrics['mf1']:.3f}, OA {metrics['oa']:.3f}"
     typer.echo(f"  {means} (means without clutter, as ISPRS counts)")
     length, edges = demo.network["length_m"], demo.network["edges"]

@@ -155,7 +155,13 @@ def _print(report: Report) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from terradapt.report.wording import headline, per_class_columns, shown, title_of
+    from terradapt.report.wording import (
+        headline,
+        per_class_columns,
+        shown,
+        shown_of_class,
+        title_of,
+    )
 
     console = Console(width=max(120, Console().width))  # rows are not broken in a pipe
     per_class = report.metrics["per_class"]
@@ -166,7 +172,7 @@ def _print(report: Report) -> None:
         column.justify = "left" if column is table.columns[0] else "right"
     for name, row in per_class.items():
         note = "" if row.get("evaluated", True) else " (not in the means)"
-        table.add_row(name + note, *(shown(c, row.get(c, "")) for c in columns))
+        table.add_row(name + note, *(shown_of_class(c, row) for c in columns))
     console.print(table)
     for key, value in headline(report.metrics, everything=True):
         console.print(f"{title_of(key):<26} {shown(key, value):>12}", highlight=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,6 +12,13 @@ from terradapt.cli._help import HAND_ON, add
 
 if TYPE_CHECKING:
     from terradapt.export.run import ExportResult
+
+
+class Consumer(StrEnum):
+    """Programs whose needs differ from terradapt's own."""
+
+    terradapt = "terradapt"
+    deepness = "deepness"
 
 
 def register(app: typer.Typer) -> None:
@@ -38,6 +46,9 @@ def export(
     trunk: Annotated[
         Path | None, typer.Option(help="Weights of a frozen trunk that the checkpoint only names.")
     ] = None,
+    consumer: Annotated[
+        Consumer, typer.Option("--for", help="deepness (QGIS): windows of one size only.")
+    ] = Consumer.terradapt,
     int8: Annotated[bool, typer.Option("--int8", help="Quantize to 8 bit integers.")] = False,
     calibrate: Annotated[
         Path | None,
@@ -47,8 +58,8 @@ def export(
 ) -> None:
     """Turn a checkpoint into one ONNX file, proved to be equal.
 
-    Beside MODEL.onnx it writes MODEL.stac.json and MODEL.report.{json,md}. QGIS Deepness and
-    `terradapt predict` need the ONNX file alone.
+    Beside MODEL.onnx it writes MODEL.stac.json and MODEL.report.{json,md}. QGIS Deepness (with
+    --for deepness) and `terradapt predict` need the ONNX file alone.
     """
     from terradapt import hub
     from terradapt.cli._require import require
@@ -64,24 +75,25 @@ def export(
             "--int8 and --calibrate belong together",
             "give both: --int8 --calibrate FOLDER_WITH_SCENES",
         )
+    sides: dict[str, Any] = {"window": window, "fixed": consumer == Consumer.deepness}
     if int8:
         assert calibrate is not None
-        values = _int8(checkpoint, output, calibrate, windows, window, trunk)
+        values = _int8(checkpoint, output, calibrate, windows, trunk, sides)
     else:
-        values = _float(checkpoint, output, window, scene, trunk).to_dict()
+        values = _float(checkpoint, output, scene, trunk, sides).to_dict()
     _tell(output, values)
 
 
 def _float(
-    checkpoint: Path, output: Path, window: int | None, scene: Path | None, trunk: Path | None
+    checkpoint: Path, output: Path, scene: Path | None, trunk: Path | None, sides: dict[str, Any]
 ) -> ExportResult:
     from terradapt.export.run import check_export, export_with_proof, parity_windows
     from terradapt.raster import scene_files
 
     if scene is not None:
         check_export(output, checkpoint, trunk, *scene_files(scene))
-    shown = parity_windows(checkpoint, scene, window) if scene else {}
-    return export_with_proof(checkpoint, output, window=window, trunk=trunk, **shown)
+    shown = parity_windows(checkpoint, scene, sides["window"]) if scene else {}
+    return export_with_proof(checkpoint, output, trunk=trunk, **sides, **shown)
 
 
 def _int8(
@@ -89,8 +101,8 @@ def _int8(
     output: Path,
     folder: Path,
     count: int,
-    window: int | None,
     trunk: Path | None,
+    sides: dict[str, Any],
 ) -> dict[str, Any]:
     from terradapt.cli._progress import progress
     from terradapt.export.quantized import export_int8
@@ -101,8 +113,8 @@ def _int8(
             output,
             folder,
             count=count,
-            window=window,
             trunk=trunk,
+            **sides,
             advance=advance,
             say=lambda line: typer.echo(line, err=True),
         )

@@ -105,6 +105,9 @@ def predict(
         bool, typer.Option("--allow-remote", help="Let scenes be https:// or s3:// addresses.")
     ] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on where a run stopped.")] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace maps that are there.")
+    ] = False,
 ) -> None:
     """Map scenes; get a class GeoTIFF of each, with areas.
 
@@ -112,7 +115,7 @@ def predict(
     beside it stand .json (pixels and hectares per class) and .qml (QGIS).
     """
     from terradapt import hub
-    from terradapt.files import digest
+    from terradapt.files import check_new, digest
     from terradapt.raster import scene_files
     from terradapt.scene import PredictOptions
     from terradapt.scene.job import Job
@@ -133,6 +136,7 @@ def predict(
         grow_void=grow_void,
         allow_remote=allow_remote,
         resume=resume,
+        overwrite=overwrite,
     )
     jobs = outputs(scenes, output, mosaic)
     checkpoint = hub.local(checkpoint)
@@ -141,6 +145,7 @@ def predict(
         reads += scene_files(scene, allow_remote=allow_remote)
     for scene, out in jobs:
         check_result(out, scene, options, reads)
+        check_new([out], overwrite or resume)
     _check_device(device)
     load = partial(
         open_predictor,
@@ -148,7 +153,7 @@ def predict(
         engine=engine,
         device=device,
         precision=precision,
-        trunk=trunk and trunk.absolute(),
+        trunk=trunk if trunk is None or str(trunk) == "hub" else trunk.absolute(),
         tta=tta,
     )
     predictor = load(say=lambda line: typer.echo(line, err=True))
@@ -280,6 +285,9 @@ def _tell(out: Path, figures: dict[str, Any]) -> None:
     if not figures["valid_pixels"]:
         typer.echo(f"{out}: the scene has no valid pixel; the result is all nodata")
     for row in figures["classes"]:
+        if figures["valid_pixels"] and not row["pixels"]:
+            typer.echo(f"  {row['name']:<24} {'absent':>17}")
+            continue
         area = "" if row["hectares"] is None else f"{row['hectares']:12.4f} ha"
         typer.echo(f"  {row['name']:<24} {row['pixels']:>14} px {row['share']:8.2%} {area}")
 

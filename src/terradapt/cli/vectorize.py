@@ -24,7 +24,7 @@ def register(app: typer.Typer) -> None:
 def vectorize(
     labels: Annotated[Path, typer.Argument(help="Class raster, mask, or scores of one class.")],
     output: Annotated[
-        Path, typer.Option("-o", "--output", help=".gpkg or .geojson; roads also .graphml.")
+        Path, typer.Option("-o", "--output", help=".gpkg, .geojson or .shp; roads also .graphml.")
     ],
     roads: Annotated[
         str | None, typer.Option(help="Make a road network of this class (id or name).")
@@ -47,16 +47,30 @@ def vectorize(
         str | None, typer.Option(help="Polygons: class (id or name) with right angles.")
     ] = None,
     block: Annotated[int, typer.Option(help="Side of the blocks worked on, px.", min=64)] = 2048,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace a file that is there.")
+    ] = False,
 ) -> None:
     """Turn a map into polygons, or its roads into a network.
 
-    Lengths, widths and areas are in metres whatever the CRS. The result does not depend on --block.
+    Lengths, widths and areas are in metres whatever the CRS, in pixels without one. QGIS opens the
+    result coloured. It does not depend on --block.
     """
     from terradapt.cli._vectorize import run_polygons, run_roads
 
     if roads is not None:
         run_roads(
-            labels, output, roads, scores, threshold, max_width, min_spur, max_gap, simplify, block
+            labels,
+            output,
+            roads,
+            scores,
+            threshold,
+            max_width,
+            min_spur,
+            max_gap,
+            simplify,
+            block,
+            overwrite,
         )
     else:
-        run_polygons(labels, output, simplify or 0.0, min_area, buildings, block)
+        run_polygons(labels, output, simplify or 0.0, min_area, buildings, block, overwrite)

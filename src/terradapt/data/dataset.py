@@ -31,7 +31,8 @@ class Item:
         image: Raster file.
         label: Label raster, or the vector file that labels all items; None without a label.
         group: Items of one group stay in one split.
-        extra: A raster on the same grid read as one more band (a DSM).
+        extra: A raster on the same grid whose bands are read after the image's (a surface model,
+            the second date of a pair).
         height: Rows, px.
         width: Columns, px.
         resolution: Metres per pixel, or None when the file does not say.
@@ -97,8 +98,9 @@ class Dataset:
 
     @property
     def files(self) -> list[Path]:
-        """All files that it is read from: index, splits, classes, images and labels."""
+        """All files that it is read from: index, splits, classes, images, labels, corrections."""
         own = [self.root / name for name in (INDEX_NAME, SPLITS_NAME, *CLASS_FILES)]
+        own += [self.corrections.path] if self.corrections else []
         parts = ((i.image, i.label, i.extra, i.eroded) for i in self.items)
         return own + [p for part in parts for p in part if p is not None]
 

@@ -261,5 +261,6 @@ def _no_class(source: str, values: NDArray[Any]) -> DataError:
     more = f"; {len(found)} unknown values in all" if len(found) > 1 else ""
     return DataError(
         f"{source}: label value {worst:g} is no class ({int(counts.max())} pixels{more})",
-        "mend the label, or list the value in classes.yaml under 'values' or 'ignore'",
+        "mend the label, or, for a folder of your own, list the value in classes.yaml under "
+        "'values' or 'ignore'",
     )

@@ -33,8 +33,8 @@ class ItemReader(Scene):
     Args:
         dataset: The item's dataset.
         item: What to read.
-        spec: Bands and stretch; None: all bands in the file's own type. A band index one above
-            the image's count is the item's ``extra`` raster.
+        spec: Bands and stretch; None: all bands in the file's own type. Band indices above
+            the image's count are bands of the item's ``extra`` raster.
 
     Attributes:
         georef: Where the image lies.
@@ -52,6 +52,7 @@ class ItemReader(Scene):
         self._whole: tuple[NDArray[Any], NDArray[np.bool_] | None] | None = None
         self._whole_mask: NDArray[np.uint8] | None = None
         self._label: SceneReader | None = None
+        self._order: list[int] = []  # which of the readers' bands, one after the other; [] all
         try:
             self._open(spec)
         except BaseException:
@@ -93,7 +94,8 @@ class ItemReader(Scene):
         if len(parts) == 1:
             return parts[0]
         valid = np.logical_and.reduce([p[1] for p in parts])
-        return np.concatenate([p[0] for p in parts]), valid
+        bands = [band for part in parts for band in part[0]]
+        return np.stack([bands[i] for i in self._order] if self._order else bands), valid
 
     def mask(self, window: Window, valid: NDArray[np.bool_] | None = None) -> NDArray[np.uint8]:
         """Read (H, W) class ids, 255 where ignored, outside, or the image is not valid.
@@ -153,11 +155,15 @@ class ItemReader(Scene):
         self.georef, self.dtype, self.block_height = first.georef, first.dtype, first.block_height
         if spec is not None:
             own = [i for i, b in enumerate(spec.bands) if b <= first.count or not self.item.extra]
-            self._readers[0] = SceneReader(self.item.image, _part(spec, own, spec.bands, None))
-            first.close()
+            if own:
+                self._readers[0] = SceneReader(self.item.image, _part(spec, own, spec.bands, None))
+                first.close()
             added = [i for i in range(len(spec.bands)) if i not in own]
             if added:
                 self._readers.append(self._open_extra(spec, added, first.count))
+                # without a band of its own the image still says what is valid
+                places = (own or [-1] * first.count) + added
+                self._order = [places.index(i) for i in range(len(spec.bands))]
         elif self.item.extra:
             self._readers.append(SceneReader(self.item.extra))
         self._check_extra()

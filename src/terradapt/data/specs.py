@@ -99,6 +99,13 @@ def _band_samples(item: Item, bands: tuple[int, ...], number: int) -> list[tuple
     return [picked[b] for b in bands]
 
 
+def _extra_bands(item: Item) -> int:
+    if item.extra is None:
+        return 0
+    with SceneReader(item.extra) as file:
+        return file.count
+
+
 def _uses_extra(item: Item, bands: tuple[int, ...]) -> bool:
     if item.extra is None:
         return False
@@ -113,10 +120,10 @@ def _common_bands(items: tuple[Item, ...], bands: tuple[int, ...]) -> tuple[str,
     for item in items:
         with SceneReader(item.image) as file:
             file.check_image()
-            count = file.count + (1 if item.extra else 0)
+            count = file.count + _extra_bands(item)
             if max(bands) > count:
                 raise DataError(
-                    f"{item.image}: has {file.count} bands, data.bands asks for {max(bands)}",
+                    f"{item.image}: has {count} bands, data.bands asks for {max(bands)}",
                     f"set data.bands={list(range(1, count + 1))} and model.in_channels={count}",
                 )
             names.setdefault(file.names_of(bands), item)

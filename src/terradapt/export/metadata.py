@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from terradapt.export.onnx import OPSET, import_onnx
 from terradapt.files import digest, write_json
 from terradapt.meta import KEY, Exported, Meta
 
@@ -36,7 +38,8 @@ def deepness(meta: Meta) -> dict[str, str]:
     values: dict[str, Any] = {
         "model_type": "Segmentor",
         "class_names": {str(i): name for i, name in enumerate(meta.classes.names)},
-        "tiles_size": meta.window,
+        "tiles_size": meta.window,  # its page's word
+        "tile_size": meta.window,  # its code's word
         "tiles_overlap": OVERLAP,
         "standardization_mean": list(meta.spec.mean),
         "standardization_std": list(meta.spec.std),
@@ -82,13 +85,17 @@ def _model_properties(path: Path, meta: Exported) -> dict[str, Any]:
         "mlm:architecture": f"{model.name} ({model.encoder.name})",
         "mlm:tasks": ["semantic-segmentation"],
         "mlm:framework": "ONNX",
-        "mlm:framework_version": "opset 17",
+        "mlm:framework_version": import_onnx().__version__,
         "mlm:memory_size": path.stat().st_size,
         "mlm:total_parameters": meta.parameters,
         "mlm:pretrained": model.encoder.weights is not None,
         "mlm:accelerator_constrained": False,
         "mlm:batch_size_suggestion": 1,
-        "mlm:hyperparameters": {"window": meta.window, "precision": meta.precision},
+        "mlm:hyperparameters": {
+            "window": meta.window,
+            "precision": meta.precision,
+            "opset": OPSET,
+        },
         "mlm:input": [_input(meta)],
         "mlm:output": [_output(meta)],
     }
@@ -97,14 +104,13 @@ def _model_properties(path: Path, meta: Exported) -> dict[str, Any]:
 def _input(meta: Exported) -> dict[str, Any]:
     """Describe the input; mean and deviation are in units of the 8-bit pixels."""
     spec = meta.spec
-    names = spec.band_names or tuple(f"band {i}" for i in spec.bands)
     side = meta.window if meta.fixed else -1
     return {
         "name": "image",
-        "bands": list(names),
+        "bands": band_names(meta),
         "input": {
             "shape": [-1, len(spec.bands), side, side],
-            "dim_order": ["batch", "channel", "height", "width"],
+            "dim_order": ["batch", "bands", "height", "width"],
             "data_type": "float32",
         },
         "value_scaling": [
@@ -114,6 +120,11 @@ def _input(meta: Exported) -> dict[str, Any]:
         "resize_type": None,
         "pre_processing_function": None,
     }
+
+
+def band_names(meta: Meta) -> list[str]:
+    """Return the names of the input's bands, which the item's asset lists too."""
+    return list(meta.spec.band_names or (f"band {i}" for i in meta.spec.bands))
 
 
 def _output(meta: Exported) -> dict[str, Any]:
@@ -129,7 +140,8 @@ def _output(meta: Exported) -> dict[str, Any]:
         "classification:classes": [
             {
                 "value": i,
-                "name": name,
+                "name": re.sub(r"[^0-9A-Za-z_-]+", "-", name).strip("-") or f"class-{i}",
+                "title": name,
                 "description": name,
                 "color_hint": "{:02X}{:02X}{:02X}".format(*meta.classes.colours[i]),
             }
@@ -146,6 +158,7 @@ def _asset(path: Path, meta: Meta) -> dict[str, Any]:
         "type": "application/octet-stream; framework=onnx",
         "roles": ["mlm:model", "data"],
         "mlm:artifact_type": "ONNX",
+        "bands": [{"name": name} for name in band_names(meta)],
         "file:size": path.stat().st_size,
         "file:checksum": f"1220{digest(path)}",
     }

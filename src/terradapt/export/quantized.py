@@ -59,6 +59,7 @@ def export_int8(
     *,
     count: int = 32,
     window: int | None = None,
+    fixed: bool = False,
     trunk: str | Path | None = None,
     advance: Advance = lambda n: None,
     say: Callable[[str], None] = lambda line: None,
@@ -72,6 +73,7 @@ def export_int8(
             ``val`` and ``test``.
         count: Windows to calibrate on.
         window: Side of a window, px; the training crop's by default.
+        fixed: The file takes windows of that side only, as QGIS Deepness asks.
         trunk: Weights of a frozen trunk that the checkpoint only names.
         advance: Called with 1 for each model that is run.
         say: Called with a line for the user.
@@ -85,7 +87,7 @@ def export_int8(
     model, meta = checkpoint.load(source, trunk=trunk)
     with owned(path), TemporaryDirectory() as work:
         bare = replace(meta, calibration=None)
-        plain = export_model(model, bare, Path(work) / "float.onnx", window=window)
+        plain = export_model(model, bare, Path(work) / "float.onnx", window=window, fixed=fixed)
         sample = gather_sample(folder, meta, plain.meta.window, count)
         for note in sample.notes:
             say(f"note: {note}")

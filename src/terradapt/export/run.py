@@ -98,9 +98,10 @@ def export_model(
     path: Path,
     *,
     window: int | None = None,
+    fixed: bool = False,
 ) -> ExportResult:
-    """Export a model with what its checkpoint says; see :func:`export_checkpoint`."""
-    told = exported_meta(model, meta, window)
+    """Export a model with what its checkpoint says; see :func:`export_with_proof`."""
+    told = exported_meta(model, meta, window, fixed)
     export_onnx(
         model,
         path,
@@ -113,13 +114,16 @@ def export_model(
     return ExportResult(path, told)
 
 
-def exported_meta(model: SegmentationModel, meta: Meta, window: int | None = None) -> Exported:
+def exported_meta(
+    model: SegmentationModel, meta: Meta, window: int | None = None, fixed: bool = False
+) -> Exported:
     """Return what a model says of itself once it is exported in float32.
 
     Args:
         model: The model.
         meta: Its checkpoint's words.
         window: Side of a window, px; the training crop's by default.
+        fixed: The graph takes windows of that side only, whatever the model could.
 
     Raises:
         ConfigError: A window that the model cannot take.
@@ -132,7 +136,7 @@ def exported_meta(model: SegmentationModel, meta: Meta, window: int | None = Non
             f"a window of {side} px does not fit a model that takes multiples of {multiple}",
             f"use --window {best}",
         )
-    fixed = fixed_size(meta.config.model.encoder.name)
+    fixed = fixed or fixed_size(meta.config.model.encoder.name)
     own = {
         "window": side,
         "multiple": side if fixed else multiple,
@@ -152,6 +156,7 @@ def export_with_proof(
     images: NDArray[np.uint8] | None = None,
     shown: str = "coloured patches",
     window: int | None = None,
+    fixed: bool = False,
     trunk: str | Path | None = None,
 ) -> ExportResult:
     """Export a checkpoint, compare the file with it, and write the STAC item beside it.
@@ -162,6 +167,7 @@ def export_with_proof(
         images: Windows (N, C, S, S) to compare on; made up when None.
         shown: What the windows show, for the report.
         window: Side of a window, px; the training crop's by default.
+        fixed: The file takes windows of that side only, as QGIS Deepness asks.
         trunk: Weights of a frozen trunk that the checkpoint only names.
 
     Raises:
@@ -172,7 +178,7 @@ def export_with_proof(
     model, meta = checkpoint.load(source, trunk=trunk)
     with owned(path):
         with replacing(path) as part:
-            result = export_model(model, meta, part, window=window)
+            result = export_model(model, meta, part, window=window, fixed=fixed)
             told = result.meta
             if images is None:
                 images = patches(len(meta.spec.bands), told.window, PARITY_WINDOWS)

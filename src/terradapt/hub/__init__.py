@@ -69,6 +69,18 @@ def fetch(address: str) -> Path:
     )
 
 
+def pinned(address: str) -> str:
+    """Return an address with the revision that it leads to now, which never changes.
+
+    Raises:
+        CheckpointError: As :func:`fetch`.
+        ConfigError: Another form of address.
+        MissingExtraError: huggingface_hub is not installed.
+    """
+    repo, _ = _parts(address)
+    return f"hf://{repo}@{fetch(address).parent.name}"  # the cache keeps one folder a revision
+
+
 def save(
     checkpoint: str | Path,
     folder: str | Path,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,14 @@ from terradapt.files import read_json
 from terradapt.meta import Meta
 
 FIGURES = {"miou": "mIoU", "mf1": "mF1", "oa": "OA"}
+
+
+_MARKUP = re.compile(r"([\\`*_{}\[\]<>()#+!|~$&])")
+
+
+def plain(text: object) -> str:
+    """Return a text as Markdown that shows it as it is, on one line, whatever stands in it."""
+    return _MARKUP.sub(r"\\\1", " ".join(str(text).split())[:500])
 
 
 def model_card(meta: Meta, repo: str, licence: str | None, report: Path) -> str:
@@ -49,19 +59,20 @@ def _header(meta: Meta, licence: str | None) -> str:
 def _summary(meta: Meta) -> str:
     model = meta.config.model
     lines = [
-        f"{model.name} on {model.encoder.name}: {len(meta.classes)} classes from aerial or "
-        f"satellite imagery, made with terradapt {meta.version}."
+        f"{plain(model.name)} on {plain(model.encoder.name)}: {len(meta.classes)} classes from "
+        f"aerial or satellite imagery, made with terradapt {plain(meta.version)}."
     ]
     if meta.config.description:
-        lines.append(meta.config.description[0].upper() + meta.config.description[1:] + ".")
+        text = plain(meta.config.description)
+        lines.append(text[:1].upper() + text[1:] + ".")
     return " ".join(lines)
 
 
 def _use(meta: Meta, repo: str) -> str:
     trunk = meta.trunk
-    apart = trunk is not None and not trunk.bundled and trunk.source != "hub"
-    more = f', trunk="{trunk.source}"' if trunk is not None and apart else ""
-    option = f" --trunk {trunk.source}" if trunk is not None and apart else ""
+    named = "" if trunk is None or trunk.bundled else re.sub(r"[\s`\"\\]", "", str(trunk.source))
+    more = f', trunk="{named}"' if named else ""
+    option = f" --trunk {shlex.quote(named)}" if named else ""
     lines = [
         "```",
         "pip install 'terradapt[train,hub]'",
@@ -74,9 +85,9 @@ def _use(meta: Meta, repo: str) -> str:
     ]
     if trunk is not None and not trunk.bundled:
         lines.append(
-            f"The frozen trunk {trunk.name} is not inside: it is taken from "
-            f"{'the hub' if trunk.source == 'hub' else trunk.source} and must have the SHA-256 "
-            f"`{trunk.sha256}` (of its tensors; checked when the checkpoint is opened)."
+            f"The frozen trunk {plain(trunk.name)} is not inside: it is taken from "
+            f"{'the hub' if trunk.source == 'hub' else plain(trunk.source)} and must have the "
+            f"SHA-256 `{trunk.sha256}` (of its tensors; checked when the checkpoint is opened)."
         )
     return "\n".join(lines)
 
@@ -85,7 +96,7 @@ def _classes(meta: Meta) -> str:
     lines = ["| id | class | colour | in the means |", "|---|---|---|---|"]
     for i, (name, colour) in enumerate(zip(meta.classes.names, meta.classes.colours, strict=True)):
         counted = "yes" if i in meta.classes.evaluated else "no"
-        lines.append(f"| {i} | {name} | #{bytes(colour).hex()} | {counted} |")
+        lines.append(f"| {i} | {plain(name)} | #{bytes(colour).hex()} | {counted} |")
     return "\n".join([*lines, "", "255 is ignored."])
 
 
@@ -98,7 +109,7 @@ def _figures(meta: Meta, report: Path) -> str:
     evaluated = _read_report(report)
     if evaluated is not None:
         data = evaluated.get("data", {})
-        where = f"on {data.get('name', 'its data')}, split {data.get('split', 'unknown')}"
+        where = plain(f"on {data.get('name', 'its data')}, split {data.get('split', 'unknown')}")
         tables.append(_table(where, evaluated["metrics"]))
     return "\n\n".join(tables) or "None were measured."
 
@@ -107,7 +118,8 @@ def _table(where: str, metrics: Mapping[str, Any]) -> str:
     whole = [f"{title} {100 * metrics[k]:.2f} %" for k, title in FIGURES.items() if k in metrics]
     lines = [f"{', '.join(whole)} {where}.", "", "| class | IoU | F1 |", "|---|---|---|"]
     for name, row in metrics.get("per_class", {}).items():
-        lines.append(f"| {name} | {_per_cent(row.get('iou'))} | {_per_cent(row.get('f1'))} |")
+        iou, f1 = ("absent" if row.get("absent") else _per_cent(row.get(k)) for k in ("iou", "f1"))
+        lines.append(f"| {plain(name)} | {iou} | {f1} |")
     return "\n".join(lines if len(lines) > 4 else lines[:1])
 
 
@@ -139,14 +151,16 @@ def _training(meta: Meta) -> str:
         "seed": str(train.seed),
         "commit": meta.commit or "unknown",
     }
-    rows = [f"| {name} | {value} |" for name, value in facts.items()]
+    rows = [f"| {name} | {plain(value)} |" for name, value in facts.items()]
     return "\n".join(["| | |", "|---|---|", *rows])
 
 
 def _licence(meta: Meta, licence: str | None) -> str:
     lines = [
-        f"Weights: {licence}." if licence else "Weights: the publisher has not named a licence.",
-        f"They were trained on {meta.data or 'data that are not told'}: "
+        f"Weights: {plain(licence)}."
+        if licence
+        else "Weights: the publisher has not named a licence.",
+        f"They were trained on {plain(meta.data) or 'data that are not told'}: "
         "the licence of these data may bind their use.",
     ]
     name = meta.config.model.encoder.name
@@ -155,6 +169,8 @@ def _licence(meta: Meta, licence: str | None) -> str:
     elif name.startswith("mit_b"):
         lines.append("The encoder's code is under NVIDIA's licence for SegFormer: research only.")
     elif meta.config.model.encoder.weights:
-        lines.append(f"The encoder {name} began from {meta.config.model.encoder.weights}.")
+        lines.append(
+            f"The encoder {plain(name)} began from {plain(meta.config.model.encoder.weights)}."
+        )
     lines.append("terradapt itself is under the MIT licence.")
     return " ".join(lines)

@@ -86,7 +86,8 @@ class Confusion:
             ``oa``: share of all counted pixels that are right; ``oa_evaluated``: the same over the
             pixels whose target is an evaluated class (ISPRS without clutter); ``kappa``: Cohen's;
             ``pixels``: counted pixels; ``absent``: names; ``per_class``: name -> ``iou``, ``f1``,
-            ``precision``, ``recall``, ``pixels`` (of the target), ``evaluated``.
+            ``precision``, ``recall``, ``pixels`` (of the target), ``evaluated``, and ``absent``
+            where it is so.
         """
         assert len(classes) == self.num_classes, (len(classes), self.num_classes)
         table = class_scores(self.matrix)
@@ -109,6 +110,7 @@ class Confusion:
             "per_class": {
                 name: {k: float(table[k][i]) for k in keys}
                 | {"pixels": int(table["support"][i]), "evaluated": i in classes.evaluated}
+                | ({} if present[i] else {"absent": True})
                 for i, name in enumerate(classes.names)
             },
         }

@@ -50,10 +50,12 @@ class OnnxPredictor(ExportedPredictor):
         self.streams = self._threads
         if not cpu or len(self._data) > LARGEST_COPY:
             self.streams, self._data = 1, b""
-        self._input = self._check_borders(
-            [(i.name, i.type, i.shape) for i in self._session.get_inputs()],
-            [(o.name, o.type, o.shape) for o in self._session.get_outputs()],
-        )
+        try:
+            inputs = [(i.name, i.type, i.shape) for i in self._session.get_inputs()]
+            outputs = [(o.name, o.type, o.shape) for o in self._session.get_outputs()]
+        except UnicodeDecodeError as error:
+            raise CheckpointError(f"{self.path}: has a name that is no text", REWRITE) from error
+        self._input = self._check_borders(inputs, outputs)
 
     def predict(self, images: NDArray[np.uint8], /) -> NDArray[np.float32]:
         """Return softmax scores (B, K, H, W) float32 for pixels (B, C, H, W).

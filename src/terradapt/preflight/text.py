@@ -16,6 +16,7 @@ from terradapt.files import size_text
 from terradapt.preflight.alignment import Shift
 from terradapt.preflight.check import CheckReport, class_pixels
 from terradapt.preflight.inspection import Problem
+from terradapt.raster import SceneReader
 
 _MARKS = {"error": "ERROR", "warning": "warning", "note": "note"}
 _ALIKE = 8  # problems of one kind that are printed
@@ -123,8 +124,13 @@ def _facts(report: CheckReport) -> list[str]:
     valid = sum(f.valid * f.width * f.height for f in facts) / pixels
     crs = ", ".join(sorted({f.crs or "none" for f in facts})[:4])
     kinds = ", ".join(sorted({f"{f.bands} x {f.dtype}" for f in facts}))
-    if report.dataset is not None and any(i.extra for i in report.dataset.items):
-        kinds += " and a surface model"
+    beside = (
+        next((i.extra for i in report.dataset.items if i.extra), None) if report.dataset else None
+    )
+    if beside is not None:
+        with SceneReader(beside) as file:
+            count = file.count
+        kinds += " and a surface model" if count == 1 else f" and {count} of a second raster"
     lines = [
         f"images   {len(report.facts)}, {pixels / 1e6:.3g} Mpx, {size} px, {kinds}",
         f"CRS      {crs}; resolution {scale}",

@@ -12,5 +12,8 @@ DATASETS: dict[str, str] = {
     "deepglobe": "terradapt.prepare.benchmarks:deepglobe",
     "spacenet": "terradapt.prepare.benchmarks:spacenet",
     "massachusetts": "terradapt.prepare.benchmarks:massachusetts",
+    "loveda": "terradapt.prepare.benchmarks:loveda",
+    "openearthmap": "terradapt.prepare.benchmarks:openearthmap",
+    "levir-cd": "terradapt.prepare.benchmarks:levir_cd",
 }
 """Dataset name to its preparer, ``module:function``, imported when it is used."""

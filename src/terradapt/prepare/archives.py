@@ -1,11 +1,14 @@
 """Files of a benchmark as they come: folders, archives, and archives in archives.
 
 Nothing outside the target folder is ever written: names that lead out of it, links and devices
-are refused before the first byte is extracted.
+are refused before the first byte is extracted, and so is an archive that says it holds far more
+than one of its size can.
 """
 
 from __future__ import annotations
 
+import bz2
+import gzip
 import lzma
 import shutil
 import stat
@@ -28,6 +31,16 @@ SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", "
 DEEPEST = 4  # archives in archives
 _RECEIPT = ".unpacked.json"
 _CHUNK = 1 << 20
+MOST_MEMBERS = 1_000_000
+MOST_RATIO = 250
+"""Bytes out of a byte of an archive: masks of one class come near."""
+FREE_SIZE = 1 << 30
+"""Bytes that any archive may unpack to, whatever its ratio."""
+_UNPACKERS: dict[bytes, Callable[[Path], Any]] = {
+    b"\x1f\x8b": gzip.open,
+    b"BZh": bz2.open,
+    b"\xfd7zXZ": lzma.open,
+}
 _DAMAGE = (
     zipfile.BadZipFile,
     tarfile.TarError,
@@ -88,8 +101,8 @@ def gather(
     """
     if not source.exists():
         raise DataError(f"{source}: no such file or folder", "give the benchmark's folder")
-    if source.is_file():
-        if not is_archive(source):
+    if not source.is_dir():
+        if not source.is_file() or not is_archive(source):
             raise DataError(
                 f"{source}: is neither a folder nor an archive",
                 f"give a folder, or an archive ({', '.join(SUFFIXES[:4])})",
@@ -206,45 +219,81 @@ def _opened(path: Path) -> Iterator[zipfile.ZipFile | tarfile.TarFile]:
     if path.suffix.lower() == ".zip":
         with zipfile.ZipFile(path) as opened:
             yield opened
-    else:
-        with tarfile.open(path) as tar:
+        return
+    with path.open("rb") as file:
+        head = file.read(6)
+    unpack = next((u for magic, u in _UNPACKERS.items() if head.startswith(magic)), None)
+    with unpack(path) if unpack else path.open("rb") as stream:
+        plain: Any = _Headers(stream)
+        with tarfile.open(fileobj=plain, mode="r:") as tar:
             yield tar
 
 
+class _Headers:
+    """A stream of which nobody reads much at once: tarfile takes headers whole, however long."""
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        self._stream = stream
+        self.seek, self.tell = stream.seek, stream.tell
+
+    def read(self, size: int = -1) -> bytes:
+        if not 0 <= size <= _CHUNK:
+            raise tarfile.ReadError(f"a header of {size_text(size)}")
+        return self._stream.read(size)
+
+
 def _members(opened: zipfile.ZipFile | tarfile.TarFile, path: Path) -> list[_Member]:
-    """All regular files, every name checked first."""
-    if isinstance(opened, zipfile.ZipFile):
-        infos = opened.infolist()
-        for info in infos:
-            kind = stat.S_IFMT(info.external_attr >> 16)
-            special = kind not in (0, stat.S_IFREG, stat.S_IFDIR)
-            _check_member(info.filename, special, path)
-            if info.flag_bits & 1:
-                raise DataError(f"{path}: is encrypted", "unpack it by hand and give the folder")
-        return [
-            _Member(i.filename.replace("\\", "/"), i.file_size, i) for i in infos if not i.is_dir()
-        ]
-    found = []
-    for member in opened:
-        _check_member(member.name, not (member.isfile() or member.isdir()), path)
-        if member.isfile():
-            found.append(_Member(member.name.removeprefix("./"), member.size, member))
+    """All regular files; every name is checked first, and the sizes before anything is read."""
+    found, total = [], 0
+    budget = max(FREE_SIZE, MOST_RATIO * path.stat().st_size)
+    listed = _of_zip(opened, path) if isinstance(opened, zipfile.ZipFile) else _of_tar(opened, path)
+    for count, member in enumerate(listed, 1):
+        if member is not None:
+            found.append(member)
+            total += member.size
+        if total > budget or count > MOST_MEMBERS:
+            raise DataError(
+                f"{path}: refused: it says that it holds {count} files or more, "
+                f"{size_text(total)} in {size_text(path.stat().st_size)}",
+                "unpack it by hand and give the folder",
+            )
     return found
 
 
-def _check_member(name: str, special: bool, path: Path) -> None:
+def _of_zip(opened: zipfile.ZipFile, path: Path) -> Iterator[_Member | None]:
+    for info in opened.infolist():
+        kind = stat.S_IFMT(info.external_attr >> 16)
+        place = _place(info.filename, kind not in (0, stat.S_IFREG, stat.S_IFDIR), path)
+        if info.flag_bits & 1:
+            raise DataError(f"{path}: is encrypted", "unpack it by hand and give the folder")
+        yield None if info.is_dir() else _Member(place, info.file_size, info)
+
+
+def _of_tar(opened: tarfile.TarFile, path: Path) -> Iterator[_Member | None]:
+    for member in opened:
+        place = _place(member.name, not (member.isfile() or member.isdir()), path)
+        yield _Member(place, member.size, member) if member.isfile() else None
+
+
+def _place(name: str, special: bool, path: Path) -> str:
+    """Return where in a folder a member goes: the name that was checked, and no other.
+
+    Raises:
+        DataError: Out of the folder, or no plain file.
+    """
     if special:
         raise DataError(
             f"{path}: refused: the member '{name}' is a link or a device",
             "download the archive from its publisher, or unpack it by hand and look",
         )
-    parts = PurePosixPath(name.replace("\\", "/")).parts
-    outside = name.startswith(("/", "\\")) or ".." in parts or (len(name) > 1 and name[1] == ":")
-    if outside or "\0" in name or not parts:
+    parts = [part for part in name.replace("\\", "/").split("/") if part not in ("", ".")]
+    outside = name.startswith(("/", "\\")) or ".." in parts or any(":" in p for p in parts[:1])
+    if outside or "\0" in name:
         raise DataError(
             f"{path}: refused: the member '{name}' leads out of the archive",
             "download the archive from its publisher, or unpack it by hand and look",
         )
+    return "/".join(parts)
 
 
 def _extract(
@@ -255,14 +304,18 @@ def _extract(
     advance: Advance,
 ) -> None:
     target = part / member.name
-    assert target.resolve().is_relative_to(part.resolve())
+    if not member.name or not target.resolve().is_relative_to(part.resolve()):
+        raise DataError(
+            f"{source}: refused: '{member.name}' leads out of the archive", "look at it"
+        )
     target.parent.mkdir(parents=True, exist_ok=True)
     stream: IO[bytes] | None
     if isinstance(opened, zipfile.ZipFile):
         stream = opened.open(member.key)
     else:
         stream = opened.extractfile(member.key)
-    assert stream is not None
+    if stream is None:
+        raise DataError(f"{source}: '{member.name}' is no file", "download it again")
     written = 0
     with stream, target.open("wb") as file:
         while chunk := stream.read(_CHUNK):

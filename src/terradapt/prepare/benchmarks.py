@@ -12,7 +12,10 @@ from terradapt.documents import validated
 from terradapt.errors import DataError
 from terradapt.prepare import deepglobe as _deepglobe
 from terradapt.prepare import isprs as _isprs
+from terradapt.prepare import levir_cd as _levir_cd
+from terradapt.prepare import loveda as _loveda
 from terradapt.prepare import massachusetts as _massachusetts
+from terradapt.prepare import openearthmap as _openearthmap
 from terradapt.prepare import spacenet as _spacenet
 from terradapt.prepare.options import PrepareOptions, Tell, tell_nothing
 from terradapt.progress import Track, silent
@@ -56,6 +59,30 @@ def massachusetts(
     """Prepare Massachusetts roads from a folder or an archive."""
     chosen = read_options(options, "massachusetts")
     return _massachusetts.prepare(source, out, chosen, track, tell).dataset
+
+
+def loveda(
+    source: Path, out: Path, options: Options, track: Track = silent, tell: Tell = tell_nothing
+) -> Dataset:
+    """Prepare LoveDA land cover from a folder or archives."""
+    chosen = read_options(options, "loveda")
+    return _loveda.prepare_loveda(source, out, chosen, track, tell).dataset
+
+
+def openearthmap(
+    source: Path, out: Path, options: Options, track: Track = silent, tell: Tell = tell_nothing
+) -> Dataset:
+    """Prepare OpenEarthMap land cover from a folder or an archive."""
+    chosen = read_options(options, "openearthmap")
+    return _openearthmap.prepare_openearthmap(source, out, chosen, track, tell).dataset
+
+
+def levir_cd(
+    source: Path, out: Path, options: Options, track: Track = silent, tell: Tell = tell_nothing
+) -> Dataset:
+    """Prepare LEVIR-CD building changes from a folder or archives; two dates are six bands."""
+    chosen = read_options(options, "levir-cd")
+    return _levir_cd.prepare_levir_cd(source, out, chosen, track, tell).dataset
 
 
 def read_options(options: Options, name: str) -> PrepareOptions:

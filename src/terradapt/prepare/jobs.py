@@ -38,7 +38,8 @@ class Record:
         image: Raster file.
         label: Raster or vector file.
         eroded: The label with ignored borders, if any.
-        extra: A raster on the same grid, read as one more band, if any.
+        extra: A raster on the same grid whose bands are read after the image's (a surface model,
+            a second date), if any.
     """
 
     id: str
@@ -301,6 +302,8 @@ def _check_extra(record: Record, image: SceneReader) -> None:
                 f"{record.image.name} has {image.width} x {image.height}",
                 "resample it to the image's grid, or prepare without it",
             )
+        for strip in _strips(extra.height, extra.width):
+            extra.read(strip)  # damage shows now
 
 
 def _counts(ids: NDArray[np.uint8], classes: int) -> list[int]:
@@ -358,8 +361,8 @@ def _write_crop(
     item["image"] = _written(job.out, f"images/{name}.tif", pixels, frame, receipt)
     if job.record.extra:
         with SceneReader(job.record.extra) as extra:
-            band = extra.read(window)[0][:1]
-        item["extra"] = _written(job.out, f"extra/{name}.tif", band, frame, receipt)
+            bands = extra.read(window)[0]
+        item["extra"] = _written(job.out, f"extra/{name}.tif", bands, frame, receipt)
     _write_labels(job, name, image, window, ids, eroded, item, receipt)
     receipt.items.append(item)
 

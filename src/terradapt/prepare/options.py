@@ -62,8 +62,8 @@ class Benchmark:
         classes: Its class map.
         label: How its label files are read.
         resolution: Metres per pixel, where the files do not say.
-        paper: Record ids by split, or None when the paper shuffles crops.
-        official: Record ids by split as the benchmark's folders state, or None.
+        paper: Groups by split; None when the paper shuffles crops, empty when no paper has one.
+        official: Groups by split as the benchmark's folders or lists state, or None.
         default: The split of ``auto``.
     """
 

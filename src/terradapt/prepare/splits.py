@@ -20,13 +20,20 @@ def check_split(benchmark: Benchmark, split: str) -> None:
     """Refuse a split that the benchmark's files cannot make.
 
     Raises:
-        DataError: Tiles of the paper's split are missing, or the files state no split.
+        DataError: Tiles of the paper's split are missing, no paper has a split, or the files state
+            none.
     """
     if split == "official" and benchmark.official is None:
         raise DataError(
-            f"{benchmark.name}: its files state no split", "use split=by_image or split=paper"
+            f"{benchmark.name}: its files state no split",
+            "use split=by_image" + ("" if benchmark.paper == {} else " or split=paper"),
         )
     if split == "paper" and benchmark.paper is not None:
+        if not benchmark.paper:
+            raise DataError(
+                f"{benchmark.name}: neither paper has a split of it",
+                "use split=by_image" + (" or split=official" if benchmark.official else ""),
+            )
         found = {record.id for record in benchmark.records}
         missing = [i for ids in benchmark.paper.values() for i in ids if i not in found]
         if missing:
@@ -58,7 +65,7 @@ def splits_of(
 
 
 def _by_group(stated: Mapping[str, Sequence[str]], items: Sequence[Item]) -> Splits:
-    """Splits of record ids as splits of their items (their crops)."""
+    """Splits of groups as splits of their items."""
     home = {name: split for split, ids in stated.items() for name in ids}
     splits: dict[str, list[str]] = {"train": [], "val": [], "test": []}
     for item in items:

@@ -54,6 +54,13 @@ class Georef:
         if isinstance(self.crs, str):
             object.__setattr__(self, "crs", parse_crs(self.crs, "the raster"))
 
+    @property
+    def unit(self) -> str:
+        """What lengths are counted in: ``m``, ``px`` without CRS and transform, else ``units``."""
+        if self.crs is not None:
+            return "m"
+        return "px" if self.transform == Affine.identity() else "units"
+
     def xy(self, places: Floats) -> Floats:
         """Return (M, 2) CRS coordinates of (M, 2) places."""
         t = self.transform

@@ -377,7 +377,9 @@ class SceneReader(Scene):
                 f"{self.path}: its pixels are {self.dtype}, the model was trained on 8 bit",
                 "scale the scene as the training images were: gdal_translate -ot Byte -scale",
             )
-        if spec.ranges is not None and _family(spec.dtype) != _family(self.dtype):
+        # a photo and its surface model are two files in training, one VRT of both types as a scene
+        own = {_family(self.dtype), _family(self.band_types[0])}
+        if spec.ranges is not None and _family(spec.dtype) not in own:
             raise SceneError(
                 f"{self.path}: its pixels are {self.dtype}, the model was trained on {spec.dtype}",
                 f"convert the scene to the training images' units and {spec.dtype}",

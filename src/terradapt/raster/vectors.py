@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,6 +25,8 @@ _OPTIONS = {
     "OGR_SQLITE_ALLOW_EXTERNAL_ACCESS": "NO",
     "CPL_ALLOW_VSISTDIN": "NO",
 }
+_EXCEPTIONS = ("NO_PROXY", "no_proxy")
+"""Variables that would let GDAL pass by the proxy that nobody can reach."""
 _OPTION_LOCK = threading.RLock()  # pyogrio's options are global
 
 
@@ -50,11 +53,13 @@ def local_vector(path: str | Path, error: type[TerradaptError] = SceneError) -> 
         raise error(fault.message, fault.fix) from fault
     with _OPTION_LOCK:
         before = {key: pyogrio.get_gdal_config_option(key) for key in _OPTIONS}
+        spared = {key: os.environ.pop(key) for key in _EXCEPTIONS if key in os.environ}
         pyogrio.set_gdal_config_options(_OPTIONS)
         try:
             yield name
         finally:
             pyogrio.set_gdal_config_options(before)
+            os.environ.update(spared)
 
 
 def _checked(path: Path) -> str:

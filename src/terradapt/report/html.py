@@ -14,6 +14,7 @@ from terradapt.report.wording import (
     headline,
     per_class_columns,
     shown,
+    shown_of_class,
     title_of,
 )
 
@@ -116,7 +117,8 @@ def _class_rows(report: Report) -> list[dict[str, Any]]:
     columns = per_class_columns(per_class)
     rows = []
     for name, values in per_class.items():
-        cells = [(c, shown(c, values.get(c, "")), _width(values.get(c))) for c in columns]
+        bars = {c: None if values.get("absent") else _width(values.get(c)) for c in columns}
+        cells = [(c, shown_of_class(c, values), bars[c]) for c in columns]
         index = report.classes.names.index(name) if name in report.classes.names else -1
         evaluated = values.get("evaluated", True)
         rows.append({"name": name, "index": index, "cells": cells, "evaluated": evaluated})

@@ -5,7 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from terradapt.report.wording import class_rows, headline, per_class_columns, shown, title_of
+from terradapt.report.wording import (
+    class_rows,
+    headline,
+    per_class_columns,
+    shown,
+    shown_of_class,
+    title_of,
+)
 
 if TYPE_CHECKING:
     from terradapt.report.model import Report
@@ -53,7 +60,7 @@ def _figures(metrics: dict[str, Any]) -> list[tuple[str, str]]:
 def _per_class(report: Report) -> str:
     per_class = class_rows(report.metrics)
     columns = per_class_columns(per_class)
-    rows = [[name, *(shown(c, row.get(c, "")) for c in columns)] for name, row in per_class.items()]
+    rows = [[name, *(shown_of_class(c, row) for c in columns)] for name, row in per_class.items()]
     return markdown_table(["class", *map(title_of, columns)], rows)
 
 

@@ -107,6 +107,13 @@ def shown(key: str, value: Any) -> str:
     return str(value)
 
 
+def shown_of_class(column: str, row: Mapping[str, Any]) -> str:
+    """Return a figure of a class as text; one that is nowhere has none, rather than 0."""
+    if row.get("absent") and column not in ("pixels", "evaluated"):
+        return "absent"
+    return shown(column, row.get(column, ""))
+
+
 def headline(
     metrics: Mapping[str, Any], *, everything: bool = False
 ) -> list[tuple[str, float | int]]:

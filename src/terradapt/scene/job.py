@@ -7,8 +7,10 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from terradapt.files import stamp
+from terradapt.errors import SceneError
+from terradapt.files import size_text, stamp
 from terradapt.grid import Grid, Window
+from terradapt.machine import free_memory
 from terradapt.progress import Advance
 from terradapt.raster import Clipped, Scene, ScenePath, open_scene, signature_of
 from terradapt.raster.cog import TILE
@@ -52,10 +54,12 @@ class Job:
 
         Raises:
             ConfigError: A window, overlap or class that does not fit the model.
+            SceneError: Rows of this width do not fit into memory.
         """
         suited = fitted(predictor, options, source.resolution)
         grid = options.grid(suited, source.height, source.width, TILE)
         wanted = Wanted.of(options, predictor.classes)
+        _check_memory(source, suited, grid, wanted)
         return cls(source, suited, grid, options.batch_for(suited, grid), wanted, options)
 
     def blocks(
@@ -79,6 +83,22 @@ class Job:
             batch=self.batch,
             wanted=self.wanted,
             advance=advance,
+        )
+
+
+def _check_memory(source: Scene, predictor: Predictor, grid: Grid, wanted: Wanted) -> None:
+    """Compare what full rows take with what is there, before the first is made."""
+    classes = len(wanted.subset) or len(predictor.classes)
+    kept = 1 + 4 * wanted.confidence + 4 * classes * wanted.scores
+    column = grid.window * len(predictor.spec.bands) + grid.block * kept
+    lattice = 8 + 12 * grid.window // grid.stride  # bytes of an axis's weights to a pixel
+    needed = column * grid.width + lattice * (grid.width + grid.height)
+    free = free_memory()
+    if free is not None and needed > free:
+        raise SceneError(
+            f"{source.path}: {source.width} x {source.height} px need at least "
+            f"{size_text(needed)} of memory, {size_text(free)} are free",
+            "cut it into strips from top to bottom: gdal_translate -srcwin",
         )
 
 
@@ -121,7 +141,8 @@ def open_job(
         source = stack.enter_context(Clipped(source, options.aoi))
     job = Job.of(source, predictor, options)
     files = [Path(str(p)) for p in source.files]
-    settings = {k: str(v) for k, v in vars(options).items() if k != "resume"}
+    apart = ("resume", "overwrite")
+    settings = {k: str(v) for k, v in vars(options).items() if k not in apart}
     crs = None if source.crs is None else source.crs.to_wkt()
     signature = signature_of(
         [

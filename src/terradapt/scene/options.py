@@ -36,6 +36,7 @@ class PredictOptions:
             model was trained. For collars that lossy compression has blurred.
         allow_remote: Let scenes be addresses.
         resume: Go on where a killed run stopped.
+        overwrite: Replace a result that is there.
 
     Raises:
         ConfigError: A value of the wrong kind.
@@ -55,6 +56,7 @@ class PredictOptions:
     grow_void: int | None = None
     allow_remote: bool = False
     resume: bool = False
+    overwrite: bool = False
 
     def __post_init__(self) -> None:
         for name, kind in get_type_hints(type(self)).items():

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from terradapt.errors import OutputError, SceneError
-from terradapt.files import check_output
+from terradapt.files import check_new, check_output
 from terradapt.grid import Window
 from terradapt.owner import owned
 from terradapt.progress import Track
@@ -45,7 +45,8 @@ def predict_scene(
     """Predict a scene into ``out``: a cloud optimized GeoTIFF, its style and its statistics.
 
     Beside ``out`` stand ``.json`` (pixels and hectares per class), ``.qml`` (QGIS style),
-    ``.tif.aux.xml`` (class names) and, if asked for, ``_scores.tif`` and ``_confidence.tif``.
+    ``.tif.aux.xml`` (class names) and, if asked for, ``_scores.tif`` and ``_confidence.tif``, the
+    last with a style of its own.
 
     Args:
         predictor: The model.
@@ -62,20 +63,23 @@ def predict_scene(
     Raises:
         ConfigError: Options that do not fit.
         SceneError: The scene cannot be read; what is written can be resumed.
-        OutputError: Another process writes this result. Or it cannot be written; what is written
-            can be resumed. Or it is one of the files that are read.
+        OutputError: The result exists already, another process writes it, or it is one of the files
+            that are read. Or it cannot be written; what is written can be resumed.
     """
     options = options or PredictOptions()
+    goes_on = options.resume and part_folder(out).exists()
     with ExitStack() as stack:
         for owner in (out, out.with_suffix(".json")):  # map.tif and map.tiff share the second
             stack.enter_context(owned(owner))
         job = open_job(predictor, scene, options, model, stack)
         check_result(out, scene, options, job.source.files)
         layers = _layers(job, out, options)
-        done = sidecars.finished(job, out, layers.values()) if options.resume else None
+        done = sidecars.finished(job, out, layers) if options.resume else None
         if done is not None:
             shutil.rmtree(part_folder(out), ignore_errors=True)
             return done
+        known = options.resume and (goes_on or sidecars.may_be_of(job, out))
+        check_new((layer.path for layer in layers.values()), options.overwrite or known)
         source = job.source
         writer = SceneWriter(
             layers,
@@ -91,7 +95,7 @@ def predict_scene(
         _fill(writer, job, bar, Path(str(source.path)).name, blocks)
         statistics = sidecars.statistics(job, writer.notes, out, model)
         writer.commit()
-        statistics = sidecars.write(out, predictor.classes, statistics, layers.values())
+        statistics = sidecars.write(out, predictor.classes, statistics, layers)
         writer.clean()
     return statistics
 

@@ -22,6 +22,13 @@ from terradapt.scene.stream import Block
 
 _HECTARE = 10_000.0  # m2
 _SPAN = 4096  # columns measured at a time
+_RAMP = (
+    ("0", "#440154"),
+    ("0.25", "#3b528b"),
+    ("0.5", "#21918c"),
+    ("0.75", "#5ec962"),
+    ("1", "#fde725"),
+)  # viridis
 
 
 def tags(classes: ClassMap) -> dict[str, str]:
@@ -103,11 +110,12 @@ def written_with(out: Path, options: PredictOptions) -> list[Path]:
         out.with_suffix(".qml"),
         out.with_suffix(".json"),
         out.with_name(out.name + ".aux.xml"),
+        *([out.with_name(f"{out.stem}_confidence.qml")] * options.confidence),
         *(out.with_name(f"{out.stem}_{layer}.tif") for layer in layers),
     ]
 
 
-def finished(job: Job, out: Path, layers: Iterable[Layer]) -> dict[str, Any] | None:
+def finished(job: Job, out: Path, layers: Mapping[str, Layer]) -> dict[str, Any] | None:
     """Return the statistics of a result of the same job whose rasters are all whole, else None.
 
     Its style and class names are made again where they are missing or cut short; others are left,
@@ -120,15 +128,23 @@ def finished(job: Job, out: Path, layers: Iterable[Layer]) -> dict[str, Any] | N
     claimed = found.get("signature"), found.get("stamp"), found.get("check")
     if claimed != (job.signature, signature_of(job.stamp), _check(found)):
         return None
-    if found.get("files") != _recorded(layers):
+    if found.get("files") != _recorded(layers.values()):
         return None
-    texts = _texts(out, job.predictor.classes)
+    texts = _texts(out, job.predictor.classes, layers)
     write_together({p: t for p, t in texts.items() if not _is_whole(p, t)})
     return found
 
 
+def may_be_of(job: Job, out: Path) -> bool:
+    """Tell whether a result may be made again: its figures do not say that it is another job's."""
+    try:
+        return bool(read_json(out.with_suffix(".json")).get("signature") == job.signature)
+    except DataError:
+        return True
+
+
 def write(
-    out: Path, classes: ClassMap, figures: Mapping[str, Any], layers: Iterable[Layer]
+    out: Path, classes: ClassMap, figures: Mapping[str, Any], layers: Mapping[str, Layer]
 ) -> dict[str, Any]:
     """Write ``.qml``, ``.tif.aux.xml`` and, last, ``.json``, which says that all is done.
 
@@ -136,7 +152,7 @@ def write(
         out: The class raster.
         classes: Its classes.
         figures: What :func:`statistics` returned.
-        layers: The rasters, all written.
+        layers: The rasters by name, all written; one named ``confidence`` gets a style too.
 
     Returns:
         The figures with size and SHA-256 of each raster, as the JSON file holds them.
@@ -144,18 +160,21 @@ def write(
     Raises:
         OutputError: One of them cannot be written.
     """
-    whole = {**figures, "files": _recorded(layers)}
+    whole = {**figures, "files": _recorded(layers.values())}
     whole["check"] = _check(whole)
-    texts = {**_texts(out, classes), out.with_suffix(".json"): json.dumps(whole, indent=2) + "\n"}
-    write_together(texts)
+    figures_file = {out.with_suffix(".json"): json.dumps(whole, indent=2) + "\n"}
+    write_together({**_texts(out, classes, layers), **figures_file})
     return whole
 
 
-def _texts(out: Path, classes: ClassMap) -> dict[Path, str]:
-    return {
+def _texts(out: Path, classes: ClassMap, layers: Mapping[str, Layer]) -> dict[Path, str]:
+    texts = {
         out.with_suffix(".qml"): qml(classes),
         out.with_name(out.name + ".aux.xml"): aux_xml(classes),
     }
+    if "confidence" in layers:
+        texts[layers["confidence"].path.with_suffix(".qml")] = confidence_qml()
+    return texts
 
 
 def _recorded(layers: Iterable[Layer]) -> dict[str, Any]:
@@ -184,14 +203,35 @@ def qml(classes: ClassMap) -> str:
         f"label={quoteattr(name)}/>"
         for i, (name, (r, g, b)) in enumerate(zip(classes.names, classes.colours, strict=True))
     )
-    return (
-        "<!DOCTYPE qgis PUBLIC 'http://mrcc.com/qgis.dtd' 'SYSTEM'>\n"
-        '<qgis version="3.28.0" styleCategories="Symbology">\n  <pipe>\n'
+    return _raster_style(
         '    <rasterrenderer type="paletted" band="1" opacity="1" alphaBand="-1" '
         'nodataColor="">\n      <colorPalette>\n'
         f"{entries}\n"
-        "      </colorPalette>\n    </rasterrenderer>\n  </pipe>\n  <blendMode>0</blendMode>\n"
-        "</qgis>\n"
+        "      </colorPalette>\n    </rasterrenderer>\n"
+    )
+
+
+def confidence_qml() -> str:
+    """Return a QGIS style: probabilities from dark (unsure) to light."""
+    items = "\n".join(
+        f'          <item value="{value}" label="{value}" color="{colour}" alpha="255"/>'
+        for value, colour in _RAMP
+    )
+    return _raster_style(
+        '    <rasterrenderer type="singlebandpseudocolor" band="1" opacity="1" alphaBand="-1" '
+        'classificationMin="0" classificationMax="1" nodataColor="">\n'
+        '      <rastershader>\n        <colorrampshader colorRampType="INTERPOLATED" '
+        'classificationMode="1" clip="0" minimumValue="0" maximumValue="1">\n'
+        f"{items}\n"
+        "        </colorrampshader>\n      </rastershader>\n    </rasterrenderer>\n"
+    )
+
+
+def _raster_style(renderer: str) -> str:
+    return (
+        "<!DOCTYPE qgis PUBLIC 'http://mrcc.com/qgis.dtd' 'SYSTEM'>\n"
+        f'<qgis version="3.28.0" styleCategories="Symbology">\n  <pipe>\n{renderer}'
+        "  </pipe>\n  <blendMode>0</blendMode>\n</qgis>\n"
     )
 
 

@@ -111,7 +111,8 @@ class Start:
                 tensors[name] = _taken(tensors[name], axis, places, blank)
         trunk = checkpoint.frozen_keys(model)
         elsewhere = trunk - tensors.keys()
-        checkpoint.check_names(Path(self.name), tensors, model.state_dict(), elsewhere)
+        shapes = {k: tuple(v.shape) for k, v in tensors.items()}
+        checkpoint.check_names(Path(self.name), shapes, model.state_dict(), elsewhere)
         model.load_state_dict(tensors, strict=False)
         if old.trunk is not None and bands == old.spec.bands:
             state = model.state_dict()

@@ -24,7 +24,7 @@ from accelerate.state import AcceleratorState
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from terradapt import checkpoint
+from terradapt import checkpoint, hub
 from terradapt import data as datasets
 from terradapt.config import InputSpec, RunConfig
 from terradapt.data.reading import ItemReader
@@ -35,7 +35,7 @@ from terradapt.meta import Meta, code_commit
 from terradapt.metrics.calibration import fit_calibration
 from terradapt.metrics.confusion import Confusion
 from terradapt.models import build, resolve
-from terradapt.models.encoder import encoder_normalization
+from terradapt.models.encoder import HUB, encoder_normalization
 from terradapt.predictors.torch import Precision, TorchPredictor, normalize_tensor
 from terradapt.progress import Advance
 from terradapt.scene import predict_blocks
@@ -89,7 +89,7 @@ class Trainer:
         self.start = open_start(config, self.run, resume)
         if self.start is not None:
             config = self.start.config(config, dataset)
-        config = config.model_copy(update={"model": resolve(config.model)})
+        config = _pinned(config.model_copy(update={"model": resolve(config.model)}))
         held = self.run.held() if resume else None
         processes = int(os.environ.get("WORLD_SIZE", "1"))
         config, told = settle_precision(
@@ -353,7 +353,8 @@ class Trainer:
                 f"{path}: has other classes than {self.dataset.root}",
                 "resume with the dataset that the run was started with",
             )
-        stored, _ = checkpoint.load(path)
+        own = self.config.model.encoder.weights
+        stored, _ = checkpoint.load(path, trunk=own if own == HUB else None)
         self.model.load_state_dict(stored.state_dict())
         state = checkpoint.read_training_state(path)
         restore_optimizer(self._bare_optimizer(), self.model, state)
@@ -491,3 +492,11 @@ def _stop_signals(trainer: Trainer) -> Iterator[None]:
     finally:
         for number, handler in held.items():
             signal.signal(number, handler)
+
+
+def _pinned(config: RunConfig) -> RunConfig:
+    """Name the revision of a teacher on the hub, so that the run can be repeated."""
+    teacher = config.objective.distill.teacher
+    if config.objective.name != "distill" or teacher is None or not hub.is_address(teacher):
+        return config
+    return config.with_values({"objective.distill.teacher": hub.pinned(teacher)})

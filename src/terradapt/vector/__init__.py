@@ -5,7 +5,7 @@ from terradapt.vector.polygons.extract import PolygonOptions, Polygons, polygoni
 from terradapt.vector.roads.extract import RoadOptions, road_network, roads_from_array
 from terradapt.vector.roads.network import Network
 from terradapt.vector.roads.source import ArraySource, RasterSource
-from terradapt.vector.write import write_network
+from terradapt.vector.write import write_network, write_polygons
 
 __all__ = [
     "ArraySource",
@@ -20,4 +20,5 @@ __all__ = [
     "vectorize_polygons",
     "vectorize_roads",
     "write_network",
+    "write_polygons",
 ]

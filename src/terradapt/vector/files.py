@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from terradapt.classes import ClassMap
+from terradapt.classes import ClassMap, Colour
 from terradapt.errors import DataError, one_of, refusing
 from terradapt.files import parse_json
 from terradapt.grid import Window
@@ -27,7 +27,7 @@ from terradapt.vector.polygons.extract import (
 from terradapt.vector.roads.extract import DEFAULTS, RoadOptions, block_count, road_network
 from terradapt.vector.roads.network import import_networkx
 from terradapt.vector.roads.source import RasterSource
-from terradapt.vector.write import SUFFIXES, check_vector, write_layers, write_network
+from terradapt.vector.write import check_vector, write_network, write_polygons
 
 _STRIP = 1 << 24  # pixels read at a time
 
@@ -41,26 +41,28 @@ def vectorize_roads(
     threshold: float = 0.5,
     options: RoadOptions = DEFAULTS,
     progress: Advance | None = None,
+    overwrite: bool = False,
 ) -> dict[str, float]:
     """Write the road network of a label raster, and return its figures.
 
     Args:
         labels: Raster of class ids; a mask of 0 and 255; or scores of one class, 0..1.
-        output: ``.gpkg``, ``.geojson`` or ``.graphml``.
+        output: ``.gpkg``, ``.geojson``, ``.shp`` or ``.graphml``.
         road: Id of the class, or its name where the raster knows names.
         scores: Raster of scores on the labels' grid.
         threshold: Where ``labels`` holds scores: from here on it is road.
         options: Sizes.
         progress: Called with 1 after each of :func:`road_blocks` blocks.
+        overwrite: Replace a file that is there.
 
     Raises:
         SceneError: A raster cannot be read.
         DataError: No such class, or scores of another size.
-        OutputError: The result cannot be written.
+        OutputError: The result exists already, or cannot be written.
         MissingExtraError: GraphML without networkx.
     """
     reads = [*scene_files(labels), *(scene_files(scores) if scores else ())]
-    output = check_vector(output, SUFFIXES, reads)
+    output = check_vector(output, overwrite, roads=True, reads=reads)
     if output.suffix.lower() == ".graphml":
         import_networkx()
     value, band = road_value(labels, road)
@@ -70,7 +72,7 @@ def vectorize_roads(
             network = road_network(source, options, progress)
         finally:
             source.close()
-        write_network(output, network)
+        write_network(output, network, overwrite=overwrite)
     return network.summary()
 
 
@@ -88,39 +90,44 @@ def vectorize_polygons(
     output: str | Path,
     options: PolygonOptions = PIXELS,
     progress: Advance | None = None,
+    *,
+    overwrite: bool = False,
 ) -> dict[str, dict[str, float]]:
     """Write the polygons of all classes of a label raster, and return each class's figures.
 
     Args:
         labels: Raster of class ids; 255 and pixels without data have no polygons. In a mask of 0
             and 255, 255 is class 1.
-        output: ``.gpkg`` or ``.geojson``.
+        output: ``.gpkg``, ``.geojson`` or ``.shp``.
         options: Sizes.
         progress: Called with 1 after each of :func:`polygon_blocks` blocks.
+        overwrite: Replace a file that is there.
 
     Returns:
-        For each class that occurs, by name, or by id where the raster has no names: polygons and
-        square metres.
+        For each class that occurs, by name, or by id where the raster has no names: ``polygons``
+        and ``area_m2``, or ``area_px`` of an image without scale.
 
     Raises:
         SceneError: The raster cannot be read.
         DataError: It holds no class ids.
-        OutputError: The result cannot be written.
+        OutputError: The result exists already, or cannot be written.
     """
-    output = check_vector(output, SUFFIXES[:3], scene_files(labels))
-    names = raster_classes(labels).names
+    output = check_vector(output, overwrite, reads=scene_files(labels))
+    known = raster_classes(labels)
     with owned(output):
         source = RasterLabels(labels, mask=is_mask(labels))
         try:
             found = polygonize_labels(source, options, progress)
         finally:
             source.close()
-        name = np.array([names.get(int(v), str(v)) for v in found.value], object)
-        fields = {"class_id": found.value, "class": name, "area_m2": found.area}
-        write_layers(output, [("polygons", "Polygon", found.shapes, fields)], found.crs)
+        write_polygons(output, found, known.names, known.colours, overwrite=overwrite)
+    area = "area_m2" if found.unit == "m" else f"area_{found.unit}"
     return {
-        str(n): {"polygons": int((name == n).sum()), "area_m2": float(found.area[name == n].sum())}
-        for n in dict.fromkeys(name[np.argsort(found.value, kind="stable")])
+        known.names.get(i, str(i)): {
+            "polygons": int((found.value == i).sum()),
+            area: float(found.area[found.value == i].sum()),
+        }
+        for i in np.unique(found.value).tolist()
     }
 
 
@@ -141,7 +148,7 @@ class RasterClasses:
     """
 
     names: dict[int, str]
-    colours: dict[int, tuple[int, ...]]
+    colours: dict[int, Colour]
 
     def value(self, given: int | str, source: str | Path) -> int:
         """Return the id of a class given by id or name.

@@ -51,6 +51,12 @@ CREATE TABLE gpkg_extensions (
     scope TEXT NOT NULL,
     CONSTRAINT ge_tce UNIQUE (table_name, column_name, extension_name));
 """
+STYLES = """CREATE TABLE layer_styles (
+    id INTEGER PRIMARY KEY AUTOINCREMENT NOT NULL, f_table_catalog TEXT(256),
+    f_table_schema TEXT(256), f_table_name TEXT(256), f_geometry_column TEXT(256),
+    styleName TEXT(30), styleQML TEXT, styleSLD TEXT, useAsDefault BOOLEAN, description TEXT,
+    owner TEXT(30), ui TEXT(30),
+    update_time DATETIME DEFAULT (strftime('%Y-%m-%dT%H:%M:%fZ','now')))"""  # as QGIS makes it
 RTREE = "http://www.geopackage.org/spec120/#extension_rtree"
 FULL = "NEW.geom NOTNULL AND NOT ST_IsEmpty(NEW.geom)"
 BARE = "NEW.geom ISNULL OR ST_IsEmpty(NEW.geom)"
@@ -73,13 +79,19 @@ TRIGGERS = {
 }
 
 
-def write_geopackage(path: Path, layers: Sequence[Layer], crs: CRS | None = None) -> None:
+def write_geopackage(
+    path: Path,
+    layers: Sequence[Layer],
+    crs: CRS | None = None,
+    styles: Mapping[str, str] | None = None,
+) -> None:
     """Write a new GeoPackage.
 
     Args:
         path: File to write; one that is there is replaced.
         layers: (name, geometry type, geometries, fields) of each.
         crs: The CRS, or None for plain coordinates.
+        styles: QML of layers by name, which QGIS opens them with.
 
     Raises:
         sqlite3.Error: It cannot be written.
@@ -93,6 +105,8 @@ def write_geopackage(path: Path, layers: Sequence[Layer], crs: CRS | None = None
         srs = _write_srs(database, crs)
         for layer in layers:
             _write_layer(database, layer, srs)
+        if styles:
+            _write_styles(database, styles)
         database.execute("COMMIT")
 
 
@@ -158,6 +172,21 @@ def _write_layer(database: sqlite3.Connection, layer: Layer, srs: int) -> None:
     marks = ", ".join("?" * (2 + len(columns)))
     database.executemany(f"INSERT INTO {table} VALUES ({marks})", rows)
     _write_index(database, name, geometries)
+
+
+def _write_styles(database: sqlite3.Connection, styles: Mapping[str, str]) -> None:
+    database.execute(STYLES)
+    database.execute(
+        "INSERT INTO gpkg_contents (table_name, data_type, identifier) "
+        "VALUES ('layer_styles', 'attributes', 'layer_styles')"
+    )
+    database.executemany(
+        "INSERT INTO layer_styles (f_table_catalog, f_table_schema, f_table_name, "
+        "f_geometry_column, styleName, styleQML, styleSLD, useAsDefault, description, owner, "
+        "update_time) "
+        "VALUES ('', '', ?, 'geom', ?, ?, '', 1, 'by terradapt', '', NULL)",
+        [(name, name, qml) for name, qml in styles.items()],
+    )
 
 
 def _write_index(database: sqlite3.Connection, name: str, geometries: NDArray[Any]) -> None:

@@ -24,7 +24,7 @@ KERNELS = (3, 5)
 
 
 class WindowDifference(nn.Module):
-    """|a - b| + |P3(a) - P3(b)| + |P5(a) - P5(b)|, P the normalised sum over a window."""
+    """``|a - b| + |P3(a) - P3(b)| + |P5(a) - P5(b)|``, P the normalised sum over a window."""
 
     def __init__(self) -> None:
         super().__init__()

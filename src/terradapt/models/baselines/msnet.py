@@ -39,7 +39,7 @@ class MSNetOptions(ConfigPart):
 
 
 class Difference(nn.Module):
-    """|a - b|."""
+    """``|a - b|``."""
 
     def forward(self, a: Tensor, b: Tensor) -> Tensor:
         """Return the difference of two maps (B, 64, H, W)."""

@@ -112,7 +112,7 @@ class DilatedResNet(Encoder):
 
 
 def gradients(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Return |G_x * x| and |G_y * x| of maps (..., H, W), G Sobel's filters, zero padding."""
+    """Return ``|G_x * x|`` and ``|G_y * x|`` of maps (..., H, W): Sobel, zero padding."""
     x = F.pad(x, (1, 1, 1, 1))
     rows = x[..., :-2, :] + 2 * x[..., 1:-1, :] + x[..., 2:, :]
     columns = x[..., :-2] + 2 * x[..., 1:-1] + x[..., 2:]

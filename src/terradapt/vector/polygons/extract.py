@@ -52,14 +52,16 @@ class Polygons:
     Attributes:
         shapes: (P,) shapely Polygons in the CRS, valid, without overlaps.
         value: (P,) class ids.
-        area: (P,) square metres.
+        area: (P,) square metres, or of what ``unit`` says.
         crs: The CRS or None.
+        unit: ``m``, or what a scene without a CRS counts in; see ``Georef.unit``.
     """
 
     shapes: NDArray[Any]
     value: Ints
     area: Floats
     crs: CRS | None = None
+    unit: str = "m"
 
     def __len__(self) -> int:
         return len(self.shapes)
@@ -179,15 +181,15 @@ def _simplified(shapes: NDArray[Any], tolerance: float) -> NDArray[Any]:
     """Simplify a coverage: borders that two polygons share are simplified once.
 
     Visvalingam and Whyatt 1993, as GEOS does it for coverages: no polygon loses its validity, no
-    two come to overlap.
+    two come to overlap, and the scene keeps its edge.
     """
-    simple: NDArray[Any] = shapely.coverage_simplify(shapes, tolerance)
+    simple: NDArray[Any] = shapely.coverage_simplify(shapes, tolerance, simplify_boundary=False)
     return np.where(shapely.is_valid(simple) & ~shapely.is_empty(simple), simple, shapes)
 
 
 def _placed(shapes: NDArray[Any], value: Ints, georef: Georef) -> Polygons:
     placed = shapely.transform(shapes, lambda xy: georef.xy(xy[:, ::-1] - 0.5))
-    return Polygons(placed, value, polygon_areas(shapes, georef), georef.crs)
+    return Polygons(placed, value, polygon_areas(shapes, georef), georef.crs, georef.unit)
 
 
 __all__ = ["ArrayLabels", "PolygonOptions", "Polygons", "RasterLabels", "polygonize_labels"]

@@ -31,11 +31,12 @@ class Network:
         nodes: (N, 2) x and y in the CRS.
         edges: (E, 2) nodes at the beginning and at the end of each line.
         lines: (E,) shapely LineStrings in the CRS.
-        length: (E,) m, on the ellipsoid when there is a CRS.
-        width: (E,) mean width of the road, m.
+        length: (E,) in ``unit``; m on the ellipsoid when there is a CRS.
+        width: (E,) mean width of the road, in ``unit``.
         score: (E,) mean score along the line, 0..1; 1 for a mask without scores.
         bridged: (E,) share of the line that closes gaps of the mask, 0..1.
         crs: The scene's CRS, or None.
+        unit: ``m``, or what a scene without a CRS counts in; see ``Georef.unit``.
     """
 
     nodes: Floats
@@ -46,6 +47,7 @@ class Network:
     score: Floats
     bridged: Floats
     crs: CRS | None = None
+    unit: str = "m"
 
     def __len__(self) -> int:
         return len(self.edges)
@@ -68,11 +70,11 @@ class Network:
         return int((self.degree == 1).sum())
 
     def summary(self) -> dict[str, float]:
-        """Return nodes, edges, metres, components and dead ends."""
+        """Return nodes, edges, length (``length_m``, or of another unit), components, dead ends."""
         return {
             "nodes": len(self.nodes),
             "edges": len(self),
-            "length_m": float(self.length.sum()),
+            f"length_{self.unit}": float(self.length.sum()),
             "components": self.components,
             "dead_ends": self.dead_ends,
         }
@@ -83,7 +85,8 @@ class Network:
         Raises:
             MissingExtraError: networkx is not installed.
         """
-        graph = import_networkx().MultiGraph(crs=None if self.crs is None else str(self.crs))
+        crs = None if self.crs is None else str(self.crs)
+        graph = import_networkx().MultiGraph(crs=crs, unit=self.unit)
         for i, ((x, y), degree) in enumerate(zip(self.nodes.tolist(), self.degree, strict=True)):
             graph.add_node(i, x=x, y=y, degree=int(degree))
         columns = (self.length, self.width, self.score, self.bridged)
@@ -139,6 +142,7 @@ def build_network(graph: Graph, georef: Georef, simplify: float) -> Network:
         score,
         graph.sums[:, 3] / count,
         georef.crs,
+        georef.unit,
     )
 
 
