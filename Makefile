@@ -1,6 +1,7 @@
 # make demo   the whole way on synthetic scenes, writes demo/
 # make test   the default test suite
 # make check  ruff, mypy, import-linter, the docs site without a warning
+# make config docs/config.md from the config
 # make docs   the docs site with the API reference, writes site/
 PYTHON ?= python3
 BIN := .venv/bin
@@ -9,7 +10,7 @@ DATA ?= ../shared/data
 # Names that may be defined in two files or more; no class may.
 TWICE := 20
 
-.PHONY: install demo test check docs names format test-slow test-data test-hostile test-gpu test-weights bench clean
+.PHONY: install demo test check docs names config format test-slow test-data test-hostile test-gpu test-weights bench clean
 
 install: .venv/.installed
 
@@ -32,10 +33,14 @@ check: install
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python checks/names.py --limit $(TWICE)
+	$(BIN)/python checks/config_page.py --check
 	$(MAKE) docs
 
 docs: install
 	$(BIN)/sphinx-build -q -W --keep-going -b html -d .cache/doctrees docs site
+
+config: install
+	$(BIN)/python checks/config_page.py
 
 names: install
 	$(BIN)/python checks/names.py --limit $(TWICE)

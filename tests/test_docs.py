@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import re
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
 import pytest
+
+from terradapt.config import config_keys
 
 ROOT = Path(__file__).parents[1]
 LOG = ROOT / "docs" / "log"
@@ -58,3 +61,20 @@ def test_the_log_has_one_page_a_question_and_an_index() -> None:
         assert re.findall(r"(?m)^- \*\*(\w+):\*\* \S", text)[:5] == list(HEAD), page.name
     listed = LINK.findall((ROOT / "docs" / "log.md").read_text("utf-8"))
     assert listed == [f"log/{p.name}" for p in pages]
+
+
+def test_the_config_page_is_that_of_the_config() -> None:
+    spec = spec_from_file_location("config_page", ROOT / "checks" / "config_page.py")
+    assert spec is not None
+    assert spec.loader is not None
+    maker = module_from_spec(spec)
+    spec.loader.exec_module(maker)
+    text = maker.PAGE.read_text("utf-8")
+    assert text == maker.page(), "run: make config"
+    rows = dict(re.findall(r"\* - `([\w.]+)`\n((?:  -.*\n){3})", text))
+    assert list(rows) == list(config_keys())
+    assert rows["data.crop"].splitlines() == [
+        "  - `512`",
+        "  - px",
+        "  - side of the square that a step sees (at least 32)",
+    ]

@@ -55,7 +55,10 @@ NOT_ARCHITECTURE = {
 
 
 class ConfigPart(BaseModel):
-    """One part of a config: unknown keys are errors, numbers are finite, values are frozen."""
+    """One part of a config: unknown keys are errors, numbers are finite, values are frozen.
+
+    A key's comment is its line in docs/config.md: ``# [unit] meaning``.
+    """
 
     model_config = ConfigDict(
         extra="forbid", frozen=True, protected_namespaces=(), allow_inf_nan=False
@@ -96,14 +99,14 @@ class InputSpec(ConfigPart):
 class EncoderConfig(ConfigPart):
     """The encoder: a timm or smp backbone, or SAM2's Hiera with adapters."""
 
-    name: str = "efficientnet_b0"
-    weights: str | None = None  # a local file, "hub" for timm's hub weights, or None for random
+    name: str = "efficientnet_b0"  # timm or smp name, sam2_hiera_*, or own: the model's own
+    weights: str | None = None  # a local file, "hub" for timm's hub weights, or none for random
     # (the weights of mit_b0..b5 are NVIDIA's, for research only)
-    adapters: bool = True  # SAM2 trunks only
-    adapter_width: int = Field(32, ge=1)
-    adapter_activation: Literal["gelu", "relu"] = "gelu"
-    freeze: bool | None = None  # None: a trunk with adapters is frozen, all else trains
-    checkpointing: bool = False  # recompute activations in the backward pass
+    adapters: bool = True  # train adapters in the trunk; SAM2 trunks only
+    adapter_width: int = Field(32, ge=1)  # [channels] inside an adapter
+    adapter_activation: Literal["gelu", "relu"] = "gelu"  # inside an adapter
+    freeze: bool | None = None  # none: a trunk with adapters is frozen, all else trains
+    checkpointing: bool = False  # recompute activations in the backward pass: less memory, slower
     args: dict[str, Any] = {}  # further arguments of the timm architecture
 
     @field_validator("name")
@@ -125,42 +128,46 @@ class EncoderConfig(ConfigPart):
 class ModelConfig(ConfigPart):
     """A model of the registry with its options."""
 
-    name: str = "kd-arafnet"
+    name: str = "kd-arafnet"  # a name of terradapt models
     encoder: EncoderConfig = EncoderConfig()
-    in_channels: int = Field(3, ge=1)
+    in_channels: int = Field(3, ge=1)  # [bands] that the model takes; the run sets it from
+    # data.bands
     options: dict[str, Any] = {}  # checked by the model's own Options
 
 
 class DataConfig(ConfigPart):
     """What is read from the images, and how they are split."""
 
-    crop: int = Field(512, ge=32)  # px
+    crop: int = Field(512, ge=32)  # [px] side of the square that a step sees
     bands: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1)] = (1, 2, 3)
-    stretch: Stretch | None = None  # as InputSpec's; None: found in the train split
-    resolution: float | None = Field(None, gt=0)  # m/px to resample to; None: native
-    grow_void: int = Field(0, ge=0, le=1024)  # px next to nodata that lossy compression blurred
-    val_fraction: float = Field(0.15, ge=0, lt=1)
-    test_fraction: float = Field(0.15, ge=0, lt=1)
-    split_seed: int = Field(0, ge=0)
+    # 1-based indexes in the files, in the model's order
+    stretch: Stretch | None = None  # (low, high) per band, raw units, or one pair of percentiles of
+    # each scene; none: found in the train split
+    resolution: float | None = Field(None, gt=0)  # [m/px] to resample to; none: native
+    grow_void: int = Field(0, ge=0, le=1024)  # [px] next to nodata that lossy compression blurred
+    val_fraction: float = Field(0.15, ge=0, lt=1)  # of the images, where no splits are given
+    test_fraction: float = Field(0.15, ge=0, lt=1)  # of the images, where no splits are given
+    split_seed: int = Field(0, ge=0)  # of drawn splits
     balance: float = Field(0.0, ge=0, le=1)  # share of crops centred on a class drawn uniformly
-    line_width: float = Field(6.0, gt=0)  # m, buffer of line labels
-    class_column: str | None = None  # of a vector label file
+    line_width: float = Field(6.0, gt=0)  # [m] buffer of line labels
+    class_column: str | None = None  # of a vector label file; none: found
     corrections: str | None = None  # a vector file above the labels, or the only labels
-    background: Literal["ignore", "class"] | None = None  # ground without a feature; None: see docs
-    workers: int = Field(2, ge=0)
+    background: Literal["ignore", "class"] | None = None  # ground without a feature; none: see
+    # data.md
+    workers: int = Field(2, ge=0)  # [processes] that read ahead; 0: none
 
 
 class AugmentConfig(ConfigPart):
     """Augmentations of protocols.md section 3; probabilities 0..1, strengths as factors."""
 
-    hflip: Share = 0.5
-    vflip: Share = 0.5
-    rot90: bool = True
-    rotate: float = Field(0.0, ge=0, le=180)  # degrees, uniform in +-
-    scale: Scales = (0.5, 1.5)  # random resized crop
-    brightness: Share = 0.2
-    contrast: Share = 0.2
-    saturation: Share = 0.1
+    hflip: Share = 0.5  # probability of a mirrored crop, left to right
+    vflip: Share = 0.5  # probability of a mirrored crop, top to bottom
+    rot90: bool = True  # turn by 0, 90, 180 or 270 degrees
+    rotate: float = Field(0.0, ge=0, le=180)  # [degrees] uniform in +-
+    scale: Scales = (0.5, 1.5)  # lowest and highest magnification of the random crop
+    brightness: Share = 0.2  # strength: factors 1 +- this
+    contrast: Share = 0.2  # strength: factors 1 +- this
+    saturation: Share = 0.1  # strength: factors 1 +- this
     sharpness: Share = 0.1  # probability of light sharpening
 
 
@@ -168,38 +175,40 @@ class LossNetConfig(ConfigPart):
     """Frozen ImageNet features of prediction and mask (SAM2MS)."""
 
     name: Literal["resnet50", "vgg16"] = "resnet50"
-    form: Literal["paper", "release"] = "paper"
-    weights: str | None = None
-    weight: float | None = None  # None: 1 for paper, 0.1 for release
+    # the network; where no key of lossnet is given there is none
+    form: Literal["paper", "release"] = "paper"  # of the loss
+    weights: str | None = None  # a local file of ImageNet weights; none or "hub": timm's
+    weight: float | None = None  # none: 1 for paper, 0.1 for release
 
 
 class DistillConfig(ConfigPart):
     """DIST (ARAFNet Eqs 6-8), or Hinton's KL."""
 
-    teacher: str | None = None  # path of a checkpoint; None: the one that the run starts from
+    teacher: str | None = None  # a checkpoint; none: the one that the run starts from
     where: Literal["labelled", "unlabelled", "all"] = "labelled"  # pixels with a soft loss
     loss: Literal["dist", "kl"] = "dist"  # two classes: kl uses all that the teacher says
-    temperature: float = Field(0.5, gt=0)
-    beta: float = 1.0  # inter-class weight of DIST
-    gamma: float = 1.0  # intra-class weight of DIST
-    t_squared: bool = False
+    temperature: float = Field(0.5, gt=0)  # both sides' logits are divided by it
+    beta: float = 1.0  # weight of DIST between classes
+    gamma: float = 1.0  # weight of DIST within classes
+    t_squared: bool = False  # multiply the soft loss by the temperature squared
     hard: float = 1.0  # weight of the hard-label loss
     soft: float = 1.0  # weight of the loss against the teacher
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"  # of the teacher
-    cache: str | None = None  # folder for teacher logits
-    cache_gb: float = Field(20.0, gt=0)  # of the whole folder, all runs together
+    cache: str | None = None  # folder for teacher logits; none: computed anew
+    cache_gb: float = Field(20.0, gt=0)  # [GB] of the whole folder, all runs together
 
 
 class ObjectiveConfig(ConfigPart):
     """What is minimised."""
 
-    name: Literal["supervised", "structure", "distill"] = "supervised"
-    ce: float = 1.0
-    dice: float = 1.0
-    aux: float = 0.4
-    relation: float = 0.0  # of attention along lines, where the model tells it (slcnet: 10)
-    connectivity: float = 0.4  # of Seg-Road's branches
+    name: Literal["supervised", "structure", "distill"] = "supervised"  # what is minimized
+    ce: float = 1.0  # weight of the cross-entropy
+    dice: float = 1.0  # weight of the Dice loss
+    aux: float = 0.4  # weight of the auxiliary head's loss
+    relation: float = 0.0  # weight of attention along lines, where the model tells it (slcnet: 10)
+    connectivity: float = 0.4  # weight of Seg-Road's branches
     class_weights: tuple[float, ...] | Literal["balanced"] | None = None
+    # of the cross-entropy: numbers, one a class, or by frequency
     reproduce_release: bool = False  # structure loss with SAM2MS's reduce='none' slip
     lossnet: LossNetConfig | None = None
     distill: DistillConfig = DistillConfig()
@@ -208,40 +217,43 @@ class ObjectiveConfig(ConfigPart):
 class OptimConfig(ConfigPart):
     """AdamW with two parameter groups and a cosine schedule."""
 
-    lr: float = Field(6e-4, gt=0)  # decoder
-    lr_backbone: float | None = Field(None, ge=0)  # backbone and adapters; None: as the decoder
+    lr: float = Field(6e-4, gt=0)  # of the decoder, at the peak
+    lr_backbone: float | None = Field(None, ge=0)  # of backbone and adapters; none: as the decoder
     weight_decay: float = Field(0.01, ge=0)  # none on bias and norm
     min_lr: float = Field(0.0, ge=0)  # absolute, where the cosine ends
-    warmup: int = Field(0, ge=0)  # steps
-    clip: float | None = Field(None, gt=0)  # gradient norm
+    warmup: int = Field(0, ge=0)  # [steps] of rising rate
+    clip: float | None = Field(None, gt=0)  # greatest gradient norm; none: unclipped
 
 
 class TrainConfig(ConfigPart):
     """Length, batch, precision, cadence."""
 
-    start: str | None = None  # a checkpoint to begin with: its model, classes joined by name
-    batch: int = Field(8, ge=1)
-    accumulate: int = Field(1, ge=1)
-    epochs: int = Field(50, ge=1)
-    steps_per_epoch: int | None = Field(None, ge=1)  # None: crops that cover the images once
-    val_every: int = Field(1, ge=1)  # epochs
-    save_every: int = Field(200, ge=1)  # steps
-    precision: Literal["fp32", "bf16", "fp16", "auto"] = "fp32"  # auto: what is faster here
-    compile: bool = False
-    channels_last: bool = True
+    start: str | None = None  # a run or checkpoint to begin with: its model, classes joined by name
+    batch: int = Field(8, ge=1)  # [crops] in a step
+    accumulate: int = Field(1, ge=1)  # [batches] whose gradients make one step
+    epochs: int = Field(50, ge=1)  # [epochs] in all
+    steps_per_epoch: int | None = Field(None, ge=1)  # [steps] none: crops that cover the images
+    # once
+    val_every: int = Field(1, ge=1)  # [epochs] between validations
+    save_every: int = Field(200, ge=1)  # [steps] between saved states
+    precision: Literal["fp32", "bf16", "fp16", "auto"] = "fp32"  # of the arithmetic; auto: what is
+    # faster here
+    compile: bool = False  # compile the model with torch: faster after a slow start
+    channels_last: bool = True  # memory layout of images and weights
     ema: float | None = Field(None, ge=0, lt=1)  # decay of an average of weights, then validated
-    seed: int = Field(42, ge=0, lt=1 << 63)
+    seed: int = Field(42, ge=0, lt=1 << 63)  # of every random number
     monitor: str = "miou"  # the best checkpoint has its maximum
-    deterministic: bool = True
-    calibrate: Literal["temperature", "bias", "none"] = "temperature"  # on val, when all is done
+    deterministic: bool = True  # the same numbers again on the same machine, perhaps slower
+    calibrate: Literal["temperature", "bias", "none"] = "temperature"  # of the confidence, on val,
+    # when all is done
     bundle: bool = False  # store a frozen trunk inside the checkpoint instead of naming it
 
 
 class RunConfig(ConfigPart):
     """Everything that a run needs beside its data."""
 
-    name: str = "run"
-    description: str = ""
+    name: str = "run"  # of the run, for reports
+    description: str = ""  # one line for people
     model: ModelConfig = ModelConfig()
     data: DataConfig = DataConfig()
     augment: AugmentConfig = AugmentConfig()

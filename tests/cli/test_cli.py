@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import os
 import shlex
 import subprocess
 import sys
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 import typer
@@ -76,3 +78,30 @@ def test_help_imports_nothing_heavy() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("line", "wanted"),
+    [
+        ("terradapt train land", ["landcover"]),
+        ("terradapt train mi", ["mine.yaml"]),
+        ("terradapt recipes sam2ms-s", ["sam2ms-spacenet"]),
+        ("terradapt data check x --recipe ro", ["roads"]),
+        ("terradapt train landcover epo", ["epochs="]),
+        ("terradapt train landcover epochs=3 data.cr", ["data.crop="]),
+        ("terradapt demo optim.lr", ["optim.lr=", "optim.lr_backbone="]),
+        ("terradapt ablate arafnet-6 encoder.w", ["encoder.weights="]),
+        ("terradapt models --model kd", ["kd-arafnet"]),
+        ("terradapt data pot", ["potsdam"]),
+        ("terradapt vec", ["vectorize"]),
+    ],
+)
+def test_a_shell_completes(tmp_path: Path, line: str, wanted: list[str]) -> None:
+    (tmp_path / "mine.yaml").touch()
+    words = {"COMP_WORDS": line, "COMP_CWORD": str(len(line.split()) - 1)}
+    code = "from terradapt.cli import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=tmp_path,
+        env={**os.environ, **words, "_TERRADAPT_COMPLETE": "complete_bash"},
+    )  # fmt: skip
+    assert done.stdout.split() == wanted, done.stderr

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from terradapt.cli._complete import keys, recipes
 from terradapt.cli._help import COMPARE, add
 
 
@@ -27,7 +28,9 @@ def ablate(
     ],
     overrides: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[KEY=VALUE]...", help="Changes of the recipe: epochs=3."),
+        typer.Argument(
+            metavar="[KEY=VALUE]...", help="Changes of the recipe: epochs=3.", autocompletion=keys
+        ),
     ] = None,
     data: Annotated[Path, typer.Option("--data", help="Dataset folder.")] = Path("data"),
     output: Annotated[
@@ -35,7 +38,8 @@ def ablate(
     ] = Path("ablation"),
     seeds: Annotated[str, typer.Option(help="Seeds, separated by commas.")] = "42",
     recipe: Annotated[
-        str | None, typer.Option(help="Recipe or YAML file; the paper's by default.")
+        str | None,
+        typer.Option(help="Recipe or YAML file; the paper's by default.", autocompletion=recipes),
     ] = None,
     only: Annotated[
         list[str] | None, typer.Option(help="Only variants whose names hold this; repeatable.")

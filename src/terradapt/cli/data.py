@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from terradapt.cli._complete import dataset_names, recipes
 from terradapt.cli._help import TRAIN, add
 
 if TYPE_CHECKING:
@@ -38,7 +39,12 @@ def register(app: typer.Typer) -> None:
 
 
 def data(
-    name: Annotated[str, typer.Argument(help="A dataset (see terradapt datasets), or 'check'.")],
+    name: Annotated[
+        str,
+        typer.Argument(
+            help="A dataset (see terradapt datasets), or 'check'.", autocompletion=dataset_names
+        ),
+    ],
     source: Annotated[Path, typer.Argument(help="Folder of its files; of 'check': the dataset.")],
     options: Annotated[
         list[str] | None,
@@ -49,7 +55,8 @@ def data(
         typer.Option("-o", "--output", help="Folder of the result; of 'check': an HTML page."),
     ] = None,
     recipe: Annotated[
-        str | None, typer.Option(help="Also estimate memory and time of this recipe.")
+        str | None,
+        typer.Option(help="Also estimate memory and time of this recipe.", autocompletion=recipes),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the check as JSON.")] = False,
 ) -> None:

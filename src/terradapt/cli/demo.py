@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from terradapt.cli._complete import keys
 from terradapt.cli._help import START, add
 
 if TYPE_CHECKING:
@@ -28,7 +29,9 @@ def demo(
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder to write.")] = Path("demo"),
     overrides: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[KEY=VALUE]...", help="Changes of the recipe: epochs=3."),
+        typer.Argument(
+            metavar="[KEY=VALUE]...", help="Changes of the recipe: epochs=3.", autocompletion=keys
+        ),
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a stopped demo.")] = False,
 ) -> None:

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from terradapt.cli._complete import model_names
 from terradapt.cli._help import START, add
 
 
@@ -23,7 +24,9 @@ def register(app: typer.Typer) -> None:
 
 def models(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
-    name: Annotated[str | None, typer.Option("--model", help="Only this model.")] = None,
+    name: Annotated[
+        str | None, typer.Option("--model", help="Only this model.", autocompletion=model_names)
+    ] = None,
     encoder: Annotated[
         str | None, typer.Option("--encoder", help="This encoder, for example any of timm's.")
     ] = None,

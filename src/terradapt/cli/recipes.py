@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from terradapt.cli import _complete
 from terradapt.cli._help import START, add
 
 
@@ -22,7 +23,10 @@ def register(app: typer.Typer) -> None:
 
 
 def recipes(
-    name: Annotated[str | None, typer.Argument(help="Print this recipe as YAML.")] = None,
+    name: Annotated[
+        str | None,
+        typer.Argument(help="Print this recipe as YAML.", autocompletion=_complete.recipes),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """List the recipes, or print one to start from.

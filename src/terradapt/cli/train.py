@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from terradapt.cli._complete import keys, recipes
 from terradapt.cli._help import TRAIN, add
 
 
@@ -23,10 +24,14 @@ def register(app: typer.Typer) -> None:
 
 
 def train(
-    recipe: Annotated[str, typer.Argument(help="Name of a recipe, or a YAML file.")],
+    recipe: Annotated[
+        str, typer.Argument(help="Name of a recipe, or a YAML file.", autocompletion=recipes)
+    ],
     overrides: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[KEY=VALUE]...", help="Changes of the recipe: epochs=3."),
+        typer.Argument(
+            metavar="[KEY=VALUE]...", help="Changes of the recipe: epochs=3.", autocompletion=keys
+        ),
     ] = None,
     data: Annotated[Path, typer.Option("--data", help="Dataset folder.")] = Path("data"),
     output: Annotated[Path, typer.Option("-o", "--output", help="The run's folder.")] = Path("run"),
