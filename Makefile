@@ -57,6 +57,7 @@ test-data: install
 
 # Killed runs and broken files; the counts go to docs/reliability.md.
 test-hostile: install
+	-$(BIN)/python -m pip install --quiet atheris
 	rm -f .cache/hostile.jsonl && mkdir -p .cache
 	TERRADAPT_FIGURES=.cache/hostile.jsonl OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m hostile
 

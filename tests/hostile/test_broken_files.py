@@ -4,31 +4,27 @@ from __future__ import annotations
 
 import json
 import os
-import random
-import time
+import re
+import subprocess
+import sys
 from collections import Counter
-from collections.abc import Callable
-from contextlib import suppress
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-import yaml
 from broken import WHOLE, Whole, broken, call, files, folders, peak
+from fuzz import PARSERS, survives
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from onnx_files import tiny_proto, write_tiny
-from terradapt.config import RunConfig, parse_config
-from terradapt.errors import TerradaptError
-from terradapt.meta import Meta
-from terradapt.plain_yaml import load_yaml
-from terradapt.predictors.onnx_file import scan
+from onnx_files import write_tiny
 from terradapt.raster import SceneReader
-from terradapt.raster.vectors import local_vector
-from terradapt.raster.vrt import read_vrt
 
 pytestmark = [pytest.mark.hostile, pytest.mark.filterwarnings("default")]
 CASES = 28
 """Broken inputs of each of the twenty kinds."""
 MOST_MEMORY = 2 << 30
+FUZZ = Path(__file__).with_name("fuzz.py")
 FUZZ_SECONDS = float(os.environ.get("TERRADAPT_FUZZ_SECONDS", "60"))
 
 
@@ -75,59 +71,24 @@ def test_broken_files_are_refused_in_two_lines_or_read(whole: Whole, tmp_path: P
     assert not faults, faults[:6]
 
 
-def _vrt(data: bytes, home: Path) -> None:
-    path = home / "f.vrt"
-    path.write_bytes(data)
-    for source in read_vrt(path):
-        source.path(path)
-
-
-def _vector(data: bytes, home: Path) -> None:
-    path = home / "f.geojson"
-    path.write_bytes(data)
-    with local_vector(path):
-        pass
-
-
-def _yaml(data: bytes, _: Path) -> None:
-    with suppress(yaml.YAMLError):
-        load_yaml(data.decode("utf-8", "replace"))
-
-
-VRT = b"""<VRTDataset rasterXSize="8" rasterYSize="8"><VRTRasterBand dataType="Byte" band="1">
-<SimpleSource><SourceFilename relativeToVRT="1">a.tif</SourceFilename></SimpleSource>
-</VRTRasterBand></VRTDataset>"""
-PARSERS: dict[str, tuple[bytes, Callable[[bytes, Path], object]]] = {
-    "ONNX": (tiny_proto().SerializeToString(), lambda data, _: scan(data, Path("f.onnx"))),
-    "VRT": (VRT, _vrt),
-    "vector": (b'{"type": "FeatureCollection", "features": []}', _vector),
-    "YAML": (RunConfig().to_yaml().encode(), _yaml),
-    "recipe": (
-        RunConfig().to_yaml().encode(),
-        lambda data, _: parse_config(data.decode("utf-8", "replace"), "f.yaml"),
-    ),
-    "metadata": (
-        b'{"format": 2, "classes": {"names": ["a", "b"]}, "config": {}, "window": 64}',
-        lambda data, _: Meta.from_json(data.decode("utf-8", "replace"), "f"),
-    ),
-}
+@pytest.mark.parametrize("name", PARSERS)
+@pytest.mark.skipif(find_spec("atheris") is None, reason="atheris does not install here")
+def test_parsers_end_in_words_where_coverage_leads(name: str) -> None:
+    command = [sys.executable, str(FUZZ), name, f"{FUZZ_SECONDS:.0f}"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    tried = re.findall(r"Done (\d+) (?:runs|in)", done.stderr)
+    note("fuzz", name, Counter(tried=int(tried[-1]) if tried else 0))
 
 
 @pytest.mark.parametrize("name", PARSERS)
-def test_parsers_end_in_words(name: str, tmp_path: Path) -> None:
-    """Damage upon damage for a minute; whatever is not the house's own error is a fault."""
-    data, parse = PARSERS[name]
-    draw = random.Random(1)
-    stop = time.monotonic() + FUZZ_SECONDS
-    counts: Counter[str] = Counter()
-    while time.monotonic() < stop or not counts["tried"]:
-        text = data
-        for _ in range(draw.choice((1, 1, 2, 8))):
-            text = broken(text or data, draw.randrange(1 << 40))
-        counts["tried"] += 1
-        try:
-            parse(text, tmp_path)
-            counts["read"] += 1
-        except TerradaptError:
-            counts["refused"] += 1
-    note("fuzz", name, counts)
+@settings(max_examples=300, deadline=None)
+@given(damage=st.lists(st.integers(0, 1 << 40), min_size=1, max_size=8))
+def test_parsers_end_in_words(
+    name: str, damage: list[int], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """Damage upon damage; whatever is not the house's own error is a fault."""
+    data = PARSERS[name][0]
+    for seed in damage:
+        data = broken(data or PARSERS[name][0], seed)
+    survives(name, data, tmp_path_factory.getbasetemp())
