@@ -36,13 +36,16 @@ def test_mask_and_image_move_together_exactly(h: bool, v: bool, turns: int, seed
 
 @given(st.floats(-45, 45), st.integers(0, 20))
 def test_rotation_within_the_reach_shows_no_fill(angle: float, seed: int) -> None:
-    """The window that ``reach`` asks for covers the rotated crop: no corner is lost."""
+    """The window that ``reach`` asks for covers the rotated crop: no corner is lost.
+
+    Rounding to whole pixels may leave a part of one border row.
+    """
     chosen = Draw(angle=angle)
     image, mask = sample(128, seed)
     side = math.ceil(64 * chosen.reach)
     _, ids = augment(image[:, :side, :side], mask[:side, :side], chosen, 64)
     assert ids.shape == (64, 64)
-    assert float((ids == 255).float().mean()) < 0.005
+    assert int((ids == 255).sum()) < 64
 
 
 def test_rotation_fills_what_lies_outside_with_ignore() -> None:
