@@ -9,7 +9,6 @@ import random
 import shutil
 import sys
 import time
-import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import redirect_stderr, redirect_stdout, suppress
 from dataclasses import dataclass
@@ -26,6 +25,8 @@ from terradapt import checkpoint, cli, models
 from terradapt.classes import ClassMap
 from terradapt.config import EncoderConfig, InputSpec, ModelConfig, RunConfig
 from terradapt.meta import Meta
+from terradapt.prepare.folder import prepare
+from terradapt.raster import SceneWriter, write_raster
 from terradapt.raster.georef import parse_crs
 from terradapt.vector.geopackage import write_geopackage
 
@@ -156,19 +157,40 @@ def exported(home: Path) -> None:
     write_tiny(home / "m.onnx")
 
 
-def zipped(home: Path) -> None:
-    with zipfile.ZipFile(home / "Potsdam.zip", "w", zipfile.ZIP_DEFLATED) as file:
-        for i in range(4):
-            file.writestr(f"2_Ortho_RGB/top_potsdam_2_1{i}_RGB.tif", noise(8, 8).tobytes())
+def benchmark(home: Path) -> None:
+    """Four pairs as DeepGlobe names them."""
+    for i in range(4):
+        (home / "dg").mkdir(exist_ok=True)
+        image(home, f"dg/{i}_sat.jpg", "JPEG")
+        mask = np.repeat((noise(96, 80, 1, seed=i) > 127).astype(np.uint8) * 255, 3, axis=0)
+        write_raster(home / f"dg/{i}_mask.png", mask)
 
 
-def tarred(home: Path) -> None:
-    shutil.make_archive(str(home / "Potsdam"), "gztar", str(home / "ds"))
+def packed(home: Path, kind: str) -> None:
+    benchmark(home)
+    shutil.make_archive(str(home / "road"), kind, str(home / "dg"))
 
 
-def with_dataset(home: Path) -> None:
+def indexed(home: Path) -> None:
     dataset(home)
-    tarred(home)
+    prepare(home / "ds", home / "q", {})
+
+
+def stopped(home: Path) -> None:
+    """A map that was stopped after its first row of blocks."""
+    write_scene(home / "s.tif", noise(1600, 80))
+    write_tiny(home / "m.onnx")
+    write = SceneWriter.write_row
+
+    def once(self: SceneWriter, *row: object) -> None:
+        write(self, *row)
+        raise KeyboardInterrupt
+
+    SceneWriter.write_row = once
+    try:
+        assert call(home, *RESUME[:-1]).code == 130
+    finally:
+        SceneWriter.write_row = write
 
 
 def recipe(home: Path) -> None:
@@ -187,7 +209,9 @@ TILED = {"tiled": True}
 MAP = ("predict", "{onnx}", "{file}", "-o", "o.tif", "--cluster", "none")
 AREA = ("predict", "{onnx}", "s.tif", "-o", "o.tif", "--cluster", "none", "--aoi", "{file}")
 MODEL = ("predict", "{file}", "s.tif", "-o", "o.tif", "--cluster", "none")
+RESUME = ("predict", "m.onnx", "s.tif", "-o", "o.tif", "--cluster", "none", "--resume")
 CHECK = ("data", "check", "ds")
+PREPARE = ("data", "deepglobe", "{file}", "-o", "to", "workers=1")
 WHOLE = (
     Whole(
         "GeoTIFF, tiles", "s.tif", lambda h: scenes(h, tiled=True, compress="deflate"), MAP, True
@@ -219,8 +243,10 @@ WHOLE = (
     Whole("checkpoint", "m.safetensors", trained, MODEL),
     Whole("ONNX", "m.onnx", exported, MODEL),
     Whole("recipe", "r.yaml", recipe, ("train", "{file}", "--data", "none", "-o", "run")),
-    Whole("zip", "Potsdam.zip", zipped, ("data", "potsdam", "{file}", "-o", "to")),
-    Whole("tar.gz", "Potsdam.tar.gz", with_dataset, ("data", "potsdam", "{file}", "-o", "to")),
+    Whole("journal", "o.tif.part/journal.jsonl", stopped, RESUME),
+    Whole("index", "q/dataset.json", indexed, ("data", "check", "q")),
+    Whole("zip", "road.zip", lambda h: packed(h, "zip"), PREPARE),
+    Whole("tar.gz", "road.tar.gz", lambda h: packed(h, "gztar"), PREPARE),
 )
 
 
@@ -284,4 +310,4 @@ def folders(home: Path, whole: Whole, seeds: range) -> Iterator[tuple[int, Path]
         yield seed, case
         shutil.rmtree(case)
     call_whole = call(base, *(a.format(file=whole.file, onnx=home / "x.onnx") for a in whole.call))
-    assert call_whole.code in (0, 1, 2), call_whole.said
+    assert call_whole.code in ((0, 1) if whole.name != "recipe" else (2,)), call_whole.said

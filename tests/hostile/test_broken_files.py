@@ -22,7 +22,7 @@ from terradapt.raster import SceneReader
 
 pytestmark = [pytest.mark.hostile, pytest.mark.filterwarnings("default")]
 CASES = 28
-"""Broken inputs of each of the twenty kinds."""
+"""Broken inputs of each kind."""
 MOST_MEMORY = 2 << 30
 FUZZ = Path(__file__).with_name("fuzz.py")
 FUZZ_SECONDS = float(os.environ.get("TERRADAPT_FUZZ_SECONDS", "60"))

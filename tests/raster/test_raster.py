@@ -478,3 +478,16 @@ def test_s3_addresses_are_read_with_the_users_own_keys(scene, monkeypatch, signe
             monkeypatch.setenv("AWS_NO_SIGN_REQUEST", "YES")
         pixels, _ = read_all("s3://bucket/scene.tif", RGB, allow_remote=True)
     np.testing.assert_array_equal(pixels, noise(60, 70))
+
+
+@pytest.mark.parametrize("share", [0.3, 0.6, 0.99])
+def test_a_png_that_is_cut_short_is_no_picture(tmp_path: Path, share: float) -> None:
+    whole, cut = tmp_path / "whole.png", tmp_path / "cut.png"
+    write_raster(whole, np.random.default_rng(0).integers(0, 255, (3, 90, 80), dtype=np.uint8))
+    data = whole.read_bytes()
+    cut.write_bytes(data[: int(share * len(data))])
+    with pytest.raises(SceneError, match="cut short"):
+        SceneReader(cut)
+    whole.write_bytes(data + b"what a camera adds")
+    with SceneReader(whole) as reader:
+        assert reader.read(reader.window)[1].all()

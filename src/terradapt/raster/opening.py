@@ -25,6 +25,8 @@ from terradapt.errors import SceneError, reason, refusing
 from terradapt.files import check_name, is_remote, size_text, stamp
 from terradapt.raster.vrt import read_vrt
 
+_PNG_END = b"IEND\xaeB`\x82"
+_TAIL = 1 << 16  # bytes: other programs add theirs behind a PNG's end
 _MAGIC = (
     (b"II*\0", "GTiff"),
     (b"MM\0*", "GTiff"),
@@ -158,9 +160,18 @@ def _local_driver(path: Path, allow_remote: bool) -> str:
             f"{path}: is no raster that can be read",
             "use a GeoTIFF, PNG, JPEG, JPEG 2000 or VRT file",
         )
+    if driver == "PNG" and not _has_its_end(path):
+        raise SceneError(f"{path}: the file is cut short", "copy or download it again")
     for place in {path, path.resolve()}:
         _check_sidecars(place, allow_remote)
     return driver
+
+
+def _has_its_end(path: Path) -> bool:
+    """Tell whether a PNG is whole; GDAL fills up the rows that one lacks, without a word."""
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - _TAIL))
+        return _PNG_END in file.read()
 
 
 def _check_sidecars(path: Path, allow_remote: bool) -> None:
