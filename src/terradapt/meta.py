@@ -113,6 +113,7 @@ class Meta:
         calibration: What makes the scores probabilities; None where nothing was found to calibrate
             on.
         start: SHA-256 of the checkpoint that the run began with, None where it began afresh.
+        weights: What the encoder began with: a file with its hash, or a commit on the hub.
 
     Raises:
         ValidationError: A value of the wrong type, out of range, or not fitting the others.
@@ -131,6 +132,7 @@ class Meta:
     progress: dict[str, Any] = field(default_factory=dict)
     calibration: Calibration | None = None
     start: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None = None
+    weights: str | None = None
 
     @model_validator(mode="after")
     def _fits(self) -> Self:

@@ -11,10 +11,11 @@ from typing import TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
-from timm.models import adapt_input_conv
+from timm.models import adapt_input_conv, get_pretrained_cfg
 from torch import Tensor, nn
 
 from terradapt.errors import CheckpointError
+from terradapt.files import digest
 
 State = dict[str, Tensor]
 Made = TypeVar("Made")
@@ -34,6 +35,33 @@ def from_hub(make: Callable[[], Made], name: str) -> Made:
             f"{name}: no weights from the hub: {error}",
             "check the network, or give a local file in place of 'hub'",
         ) from error
+
+
+def weights_origin(encoder: str, weights: str | None) -> str | None:
+    """Name what an encoder's weights are: a file by its hash, the hub's by their commit.
+
+    Args:
+        encoder: Its name.
+        weights: A local file, ``"hub"`` or None.
+
+    Returns:
+        ``NAME sha256:...``, ``hf://OWNER/NAME@COMMIT``, ``hub`` where it does not tell the commit,
+        or None for random weights.
+    """
+    if weights is None:
+        return None
+    if weights != "hub":
+        return f"{Path(weights).name} sha256:{digest(weights)}"
+    config = get_pretrained_cfg(encoder, allow_unregistered=True)
+    if config is None or not config.hf_hub_id:
+        return weights
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    home = Path(HF_HUB_CACHE) / f"models--{config.hf_hub_id.replace('/', '--')}"
+    try:
+        return f"hf://{config.hf_hub_id}@{(home / 'refs' / 'main').read_text('utf-8').strip()}"
+    except OSError:
+        return weights
 
 
 def read_state(path: str) -> State:

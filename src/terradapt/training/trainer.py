@@ -52,6 +52,7 @@ from terradapt.training.optim import (
 )
 from terradapt.training.run import Run
 from terradapt.training.starting import open_start
+from terradapt.weights import weights_origin
 
 LOG_EVERY = 10  # steps
 
@@ -328,6 +329,7 @@ class Trainer:
         if train.compile:
             self.wrapped = torch.compile(self.wrapped)
         self.average = Average(self.model, train.ema) if train.ema else None
+        encoder = self.config.model.encoder
         self.meta = Meta(
             config=self.config,
             classes=self.dataset.classes,
@@ -336,6 +338,7 @@ class Trainer:
             commit=code_commit(),
             data=self.dataset.name,
             start=self.start.sha256 if self.start else None,
+            weights=weights_origin(encoder.name, encoder.weights),
         )
 
     def _bare_optimizer(self) -> torch.optim.Optimizer:
