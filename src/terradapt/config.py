@@ -207,6 +207,9 @@ class ObjectiveConfig(ConfigPart):
     aux: float = 0.4  # weight of the auxiliary head's loss
     relation: float = 0.0  # weight of attention along lines, where the model tells it (slcnet: 10)
     connectivity: float = 0.4  # weight of Seg-Road's branches
+    skeleton_recall: float = Field(0.0, ge=0)  # weight, two classes: the middle of a road is found
+    cldice: float = Field(0.0, ge=0)  # weight, two classes: roads hang together, none is invented
+    cldice_iterations: int = Field(10, ge=1)  # [px] half the width of the widest road
     class_weights: tuple[float, ...] | Literal["balanced"] | None = None
     # of the cross-entropy: numbers, one a class, or by frequency
     reproduce_release: bool = False  # structure loss with SAM2MS's reduce='none' slip

@@ -23,6 +23,12 @@ def build_objective(config: RunConfig, dataset: Dataset, device: torch.device) -
         ConfigError: It does not fit the classes.
         CheckpointError: A teacher or a lossnet's weights cannot be used.
     """
+    thin = [k for k in ("skeleton_recall", "cldice") if getattr(config.objective, k)]
+    if thin and len(dataset.classes) != 2:
+        raise ConfigError(
+            f"objective.{thin[0]} is for 2 classes, {dataset.root} has {len(dataset.classes)}",
+            f"set objective.{thin[0]}=0",
+        )
     if config.objective.name == "structure":
         return _build_structure(config, dataset, device)
     supervised = _build_supervised(config.objective, dataset, device)

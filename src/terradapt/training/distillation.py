@@ -124,7 +124,7 @@ class Distilled:
     def __call__(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Logs]:
         """Return the loss and its terms; ``pixels`` (B, C, H, W) uint8 is what the teacher sees."""
         prediction = model(batch["image"])
-        hard, logs = self.supervised.compare(prediction, batch["mask"])
+        hard, logs = self.supervised.compare(prediction, batch)
         soft = self._soft(prediction.logits, self.teacher_logits(batch), batch["mask"])
         loss = self.config.hard * hard + self.config.soft * soft
         return loss, {**logs, "loss": loss.detach(), "hard": hard.detach(), "soft": soft.detach()}

@@ -383,7 +383,7 @@ class Trainer:
             self.accelerator.num_processes,
         )
         return DataLoader(
-            RunCrops(self.crops, length),
+            RunCrops(self.crops, length, tubes=self.config.objective.skeleton_recall > 0),
             batch_size=batch // self.accelerator.num_processes,
             sampler=keys,
             num_workers=workers,
