@@ -24,7 +24,9 @@ from terradapt.predictors.onnx import OnnxPredictor
 from terradapt.predictors.torch import TorchPredictor
 
 TINY = "mobilenetv3_small_100"
-FIXED = {"sam2_hiera_tiny", "sam2_hiera_large", "swin_tiny_patch4_window7_224"}
+FIXED = {"sam2_hiera_tiny", "sam2_hiera_large", "swin_tiny_patch4_window7_224"} | {
+    "vit_tiny_patch16_224"
+}
 ROUNDED = {"sgcnnet": 0.05}  # the softmax of large unscaled products magnifies rounding
 
 
@@ -76,7 +78,12 @@ def check_form(path: Path, *, fixed: bool) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "encoder"), [("kd-arafnet", TINY), ("sam2-unet", "sam2_hiera_tiny")]
+    ("name", "encoder"),
+    [
+        ("kd-arafnet", TINY),
+        ("sam2-unet", "sam2_hiera_tiny"),
+        ("kd-arafnet", "vit_tiny_patch16_224"),
+    ],
 )
 def test_contract(name: str, encoder: str, tmp_path: Path) -> None:
     check_contract(name, encoder, tmp_path)
