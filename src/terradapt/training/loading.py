@@ -10,7 +10,10 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import Dataset, Sampler
 
-from terradapt.data.sampling import CropDataset
+from terradapt.classes import IGNORE
+from terradapt.config import ConsistencyConfig
+from terradapt.data.sampling import CropDataset, generator
+from terradapt.data.transforms import cutmix_box, strengthen
 from terradapt.vector.roads.bits import pack, unpack
 from terradapt.vector.roads.thin import thin
 
@@ -25,17 +28,55 @@ class RunCrops(Dataset[dict[str, Tensor]]):
         crops: Where they come from.
         length: Crops of an epoch.
         tubes: Whether each crop brings the ``tube`` of its class 1.
+        unlabelled: With each crop comes one of these.
     """
 
-    def __init__(self, crops: CropDataset, length: int, *, tubes: bool = False) -> None:
+    def __init__(
+        self,
+        crops: CropDataset,
+        length: int,
+        *,
+        tubes: bool = False,
+        unlabelled: CropDataset | None = None,
+    ) -> None:
         self.crops = crops
         self.length = length
         self.tubes = tubes
+        self.unlabelled = unlabelled
 
     def __getitem__(self, key: int) -> dict[str, Tensor]:
-        sample = self.crops.sample(*divmod(key, self.length))
-        more = {"tube": tube(sample["mask"])} if self.tubes else {}
-        return {**sample, **more, "key": torch.tensor(key)}
+        epoch, index = divmod(key, self.length)
+        sample = self.crops.sample(epoch, index)
+        if self.tubes:
+            sample["tube"] = tube(sample["mask"])
+        if self.unlabelled is not None:
+            sample |= two_views(self.unlabelled, epoch, index)
+        return {**sample, "key": torch.tensor(key)}
+
+
+_STRONG = 0x5702  # the strong views' random numbers
+
+
+def two_views(crops: CropDataset, epoch: int, index: int) -> dict[str, Tensor]:
+    """Return one unlabelled crop as it is and changed, pixel upon pixel.
+
+    Returns:
+        ``unlabelled`` (C, H, W) uint8, flipped and turned alone; ``known`` (H, W) bool, where it
+        has data; ``strong`` (V, C, H, W) uint8, its colours changed; ``box`` (V, 4), row, column,
+        height and width of what shows the next crop of the batch.
+    """
+    plain = crops.sample(epoch, index)
+    config: ConsistencyConfig = crops.config.objective.consistency
+    rng = generator(crops.config.train.seed, epoch, index, _STRONG)
+    image, side = plain["image"], crops.config.data.crop
+    strong = [strengthen(image, config, rng) for _ in range(config.views)]
+    boxes = [cutmix_box(side, config, rng) for _ in range(config.views)]
+    return {
+        "unlabelled": image,
+        "known": plain["mask"] != IGNORE,
+        "strong": torch.stack(strong),
+        "box": torch.tensor([(b.row, b.col, b.height, b.width) for b in boxes]),
+    }
 
 
 def tube(mask: Tensor) -> Tensor:
