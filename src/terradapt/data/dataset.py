@@ -37,6 +37,8 @@ class Item:
         width: Columns, px.
         resolution: Metres per pixel, or None when the file does not say.
         eroded: The label with its borders ignored, on which ISPRS evaluates.
+        shift: Rows and columns by which the label lies below and right of the image, px.
+        unsure: Width of the band along the label's borders that is ignored, px on each side.
     """
 
     id: str
@@ -48,6 +50,8 @@ class Item:
     width: int = 0
     resolution: float | None = None
     eroded: Path | None = None
+    shift: tuple[int, int] = (0, 0)
+    unsure: int = 0
 
     @property
     def window(self) -> Window:
