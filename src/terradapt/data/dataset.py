@@ -199,7 +199,10 @@ class _StoredItem(BaseModel):
 
     def at(self, root: Path) -> Item:
         """Return the item of a dataset in a folder."""
-        paths = {k: getattr(self, k) for k in ("label", "extra", "eroded")}
+
+        def path(name: str | None) -> Path | None:
+            return root / name if name else None
+
         return Item(
             id=self.id,
             image=root / self.image,
@@ -207,7 +210,9 @@ class _StoredItem(BaseModel):
             height=self.height,
             width=self.width,
             resolution=self.resolution,
-            **{k: root / v if v else None for k, v in paths.items()},
+            label=path(self.label),
+            extra=path(self.extra),
+            eroded=path(self.eroded),
         )
 
 
