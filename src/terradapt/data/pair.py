@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from terradapt.classes import ClassMap
+from terradapt.classes import IGNORE, ClassMap
 from terradapt.data.class_files import ClassFile, read_class_file
 from terradapt.data.dataset import Dataset
 from terradapt.data.folder import LABEL_FOLDERS, VECTORS, measure_images
@@ -39,7 +39,7 @@ def pair_dataset(image: str | Path, label: str | Path, classes: ClassMap) -> Dat
     inside = label.parent.name.lower() in LABEL_FOLDERS
     homes = [label.parent, *([label.parent.parent] if inside else [])]
     stated = next((found for home in homes if (found := read_class_file(home))), None)
-    own = ClassFile(label, classes, None, False, (), (), None)
+    own = ClassFile(label, classes, None, False, (IGNORE,), (), None)
     items = measure_images([(image.stem, image, label)])
     named, form = raster_labels(scan_labels([label]), stated or own, label.parent)
     return Dataset(image.stem, image.parent, items, named, form, protocol="one image")
