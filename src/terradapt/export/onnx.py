@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -76,7 +76,7 @@ def export_onnx(
         traced = part.with_name("traced.onnx.part")
         if isinstance(model.encoder, VitEncoder):
             model = copy.deepcopy(model)
-            model.encoder.settle(window)
+            cast(VitEncoder, model.encoder).settle(window)
         with _as_exportable(model):
             _trace(model, traced, torch.zeros(2, channels, window, window), fixed)
         proto = import_onnx().load(str(traced), load_external_data=False)

@@ -129,7 +129,7 @@ def dropped(model: nn.Module, share: float) -> Iterator[None]:
         return tuple(F.dropout2d(m, share) for m in maps)
 
     bare = getattr(model, "module", model)
-    encoder: nn.Module = getattr(bare, "_orig_mod", bare).encoder
+    encoder = getattr(bare, "_orig_mod", bare).get_submodule("encoder")
     hook = encoder.register_forward_hook(drop)
     try:
         yield
