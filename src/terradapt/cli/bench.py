@@ -28,7 +28,7 @@ def register(app: typer.Typer) -> None:
 
 def bench(
     model: Annotated[
-        Path | None, typer.Argument(metavar="[MODEL]", help="A model.onnx, instead of backbones.")
+        Path | None, typer.Argument(metavar="MODEL", help="A model.onnx, instead of backbones.")
     ] = None,
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder of the results.")] = Path(
         "bench"
