@@ -202,9 +202,11 @@ def _print(report: Report) -> None:
         column.no_wrap = True
         column.justify = "left" if column is table.columns[0] else "right"
     for name, row in per_class.items():
-        note = "" if row.get("evaluated", True) else " (not in the means)"
+        note = "" if row.get("evaluated", True) else " *"
         table.add_row(name + note, *(shown_of_class(c, row) for c in columns))
     console.print(table)
+    if not all(row.get("evaluated", True) for row in per_class.values()):
+        console.print("* not in the means", highlight=False)
     for key, value in headline(report.metrics, everything=True):
         console.print(f"{title_of(key):<26} {shown(key, value):>12}", highlight=False)
     for note in report.notes:
