@@ -119,7 +119,7 @@ def main() -> None:
     for factor in args.times:
         side = round(args.base * math.sqrt(factor))
         with tempfile.TemporaryDirectory() as scratch:
-            sizes = [str(v) for v in (side, args.base, factor)]
+            sizes = [str(v) for v in (side, args.base, 4 * factor)]
             subprocess.run([sys.executable, "-c", MAKE, scratch, *sizes], check=True)
             for verb in args.verbs:
                 took = run(command(verb, Path(scratch), args.model))
