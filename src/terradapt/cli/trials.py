@@ -1,4 +1,4 @@
-"""``terradapt ablate``: an ablation table of the papers on any dataset."""
+"""``terradapt trials``: methods x seeds under one protocol, one table."""
 
 from __future__ import annotations
 
@@ -14,17 +14,21 @@ from terradapt.cli._help import COMPARE, add
 def register(app: typer.Typer) -> None:
     """Add the verb to the command line."""
     examples = """
-        # the full model and every variant, one seed
-        terradapt ablate arafnet-6 --data data -o ablation
-        # means and spreads of three seeds
-        terradapt ablate sam2ms-5 epochs=20 --data data --seeds 0,1,2
+        # a paper's table on your data: every variant, three seeds
+        terradapt trials arafnet-6 --data data -o trials --seeds 0,1,2
+        # your own methods, one process at a time; go on where it was stopped
+        terradapt trials mine.yaml epochs=20 --data data -o trials --workers 1 --resume
     """
-    add(app, "ablate", ablate, COMPARE, examples)
+    add(app, "trials", trials, COMPARE, examples)
 
 
-def ablate(
-    table: Annotated[
-        str, typer.Argument(help="arafnet-6, sam2ms-4 (trunks, adapters), -5 (lossnet) or -6.")
+def trials(
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="TRIALS",
+            help="A YAML file, or a paper's table: arafnet-2, -4, -5, -6, sam2ms-1, -4 to -7.",
+        ),
     ],
     overrides: Annotated[
         list[str] | None,
@@ -35,36 +39,52 @@ def ablate(
     data: Annotated[Path, typer.Option("--data", help="Dataset folder.")] = Path("data"),
     output: Annotated[
         Path, typer.Option("-o", "--output", help="Folder of runs and table.")
-    ] = Path("ablation"),
-    seeds: Annotated[str, typer.Option(help="Seeds, separated by commas.")] = "42",
+    ] = Path("trials"),
+    seeds: Annotated[
+        str | None, typer.Option(help="Seeds, separated by commas; else the file's.")
+    ] = None,
     recipe: Annotated[
         str | None,
-        typer.Option(help="Recipe or YAML file; the paper's by default.", autocompletion=recipes),
+        typer.Option(help="Recipe or YAML file; else the file's.", autocompletion=recipes),
     ] = None,
     only: Annotated[
-        list[str] | None, typer.Option(help="Only variants whose names hold this; repeatable.")
+        list[str] | None,
+        typer.Option(help="Only methods whose names hold this, and the reference; repeatable."),
     ] = None,
     split: Annotated[
         str | None, typer.Option(help="Split to evaluate; by default the first of test, val.")
     ] = None,
-    resume: Annotated[bool, typer.Option(help="Keep finished runs, go on with the rest.")] = False,
+    also: Annotated[
+        list[Path] | None,
+        typer.Option("--also", help="Evaluate each run on this dataset too; repeatable."),
+    ] = None,
+    limit: Annotated[
+        float | None,
+        typer.Option(min=0, help="Leave out methods of more GMACs an image; inf for none."),
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Processes at a time; by default one a GPU or core.")
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Keep finished runs, go on with the rest.")
+    ] = False,
 ) -> None:
-    """Train a paper's ablations on your data; get the table.
+    """Train methods x seeds under one protocol; get a table.
 
-    Every variant is trained with every seed, each as a normal run; ablation.md, .csv and .json
-    hold the printed values, ours as mean and spread, and the changes against the full model.
-    {encoder}, {size} and {lossnet} in overrides stand for each variant's own, for example
-    encoder.weights=DIR/{encoder}.pt.
+    Every method is trained with every seed, each as a normal run. trials.md, .csv, .tex and .json
+    hold means and spreads over seeds and the differences from the reference with their intervals
+    over images; trials.svg the curves. They are renewed after each run. {encoder}, {size} and
+    {lossnet} in overrides stand for each method's own: encoder.weights=DIR/{encoder}.pt.
     """
-    from terradapt import ablation
     from terradapt.cli._progress import progress
     from terradapt.cli._require import require
+    from terradapt.trials import run_trials
 
-    require("terradapt ablate", "train", "torch", "timm", "accelerate")
-    require("the reports of terradapt ablate", "report", "jinja2", "matplotlib")
+    require("terradapt trials", "train", "torch", "timm", "accelerate")
+    require("the reports of terradapt trials", "report", "jinja2", "matplotlib")
     try:
-        ablation.ablate(
-            table,
+        run_trials(
+            source,
             data,
             output,
             overrides=overrides or [],
@@ -72,6 +92,9 @@ def ablate(
             seeds=_seeds(seeds),
             only=only or [],
             split=split,
+            also=also or [],
+            limit=limit,
+            workers=workers,
             resume=resume,
             bar=progress,
             say=lambda line: typer.echo(line, err=True),
@@ -79,13 +102,13 @@ def ablate(
     except KeyboardInterrupt:
         typer.echo(f"stopped; go on with --resume, the state is in {output}", err=True)
         raise
-    typer.echo(f"table: {output / 'ablation.md'}")
+    typer.echo(f"table: {output / 'trials.md'}")
 
 
-def _seeds(text: str) -> list[int]:
+def _seeds(text: str | None) -> list[int]:
     from terradapt.errors import ConfigError
 
     try:
-        return [int(s) for s in text.split(",")]
+        return [int(s) for s in text.split(",")] if text is not None else []
     except ValueError as error:
         raise ConfigError(f"--seeds {text}: no list of numbers", "write --seeds 0,1,2") from error

@@ -1,177 +1,279 @@
-"""Ablations: one call trains a grid of variants and seeds and writes the paper's table.
+"""Trials: methods x seeds under one protocol on one dataset, trained, compared and told.
 
-Each cell is a normal run: ``OUT/VARIANT/seed-N`` with config, log, checkpoints and report.
+Each run is a normal one: ``OUT/METHOD/seed-N`` with config, log, checkpoints and report.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from terradapt.ablation.result import AblationResult
-from terradapt.ablation.studies import Study, Variant, load_study, study_names
-from terradapt.config import RunConfig, load_config
-from terradapt.errors import ConfigError, OutputError, TerradaptError
-from terradapt.files import check_output
+from terradapt.documents import validated
+from terradapt.errors import ConfigError, DataError, OutputError, TerradaptError, one_of
+from terradapt.files import check_output, read_json
+from terradapt.owner import owned
 from terradapt.progress import Track
+from terradapt.trials.comparison import Comparison, Contender
+from terradapt.trials.evidence import RunEvidence, read_run
+from terradapt.trials.plan import Method, Trials, read_trials
+from terradapt.trials.writing import write_comparison
 
-__all__ = ["AblationResult", "Study", "Variant", "ablate", "load_study", "study_names"]
+if TYPE_CHECKING:
+    from terradapt.config import RunConfig
+    from terradapt.data import Dataset
+    from terradapt.trials.running import Job
 
-Say = Callable[[str], None]
+__all__ = ["Comparison", "Method", "Trials", "load_trials", "run_trials"]
 
 
-def ablate(
-    name: str,
+def load_trials(source: str | Path) -> Trials:
+    """Return trials by name, as the papers' tables have them, or from a YAML file.
+
+    Raises:
+        ConfigError: No such trials, or a file that cannot be used.
+    """
+    from terradapt.trials.packaged import packaged_names, packaged_trials
+
+    name = str(source)
+    if name in packaged_names():
+        return packaged_trials(name)
+    if Path(name).is_file():
+        return read_trials(Path(name))
+    fix = one_of(name, packaged_names(), "use a YAML file or one of: ")
+    raise ConfigError(f"no trials or file '{name}'", fix)
+
+
+def run_trials(
+    source: str | Path,
     data: str | Path,
     out: str | Path,
     *,
     overrides: Sequence[str] = (),
     recipe: str | None = None,
-    seeds: Sequence[int] = (42,),
+    seeds: Sequence[int] = (),
     only: Sequence[str] = (),
     split: str | None = None,
+    also: Sequence[str | Path] = (),
+    limit: float | None = None,
+    workers: int | None = None,
     resume: bool = False,
     bar: Track | None = None,
-    say: Say | None = None,
-) -> AblationResult:
-    """Train every variant of an ablation table with every seed, and write the table.
+    say: Callable[[str], None] | None = None,
+) -> Comparison:
+    """Train every method with every seed, and write the table.
 
     Args:
-        name: ``arafnet-6``, ``sam2ms-4``, ``sam2ms-5`` or ``sam2ms-6``.
+        source: A trials file, or the name of a paper's table: ``arafnet-6``.
         data: A prepared dataset or a bare folder of images and labels.
-        out: Folder for the runs and ``ablation.{json,md,csv}``, which are renewed after each run.
-        overrides: Of the recipe, for all variants. ``{encoder}``, ``{size}`` and ``{lossnet}`` in
-            them stand for the variant's, so that each finds its weights:
-            ``encoder.weights=DIR/{encoder}.pt``.
-        recipe: Name or file; the paper's when missing.
-        seeds: One run of each variant with each.
-        only: Texts; only variants whose names hold one of them are trained.
-        split: Split to evaluate, or None: the first of test, val and train that has images.
-        resume: Keep the finished runs of the folder and go on with the one that was broken.
+        out: Folder for the runs and ``trials.{json,md,csv,tex,svg}``, renewed after each run.
+        overrides: Of the recipe, for all methods; see :meth:`Trials.config`.
+        recipe: Name or file; the trials' own when missing.
+        seeds: One run of each method with each; the trials' own when empty.
+        only: Texts; only methods whose names hold one of them are trained, and the reference.
+        split: Split to evaluate; the trials' own, or the first of test, val and train with images.
+        also: Further datasets that each run is evaluated on.
+        limit: GMACs of one image above which a method is told and not trained; the trials' own
+            when missing, infinite for none.
+        workers: Processes at a time; None: one a GPU, else one a core.
+        resume: Keep the finished runs of the folder and go on with those that were broken.
         bar: ``bar(total, label, unit)``: a context manager that yields ``advance(n)``.
         say: Called with a line before each run.
 
     Raises:
-        ConfigError: No such table or variant, or a config that cannot be used.
-        OutputError: The folder holds an ablation already, or cannot be written.
+        ConfigError: Unknown trials, method or model, or a config that cannot be used.
+        DataError: The dataset cannot be used.
+        OutputError: The folder holds trials already, or cannot be written.
         TerradaptError: Runs have failed; the table tells which and why.
-        KeyboardInterrupt: Stopped, with a state to resume from.
+        KeyboardInterrupt: Stopped, with a state to go on from.
     """
-    study = load_study(name)
-    variants = study.chosen(tuple(only))
+    from terradapt.data import open_dataset
+    from terradapt.trials.cell import require_asked
+    from terradapt.trials.running import Runner, worker_count
+
+    trials = load_trials(source).renewed(
+        limit=limit, split=split, seeds=tuple(dict.fromkeys(seeds)) or None
+    )
+    chosen = trials.chosen(tuple(only))
+    out = Path(out)
+    protocol = trials.protocol(overrides, recipe)
     configs = {
-        (variant, seed): cell_config(study, variant, seed, overrides, recipe)
-        for seed in dict.fromkeys(seeds)
-        for variant in variants
+        (method.name, seed): trials.config(method, seed, overrides, recipe, out)
+        for seed in trials.seeds
+        for method in chosen
+        if not method.absent
     }
-    out = check_output(out, folder=True)
-    result = AblationResult(study, variants, tuple(dict.fromkeys(seeds)))
-    result.facts = _facts(study, configs, data, overrides, recipe)
-    _open(out, resume)
-    result.write(out)
-    for number, ((variant, seed), config) in enumerate(configs.items(), 1):
-        if say:
-            say(f"{number}/{len(configs)}: {variant.name}, seed {seed}")
-        folder = out / variant.slug / f"seed-{seed}"
-        try:
-            report = _run(config, data, folder, split, bar)
-        except TerradaptError as error:
-            if not result.metrics:
-                raise
-            result.failed[variant.slug, seed] = error.message
-        else:
-            result.metrics[variant.slug, seed] = report["metrics"]
-            result.facts |= {k: report["data"].get(k) for k in ("name", "split")}
-        result.write(out)
-    _tell_failures(result, out)
-    return result
-
-
-def cell_config(
-    study: Study, variant: Variant, seed: int, overrides: Sequence[str], recipe: str | None
-) -> RunConfig:
-    """Return the config of one cell: recipe, then the user's overrides, then the variant's.
-
-    Raises:
-        ConfigError: An override that cannot be used.
-    """
-    from terradapt.models import parse_options
-
-    chosen = [*overrides, *variant.overrides, f"train.seed={seed}"]
-    config = load_config(recipe or study.recipe).with_overrides(chosen)
-    values = config.model_dump()
-    filled = RunConfig.model_validate(dict(_filled(values, dict(_placeholders(config)))))
-    parse_options(filled.model)
-    return filled.model_copy(update={"name": f"{study.table.id} {variant.slug} seed {seed}"})
-
-
-def _placeholders(config: RunConfig) -> Iterator[tuple[str, str]]:
-    name = config.model.encoder.name
-    yield "{encoder}", name
-    yield "{size}", name.removeprefix("sam2_hiera_")
-    yield "{lossnet}", config.objective.lossnet.name if config.objective.lossnet else ""
-
-
-def _filled(value: Any, marks: dict[str, str]) -> Any:
-    if isinstance(value, dict):
-        return {k: _filled(v, marks) for k, v in value.items()}
-    if isinstance(value, str):
-        for mark, text in marks.items():
-            value = value.replace(mark, text)
-    return value
-
-
-def _open(out: Path, resume: bool) -> None:
-    if (out / "ablation.json").exists() and not resume:
-        raise OutputError(
-            f"{out}: holds an ablation already", "add --resume, or give another -o folder"
+    check_output(out, folder=True)
+    _require_free(out, resume)
+    dataset = open_dataset(data, protocol.data)
+    for other in also:
+        open_dataset(other, protocol.data)
+    trials = trials.renewed(split=trials.split or _first_split(dataset))
+    dataset.split(str(trials.split))
+    contenders = [_contender(trials, m, configs.get((m.name, trials.seeds[0]))) for m in chosen]
+    for one in contenders:
+        _weigh(one, configs.get((one.name, trials.seeds[0])), trials, len(dataset.classes))
+    jobs = _jobs(trials, chosen, contenders, configs, out)
+    reference = next(c for c in contenders if c.name == trials.reference.name)
+    if reference.absent:
+        raise ConfigError(
+            f"{trials.name}: the reference '{reference.name}' is not trained: {reference.absent}",
+            "name another reference, give data that it can take, or raise --limit",
         )
+    comparison = Comparison(
+        trials.name, trials.title, contenders, reference, trials.seeds, table=trials.table
+    )
+    comparison.facts = _facts(dataset, trials, data, overrides, recipe)
+    with owned(out, folder=True):
+        _require_same(out, comparison.facts)
+        by_name = {c.name: c for c in contenders}
+        wanted = []
+        for job in jobs:
+            require_asked(job.config, job.folder)
+            found = _finished(job, str(trials.split), len(also))
+            if found is None or comparison.misfit(found):
+                wanted.append(job)
+            else:
+                by_name[job.method].runs[job.seed] = found
+
+        def done(job: Job, found: RunEvidence | TerradaptError) -> None:
+            one = by_name[job.method]
+            why = found.message if isinstance(found, TerradaptError) else comparison.misfit(found)
+            if isinstance(found, TerradaptError) or why:
+                one.failed[job.seed] = why
+            else:
+                one.runs[job.seed] = found
+            write_comparison(comparison, out)
+
+        write_comparison(comparison, out)
+        count = worker_count(workers, len(wanted))
+        Runner(data, str(trials.split), also, count, bar, say).run(wanted, done)
+    _tell_failures(comparison, out)
+    return comparison
 
 
-def _run(
-    config: RunConfig, data: str | Path, folder: Path, split: str | None, bar: Track | None
-) -> dict[str, Any]:
-    """Train and evaluate one cell, or what is left of it."""
-    from terradapt import training
-    from terradapt.evaluation import report_run
-    from terradapt.report import read_report
-    from terradapt.training.run import Run
+def _require_free(out: Path, resume: bool) -> None:
+    held = [n for n in ("trials.json", "ablation.json") if (out / n).exists()]
+    if held and not resume:
+        raise OutputError(f"{out}: holds trials already", "add --resume, or give another -o folder")
 
-    path = folder / "report.json"
-    if path.exists():
-        Run(folder).open(config, resume=True)  # refuses a run of another config
-        held = read_report(path)
-        if split in (None, held["data"].get("split")):
-            return held
-    training.train(config, data, folder, resume=folder.exists(), bar=bar)
-    return report_run(folder, data, split=split).to_dict()
+
+def _require_same(out: Path, facts: dict[str, Any]) -> None:
+    """Refuse to go on with other data or splits: such runs cannot stand in one table."""
+    path = out / "trials.json"
+    fix = "give another -o folder"
+    held = read_json(path, ConfigError, fix) if path.is_file() else {}
+    known = validated(dict[str, Any], held.get("facts", {}), path, ConfigError, fix)
+    for key in ("data", "split", "splits"):
+        if known.get(key, facts[key]) != facts[key]:
+            what = {"data": "data", "split": "split"}.get(key, "splits of these data")
+            raise ConfigError(
+                f"{out}: its runs are of other {what} ({known[key]}, now {facts[key]})",
+                "give the same data with the same splits.json, or another -o folder",
+            )
+
+
+def _finished(job: Job, split: str, further: int) -> RunEvidence | None:
+    """Return what a run's folder says, None where something of it is left to be made."""
+    if not (job.folder / "report.json").is_file():
+        return None
+    try:
+        held = read_run(job.folder)
+    except DataError:  # the report is made again
+        return None
+    whole = held.own.data.get("split") == split and len(held.further) >= further
+    return held if whole else None
+
+
+def _first_split(dataset: Dataset) -> str:
+    return next((n for n in ("test", "val", "train") if dataset.splits.get(n)), "all")
+
+
+def _contender(trials: Trials, method: Method, config: RunConfig | None) -> Contender:
+    one = Contender(method.name, method.slug, absent=method.absent)
+    one.printed = dict(method.printed.values) if method.printed else {}
+    one.changes = dict(method.changes)
+    if config is not None and method.model:
+        one.changes = {
+            "model.name": method.model,
+            "model.encoder.name": config.model.encoder.name,
+            **one.changes,
+        }
+    return one
+
+
+def _weigh(one: Contender, config: RunConfig | None, trials: Trials, classes: int) -> None:
+    """Build a method on shapes: mistakes come up before any work, and heavy ones are left out."""
+    from terradapt.complexity import measure
+    from terradapt.models import build_on_meta, entry
+
+    if config is None:
+        return
+    if entry(config.model.name).binary and classes != 2:
+        one.absent = f"not run: {config.model.name} cannot have {classes} classes"
+    model = build_on_meta(config.model, 2 if one.absent else classes)
+    if trials.limit is None:
+        return
+    counted = measure(model, 1, trials.size)
+    one.gmacs, one.parameters = counted.macs / 1e9, counted.parameters / 1e6
+    if one.gmacs > trials.limit and not one.absent:
+        one.absent = f"not run: {one.gmacs:.1f} GMACs > {trials.limit:g}"
+
+
+def _jobs(
+    trials: Trials,
+    chosen: Sequence[Method],
+    contenders: Sequence[Contender],
+    configs: dict[tuple[str, int], RunConfig],
+    out: Path,
+) -> list[Job]:
+    from terradapt.trials.running import Job
+
+    absent = {c.name for c in contenders if c.absent}
+    jobs = []
+    for seed in trials.seeds:
+        for method in chosen:
+            if method.name in absent:
+                continue
+            config = configs[method.name, seed]
+            teacher = None
+            if method.teacher:
+                teacher = out / trials.method(method.teacher).slug / f"seed-{seed}"
+                own = str((teacher / "checkpoint.safetensors").absolute())
+                teacher = teacher if config.objective.distill.teacher == own else None
+            jobs.append(Job(method.name, seed, config, out / method.slug / f"seed-{seed}", teacher))
+    return jobs
 
 
 def _facts(
-    study: Study,
-    configs: dict[tuple[Variant, int], RunConfig],
+    dataset: Dataset,
+    trials: Trials,
     data: str | Path,
     overrides: Sequence[str],
     recipe: str | None,
 ) -> dict[str, Any]:
+    from terradapt.data.splits import splits_digest
     from terradapt.meta import code_commit
 
-    config = next(iter(configs.values()))
-    encoders = dict.fromkeys(c.model.encoder.name for c in configs.values())
+    changes = [f"{k}={v}" for k, v in trials.changes.items()]
     return {
-        "data": str(data),
-        "recipe": recipe or study.recipe,
-        "overrides": " ".join(overrides) or "none",
-        "model": f"{config.model.name} on {', '.join(encoders)}",
+        "data": dataset.name,
+        "folder": str(data),
+        "split": trials.split,
+        "images": len(dataset.split(str(trials.split))),
+        "splits": splits_digest(dataset),
+        "recipe": recipe or trials.recipe,
+        "changes": " ".join([*changes, *overrides]) or "none",
+        "limit": None if trials.limit is None else f"{trials.limit:g} GMACs at {trials.size} px",
         "commit": code_commit(),
     }
 
 
-def _tell_failures(result: AblationResult, out: Path) -> None:
-    if result.failed:
-        (variant, seed), why = next(iter(result.failed.items()))
+def _tell_failures(comparison: Comparison, out: Path) -> None:
+    failed = [(c.name, s, why) for c in comparison.contenders for s, why in c.failed.items()]
+    if failed:
+        name, seed, why = failed[0]
         raise ConfigError(
-            f"{out}: {len(result.failed)} runs failed, the first {variant}, seed {seed}: {why}",
-            "see ablation.md; mend the cause and go on with --resume",
+            f"{out}: {len(failed)} runs failed, the first {name}, seed {seed}: {why}",
+            "see trials.md; mend the cause and go on with --resume",
         )

@@ -1,129 +1,243 @@
-"""The paper's table with our figures: mean and spread over seeds, beside the printed values."""
+"""Methods compared: means and spreads over seeds, differences from the reference over images."""
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 import statistics
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from terradapt.ablation.studies import Study, Variant
-from terradapt.files import write_together
-from terradapt.report.markdown import markdown_table
+from terradapt.report.printed import PrintedTable
+from terradapt.report.wording import title_of
+from terradapt.trials.bootstrap import Difference, paired_bootstrap
+from terradapt.trials.evidence import Evidence, RunEvidence
 from terradapt.version import __version__
 
-FORMAT = "terradapt-ablation-1"
-ABSENT = "–"
+FORMAT = "terradapt-trials-1"
+LAND_COVER = ("miou", "mf1", "oa")
+ROADS = ("per_class.road.f1", "per_class.road.iou", "miou_image", "mdice", "mae_x100")
+"""Figures of a table that is not a paper's."""
+LESS_IS_BETTER = ("mae", "mae_x100")
+
+
+@dataclass(eq=False)
+class Contender:
+    """A method with what came of it.
+
+    Attributes:
+        name: For people.
+        folder: Of its runs, below the trials'.
+        runs: Seed -> the finished run.
+        failed: Seed -> why the run gave no figures.
+        absent: Why there are none, or "".
+        changes: What it changes in the protocol.
+        printed: The paper's figures by metric.
+        gmacs: Of one image, or None where they were not counted.
+        parameters: Millions, counted; None: as the reports say.
+    """
+
+    name: str
+    folder: str = ""
+    runs: dict[int, RunEvidence] = field(default_factory=dict)
+    failed: dict[int, str] = field(default_factory=dict)
+    absent: str = ""
+    changes: Mapping[str, Any] = field(default_factory=dict)
+    printed: Mapping[str, float | None] = field(default_factory=dict)
+    gmacs: float | None = None
+    parameters: float | None = None
+
+    def values(self, metric: str) -> dict[int, float]:
+        """Return a figure by seed, in per cent (MAE times 100)."""
+        found = {seed: run.value(metric) for seed, run in sorted(self.runs.items())}
+        return {seed: value for seed, value in found.items() if value is not None}
+
+    def mean(self, metric: str) -> float | None:
+        """Return the mean over the seeds, None without a run."""
+        values = self.values(metric).values()
+        return statistics.fmean(values) if values else None
+
+    def evidence(self, metric: str, seeds: Iterable[int]) -> tuple[list[Evidence], str]:
+        """Return the reports of some seeds that a metric stands in, and its key there."""
+        pairs = [self.runs[s].on(metric) for s in seeds]
+        return [e for e, _ in pairs if e is not None], metric.partition("@")[0]
+
+    @property
+    def size(self) -> float | None:
+        """Parameters, millions; None where nothing tells."""
+        told = [r.own.parameters for r in self.runs.values()]
+        return self.parameters if self.parameters is not None else next(iter(told), None)
+
+    @property
+    def seconds(self) -> float | None:
+        """Mean time of a run, None where nothing tells."""
+        known = [r.seconds for r in self.runs.values() if r.seconds is not None]
+        return statistics.fmean(known) if known else None
 
 
 @dataclass
-class AblationResult:
-    """The figures of a study so far.
+class Comparison:
+    """Methods under one protocol, as far as their runs are finished.
 
     Attributes:
-        study: Which table.
-        variants: Those that are trained.
-        seeds: Of the runs.
-        facts: Recipe, overrides, data, split, model, commit.
-        metrics: (variant's slug, seed) -> a report's metrics.
-        failed: (variant's slug, seed) -> why the run gave no figures.
+        name: In short; a paper's table by its id.
+        title: Of the table.
+        contenders: In the table's order.
+        reference: The one that the others are compared with.
+        seeds: Wanted of each.
+        facts: Data, split, recipe, overrides, commit.
+        notes: Sentences that a reader must know.
+        table: As printed, where it is a paper's.
     """
 
-    study: Study
-    variants: tuple[Variant, ...]
+    name: str
+    title: str
+    contenders: list[Contender]
+    reference: Contender
     seeds: tuple[int, ...]
     facts: dict[str, Any] = field(default_factory=dict)
-    metrics: dict[tuple[str, int], Mapping[str, Any]] = field(default_factory=dict)
-    failed: dict[tuple[str, int], str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    table: PrintedTable | None = None
+    _known: dict[tuple[Any, ...], Difference | None] = field(default_factory=dict, repr=False)
 
-    def values(self, variant: Variant, metric: str) -> dict[int, float]:
-        """Return a metric by seed, in the paper's unit (per cent; MAE times 100)."""
-        found = {}
-        for seed in self.seeds:
-            metrics = self.metrics.get((variant.slug, seed))
-            value = None if metrics is None else lookup(metrics, metric)
-            if value is not None:
-                found[seed] = value if metric == "mae_x100" else 100 * value
-        return found
+    @property
+    def first(self) -> RunEvidence | None:
+        """A finished run, the reference's before others; None without one."""
+        held = [self.reference, *self.contenders]
+        return next((run for one in held for run in one.runs.values()), None)
 
-    def changes(self, variant: Variant, metric: str) -> list[float]:
-        """Return the differences from the full model, seed by seed."""
-        own, full = self.values(variant, metric), self.values(self.study.full, metric)
-        return [own[s] - full[s] for s in own if s in full]
+    @property
+    def wanted(self) -> int:
+        """Runs that there are to be."""
+        return len(self.seeds) * sum(not c.absent for c in self.contenders)
 
-    def write(self, folder: Path) -> list[Path]:
-        """Write ``ablation.json``, ``.md`` and ``.csv``; all of them or none.
+    @property
+    def done(self) -> int:
+        """Runs with figures."""
+        return sum(len(c.runs) for c in self.contenders)
 
-        Raises:
-            OutputError: The folder cannot be written.
+    def columns(self) -> dict[str, str]:
+        """Return metric -> heading of the figures that the table leads with.
+
+        A paper's table has the paper's columns, then those of further classes of the data; counts
+        and speeds are left to ``terradapt tables``.
         """
-        return write_together(
-            {
-                folder / "ablation.json": json.dumps(self.to_dict(), indent=1) + "\n",
-                folder / "ablation.md": ablation_markdown(self),
-                folder / "ablation.csv": ablation_csv(self),
-            }
-        )
+        first = self.first
+        columns: dict[str, str] = {}
+        for heading, metric in self.table.columns if self.table else ():
+            if not metric.startswith("complexity.") and "@" not in metric:
+                columns[metric] = heading
+        if self.table is not None and not columns:
+            columns = {"rlod": "RLOD"}
+        if self.table is None:
+            roads = first is not None and first.own.road is not None
+            columns = {m: heading_of(m) for m in (ROADS if roads else LAND_COVER)}
+        if "mf1" in columns and first is not None:
+            for name in first.own.metrics["per_class"]:
+                columns.setdefault(f"per_class.{name}.f1", f"{name} F1")
+                columns.setdefault(f"per_class.{name}.iou", f"{name} IoU")
+        for name in sorted(
+            {n for c in self.contenders for r in c.runs.values() for n in r.further}
+        ):
+            leading = [m for m in columns if not m.startswith("per_class.") or m in ROADS]
+            columns |= {f"{m}@{name}": f"{columns[m]} on {name}" for m in leading if "@" not in m}
+        return columns
+
+    def headline(self) -> dict[str, str]:
+        """Return the columns without the figures per class, which have a table of their own."""
+        columns = self.columns()
+        by_class = "mf1" in columns
+        return {m: h for m, h in columns.items() if not (by_class and m.startswith("per_class."))}
+
+    def printed(self, one: Contender, metric: str) -> float | None:
+        """Return the paper's figure; of ``KEY@DATA`` the one trained and tested on those data."""
+        key, _, tested = metric.partition("@")
+        if metric in one.printed or self.first is None:
+            return one.printed.get(metric)
+        trained = self.first.own.name.casefold()
+        for known, value in one.printed.items():
+            name, _, pair = known.partition("@")
+            a, _, b = pair.partition(">")
+            if name == key and pair and a in trained and b in (tested or trained).casefold():
+                return value
+        return None
+
+    def changes(self, one: Contender, metric: str) -> list[float]:
+        """Return the differences from the reference, seed by seed."""
+        own, other = one.values(metric), self.reference.values(metric)
+        return [own[s] - other[s] for s in own if s in other]
+
+    def difference(self, one: Contender, metric: str) -> Difference | None:
+        """Return the difference from the reference over images, None where it cannot be made."""
+        seeds = [s for s in one.values(metric) if s in self.reference.values(metric)]
+        if one is self.reference or not seeds:
+            return None
+        place = (one.name, metric, *seeds)
+        if place not in self._known:
+            reference, key = self.reference.evidence(metric, seeds)
+            own, _ = one.evidence(metric, seeds)
+            aligned = [e.ordered(reference[0]) for e in own]
+            self._known[place] = paired_bootstrap(aligned, reference, key)
+        return self._known[place]
+
+    def best(self, metric: str) -> float | None:
+        """Return the best mean of a column, None where fewer than two have one."""
+        means = [m for m in (c.mean(metric) for c in self.contenders) if m is not None]
+        least = metric.partition("@")[0] in LESS_IS_BETTER
+        return None if len(means) < 2 else min(means) if least else max(means)
+
+    def misfit(self, run: RunEvidence) -> str:
+        """Return why a run cannot stand beside those that are there, "" where it can."""
+        first = self.first
+        return "" if first is None else run.own.misfit(first.own)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return what ``ablation.json`` holds."""
-        table = self.study.table
+        """Return what ``trials.json`` holds."""
+        first = self.first
         return {
             "format": FORMAT,
             "version": __version__,
-            "table": table.id,
-            "source": table.source,
-            "printed_on": table.data,
+            "name": self.name,
+            "title": self.title,
+            "source": self.table.source if self.table else None,
+            "printed_on": self.table.data if self.table else None,
+            "reference": self.reference.name,
             "seeds": list(self.seeds),
             "facts": self.facts,
-            "rows": [self._row(v) for v in self.variants],
-            "failed": [
-                {"variant": v, "seed": s, "why": why} for (v, s), why in self.failed.items()
-            ],
+            "images": list(first.own.images) if first else [],
+            "notes": self.notes,
+            "rows": [self._row(c) for c in self.contenders],
         }
 
-    def _row(self, variant: Variant) -> dict[str, Any]:
-        ours = {m: self.values(variant, m) for m in self.columns()}
+    def _row(self, one: Contender) -> dict[str, Any]:
+        figures: dict[str, Any] = {}
+        for metric in self.columns():
+            values = one.values(metric)
+            if values:
+                found = self.difference(one, metric)
+                told = {**summary(list(values.values())), "by_seed": values}
+                figures[metric] = {**told, "against_reference": found and asdict(found)}
         return {
-            "name": variant.name,
-            "folder": variant.slug,
-            "overrides": list(variant.overrides),
-            "printed": dict(variant.row.values),
-            "ours": {m: summary(list(v.values())) | {"by_seed": v} for m, v in ours.items() if v},
+            "name": one.name,
+            "folder": one.folder,
+            "changes": dict(one.changes),
+            "absent": one.absent or None,
+            "gmacs": one.gmacs,
+            "parameters_m": one.size,
+            "seconds": one.seconds,
+            "runs": {seed: str(run.folder) for seed, run in sorted(one.runs.items())},
+            "failed": one.failed,
+            "printed": dict(one.printed),
+            "ours": figures,
         }
 
-    def columns(self) -> dict[str, str]:
-        """Return metric -> heading: the paper's, then those of further classes of the data."""
-        columns = {metric: heading for heading, metric in self.study.table.columns}
-        if "mf1" in columns:
-            for name in self._classes():
-                columns.setdefault(f"per_class.{name}.f1", f"{name} F1")
-                columns.setdefault(f"per_class.{name}.iou", f"{name} IoU")
-        return columns
 
-    def _classes(self) -> list[str]:
-        return list(next(iter(self.metrics.values()))["per_class"]) if self.metrics else []
-
-
-def lookup(metrics: Mapping[str, Any], key: str) -> float | None:
-    """Return a report's figure by its dotted key.
-
-    ``per_class.road.*`` is the second class of two, whatever its name.
-    """
-    value: Any
-    if key.startswith("per_class."):
-        _, name, figure = key.split(".", 2)
-        classes = metrics["per_class"]
-        if name == "road" and name not in classes and len(classes) == 2:
-            name = list(classes)[1]
-        value = classes.get(name, {}).get(figure)
-    else:
-        value = metrics.get(key)
-    return float(value) if isinstance(value, int | float) else None
+def heading_of(metric: str) -> str:
+    """Return a metric's heading: ``per_class.road.f1`` is "road F1"."""
+    if metric.startswith("per_class."):
+        name, _, figure = metric.removeprefix("per_class.").rpartition(".")
+        return f"{name} {title_of(figure)}"
+    return title_of(metric)
 
 
 def summary(values: Sequence[float]) -> dict[str, float | None]:
@@ -132,104 +246,34 @@ def summary(values: Sequence[float]) -> dict[str, float | None]:
     return {"mean": statistics.fmean(values), "sd": spread}
 
 
-def ablation_markdown(result: AblationResult) -> str:
-    """Return the table for people."""
-    table = result.study.table
-    done, wanted = len(result.metrics), len(result.variants) * len(result.seeds)
-    parts = [f"# {table.source}: {table.title.lower()}", _facts(result)]
-    if done < wanted:
-        parts.append(f"> {done} of {wanted} runs have figures; go on with --resume.")
-    parts += [f"> {name}, seed {s}: {why}" for (name, s), why in result.failed.items()]
-    headline = {m: h for m, h in result.columns().items() if _leads(result, m)}
-    parts += ["## Figures", _figures(result, headline)]
-    parts += [f"## Change against {result.study.full.name}, points", _changes(result, headline)]
-    if "mf1" in headline:
-        parts += ["## F1 / IoU per class", _per_class(result)]
-    return "\n\n".join(parts) + "\n"
+def leave_out(comparison: Comparison) -> list[str]:
+    """Remove the runs that do not fit the reference's, and return why.
+
+    Other images cannot be paired, and other labels or splits are another question.
+    """
+    told = []
+    for one in (comparison.reference, *comparison.contenders):
+        for seed, run in list(one.runs.items()):
+            why = comparison.misfit(run)
+            if why:
+                del one.runs[seed]
+                told.append(f"{run.folder}: {why}")
+    return told
 
 
-def _leads(result: AblationResult, metric: str) -> bool:
-    return "mf1" not in result.columns() or not metric.startswith("per_class.")
+def common_facts(first: RunEvidence | None) -> dict[str, Any]:
+    """Return what every run of a comparison shares."""
+    if first is None:
+        return {}
+    own = first.own
+    return {
+        "data": own.name,
+        "split": own.data.get("split"),
+        "images": len(own.images),
+        "splits": own.data.get("splits_digest"),
+    }
 
 
-def _facts(result: AblationResult) -> str:
-    table, seeds = result.study.table, ", ".join(map(str, result.seeds))
-    lines = [
-        f"- printed: {table.citation}; on {table.data}",
-        f"- ours: mean ± standard deviation over the seeds {seeds}; other data than the paper's "
-        "cannot have its figures, so compare the changes",
-        *(f"- {name}: {value}" for name, value in result.facts.items()),
-    ]
-    return "\n".join(lines)
-
-
-def _figures(result: AblationResult, headline: Mapping[str, str]) -> str:
-    header = ["", *(f"{h}, {who}" for h in headline.values() for who in ("printed", "ours"))]
-    rows = []
-    for variant in result.variants:
-        cells = []
-        for metric in headline:
-            cells.append(_number(variant.row.values.get(metric)))
-            cells.append(_spread(list(result.values(variant, metric).values())))
-        rows.append([variant.name, *cells])
-    return markdown_table(header, rows)
-
-
-def _changes(result: AblationResult, headline: Mapping[str, str]) -> str:
-    header = ["", *(f"{h}, {who}" for h in headline.values() for who in ("printed", "ours"))]
-    rows = []
-    for variant in result.variants:
-        if variant == result.study.full:
-            continue
-        cells = []
-        for metric in headline:
-            own, full = (v.row.values.get(metric) for v in (variant, result.study.full))
-            known = own is not None and full is not None
-            cells.append(f"{own - full:+.2f}" if known else ABSENT)  # type: ignore[operator]
-            cells.append(_spread(result.changes(variant, metric), sign="+"))
-        rows.append([variant.name, *cells])
-    return markdown_table(header, rows)
-
-
-def _per_class(result: AblationResult) -> str:
-    names = [m.split(".")[1] for m in result.columns() if m.endswith(".f1")]
-    rows = []
-    for variant in result.variants:
-        printed, ours = [], []
-        for name in names:
-            keys = [f"per_class.{name}.{f}" for f in ("f1", "iou")]
-            printed.append(_pair([variant.row.values.get(k) for k in keys]))
-            means = [list(result.values(variant, k).values()) for k in keys]
-            ours.append(_pair([sum(v) / len(v) if v else None for v in means]))
-        rows += [[variant.name, "printed", *printed], ["", "ours", *ours]]
-    return markdown_table(["", "", *names], rows)
-
-
-def _pair(values: Sequence[float | None]) -> str:
-    return " / ".join(map(_number, values)) if any(v is not None for v in values) else ABSENT
-
-
-def _number(value: float | None) -> str:
-    return ABSENT if value is None else f"{value:.2f}"
-
-
-def _spread(values: Sequence[float], sign: str = "") -> str:
-    if not values:
-        return ABSENT
-    mean = f"{statistics.fmean(values):{sign}.2f}"
-    return mean if len(values) == 1 else f"{mean} ± {statistics.stdev(values):.2f}"
-
-
-def ablation_csv(result: AblationResult) -> str:
-    """Return the table as CSV, one line per variant and metric."""
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(("table", "variant", "metric", "printed", "ours_mean", "ours_sd", "runs"))
-    for variant in result.variants:
-        for metric in result.columns():
-            values = list(result.values(variant, metric).values())
-            told = summary(values) if values else {"mean": None, "sd": None}
-            numbers = [variant.row.values.get(metric), told["mean"], told["sd"]]
-            cells = ["" if n is None else f"{n:.4f}" for n in numbers]
-            writer.writerow((result.study.table.id, variant.name, metric, *cells, len(values)))
-    return buffer.getvalue()
+def folders_of(comparison: Comparison) -> list[Path]:
+    """Return the folders of the finished runs."""
+    return [run.folder for one in comparison.contenders for run in one.runs.values()]

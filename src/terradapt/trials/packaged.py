@@ -1,121 +1,71 @@
-"""The ablation tables of the two papers as overrides of a recipe."""
+"""The tables of the two papers as trials: every row a method, the paper's settings the protocol."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import Any
 
-from terradapt.errors import ConfigError, one_of
-from terradapt.models.arafnet import ABLATIONS
 from terradapt.report.printed import PrintedRow, PrintedTable, load_tables
+from terradapt.tables.variants import absence_of, variant_of
+from terradapt.trials.plan import Method, Trials
 
-TRUNKS = {
-    "SAM2-Tiny": "sam2_hiera_tiny",
-    "SAM2-Small": "sam2_hiera_small",
-    "SAM2-Base+": "sam2_hiera_base_plus",
-    "SAM2-Large": "sam2_hiera_large",
+REFERENCES = {
+    "arafnet-2": "SAM2-ARAFNet (ours)",
+    "arafnet-4": "SAM2",
+    "arafnet-5": "SAM2-ARAFNet",
+    "arafnet-6": "SAM2-ARAFNet",
+    "sam2ms-1": "SAM2MS (Ours)",
+    "sam2ms-4": "SAM2-Large / on",
+    "sam2ms-5": "SAM2-Large / on / ResNet50",
+    "sam2ms-6": "SAM2-Large / on / on",
+    "sam2ms-7": "SAM2MS (Ours)",
 }
-ADAPTERS = {
-    "on": ("model.encoder.adapters=true", "model.encoder.freeze=true"),
-    "off": ("model.encoder.adapters=false", "model.encoder.freeze=true"),
+"""The packaged trials by the id of their table, each with the row that others are compared with."""
+LOSSNETS: dict[str, dict[str, Any]] = {
+    "none": {"objective.lossnet": None},
+    "VGG16": {"objective.lossnet.name": "vgg16"},
+    "ResNet50": {"objective.lossnet.name": "resnet50"},
 }
-LOSSNETS = {
-    "none": ("objective.lossnet=null",),
-    "VGG16": ("objective.lossnet.name=vgg16",),
-    "ResNet50": ("objective.lossnet.name=resnet50",),
+OWN_TERMS: dict[str, dict[str, Any]] = {
+    "slcnet": {"objective.relation": 10.0, "objective.aux": 0.05}
 }
-MSSM = {"on": "model.options.mssm=true", "off": "model.options.mssm=false"}
-DRB = {"on": (), "off": ("model.options.drb=none",)}
+"""Terms of the loss that belong to a method, with the weights of its code."""
 
 
-@dataclass(frozen=True, eq=False)
-class Variant:
-    """A row of the table.
-
-    Attributes:
-        row: As the paper prints it.
-        overrides: What makes it, applied to the recipe after the user's own.
-    """
-
-    row: PrintedRow
-    overrides: tuple[str, ...]
-
-    @property
-    def name(self) -> str:
-        """The row's names in one."""
-        return " / ".join(self.row.names)
-
-    @property
-    def slug(self) -> str:
-        """The name as a folder's."""
-        words = "".join(c if c.isalnum() else " " for c in self.name.casefold().replace("+", "p"))
-        return "-".join(words.split())
+def packaged_names() -> list[str]:
+    """Return the names of the packaged trials."""
+    return list(REFERENCES)
 
 
-@dataclass(frozen=True)
-class Study:
-    """An ablation table.
-
-    Attributes:
-        table: As printed.
-        recipe: The paper's settings.
-        variants: In the paper's order.
-        full: The variant that the others are compared with.
-    """
-
-    table: PrintedTable
-    recipe: str
-    variants: tuple[Variant, ...]
-    full: Variant
-
-    def chosen(self, only: tuple[str, ...]) -> tuple[Variant, ...]:
-        """Return the variants whose names hold one of some texts; all when there are none.
-
-        Raises:
-            ConfigError: A text that no variant's name holds.
-        """
-        for text in only:
-            if not any(text.casefold() in v.name.casefold() for v in self.variants):
-                names = "; ".join(v.name for v in self.variants)
-                raise ConfigError(f"no variant '{text}' in {self.table.id}", f"use: {names}")
-        wanted = [t.casefold() for t in only]
-        return tuple(
-            v for v in self.variants if not wanted or any(t in v.name.casefold() for t in wanted)
-        )
-
-
-def study_names() -> list[str]:
-    """Return the names of the studies."""
-    return ["arafnet-6", "sam2ms-4", "sam2ms-5", "sam2ms-6"]
-
-
-def load_study(name: str) -> Study:
-    """Return a study by the printed table's id, for example ``"arafnet-6"``.
-
-    Raises:
-        ConfigError: No such study.
-    """
-    if name not in study_names():
-        raise ConfigError(f"no ablation table '{name}'", one_of(name, study_names()))
+def packaged_trials(name: str) -> Trials:
+    """Return packaged trials by their name, one of :func:`packaged_names`."""
     table = next(t for t in load_tables() if t.id == name)
-    variants = tuple(Variant(row, _overrides(table, row)) for row in table.rows)
-    if name == "arafnet-6":
-        return Study(table, "arafnet-vaihingen", variants, variants[0])
-    return Study(table, "sam2ms-deepglobe", variants, variants[-1])
+    methods = tuple(_method(table, row) for row in table.rows)
+    reference = next(m for m in methods if m.name == REFERENCES[name])
+    recipe = "arafnet-vaihingen" if name.startswith("arafnet") else "sam2ms-deepglobe"
+    title = f"{table.source}: {table.title.lower()}"
+    return Trials(name, title, recipe, methods, reference, table=table)
 
 
-def _overrides(table: PrintedTable, row: PrintedRow) -> tuple[str, ...]:
-    if table.id == "arafnet-6":
-        switches = {k.casefold(): v for k, v in ABLATIONS.items()}
-        options = switches.get(row.names[0].casefold(), {})
-        return tuple(f"model.options.{k}={_yaml(v)}" for k, v in options.items())
+def _method(table: PrintedTable, row: PrintedRow) -> Method:
+    name = " / ".join(row.names)
+    variant = variant_of(table, row)
+    if variant is None:
+        return Method(name, absent=absence_of(row), printed=row)
     marks = dict(zip(table.keys, row.names, strict=True))
+    changes: dict[str, Any] = {f"model.options.{k}": v for k, v in variant.options.items()}
+    changes |= OWN_TERMS.get(variant.model, {})
+    teacher = table.rows[0].names[0] if variant.distilled else ""
+    if variant.distilled is False:
+        changes["objective.distill.teacher"] = None
+    if table.id in ("arafnet-2", "arafnet-4", "arafnet-5", "sam2ms-1", "sam2ms-7"):
+        if variant.model == "kd-arafnet":
+            changes["model.encoder.name"] = variant.encoder
+        return Method(name, variant.model, changes, teacher, printed=row)
     if table.id == "sam2ms-4":
-        name = f"model.encoder.name={TRUNKS[marks['backbone']]}"
-        return (name, *ADAPTERS[marks["adapter"]])
-    if table.id == "sam2ms-5":
-        return LOSSNETS[marks["lossnet"]]
-    return (MSSM[marks["MSSM"]], *DRB[marks["DRB"]])
-
-
-def _yaml(value: object) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)
+        adapted = {"model.encoder.adapters": marks["adapter"] == "on", "model.encoder.freeze": True}
+        changes |= {"model.encoder.name": variant.encoder, **adapted}
+    elif table.id == "sam2ms-5":
+        changes |= LOSSNETS[marks["lossnet"]]
+    elif table.id == "sam2ms-6":
+        changes["model.options.mssm"] = marks["MSSM"] == "on"
+    return Method(name, changes=changes, printed=row)
