@@ -5,6 +5,7 @@ Each run is a normal one: ``OUT/METHOD/seed-N`` with config, log, checkpoints an
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +16,7 @@ from terradapt.files import check_output, read_json
 from terradapt.owner import owned
 from terradapt.progress import Track
 from terradapt.trials.comparison import Comparison, Contender
-from terradapt.trials.evidence import RunEvidence, read_run
+from terradapt.trials.evidence import RunEvidence, TrialNote, read_run
 from terradapt.trials.plan import Method, Trials, read_trials
 from terradapt.trials.writing import write_comparison
 
@@ -129,15 +130,15 @@ def run_trials(
         by_name = {c.name: c for c in contenders}
         wanted = []
         for job in jobs:
-            require_asked(job.config, job.folder)
+            require_asked(job.note.config, job.folder)
             found = _finished(job, str(trials.split), len(also))
             if found is None or comparison.misfit(found):
                 wanted.append(job)
             else:
-                by_name[job.method].runs[job.seed] = found
+                by_name[job.note.method].runs[job.seed] = found
 
         def done(job: Job, found: RunEvidence | TerradaptError) -> None:
-            one = by_name[job.method]
+            one = by_name[job.note.method]
             why = found.message if isinstance(found, TerradaptError) else comparison.misfit(found)
             if isinstance(found, TerradaptError) or why:
                 one.failed[job.seed] = why
@@ -212,11 +213,9 @@ def _weigh(one: Contender, config: RunConfig | None, trials: Trials, classes: in
     if entry(config.model.name).binary and classes != 2:
         one.absent = f"not run: {config.model.name} cannot have {classes} classes"
     model = build_on_meta(config.model, 2 if one.absent else classes)
-    if trials.limit is None:
-        return
     counted = measure(model, 1, trials.size)
     one.gmacs, one.parameters = counted.macs / 1e9, counted.parameters / 1e6
-    if one.gmacs > trials.limit and not one.absent:
+    if trials.limit is not None and one.gmacs > trials.limit and not one.absent:
         one.absent = f"not run: {one.gmacs:.1f} GMACs > {trials.limit:g}"
 
 
@@ -229,11 +228,12 @@ def _jobs(
 ) -> list[Job]:
     from terradapt.trials.running import Job
 
-    absent = {c.name for c in contenders if c.absent}
+    by_name = {c.name: c for c in contenders}
     jobs = []
     for seed in trials.seeds:
         for method in chosen:
-            if method.name in absent:
+            one = by_name[method.name]
+            if one.absent:
                 continue
             config = configs[method.name, seed]
             teacher = None
@@ -241,7 +241,10 @@ def _jobs(
                 teacher = out / trials.method(method.teacher).slug / f"seed-{seed}"
                 own = str((teacher / "checkpoint.safetensors").absolute())
                 teacher = teacher if config.objective.distill.teacher == own else None
-            jobs.append(Job(method.name, seed, config, out / method.slug / f"seed-{seed}", teacher))
+            note = TrialNote(
+                method=method.name, config=config, parameters=one.parameters, gmacs=one.gmacs
+            )
+            jobs.append(Job(note, out / method.slug / f"seed-{seed}", teacher))
     return jobs
 
 
@@ -255,10 +258,11 @@ def _facts(
     from terradapt.data.splits import splits_digest
     from terradapt.meta import code_commit
 
-    changes = [f"{k}={v}" for k, v in trials.changes.items()]
+    changes = [f"{k}={json.dumps(v)}" for k, v in trials.changes.items()]
     return {
         "data": dataset.name,
         "folder": str(data),
+        "reference": trials.reference.name,
         "split": trials.split,
         "images": len(dataset.split(str(trials.split))),
         "splits": splits_digest(dataset),

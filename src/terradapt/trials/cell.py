@@ -18,17 +18,24 @@ from pathlib import Path
 from typing import Any
 
 from terradapt.config import RunConfig
-from terradapt.errors import ConfigError, TerradaptError, refusing
+from terradapt.errors import TerradaptError
 from terradapt.files import write_json
 from terradapt.progress import Track
-from terradapt.trials.evidence import FURTHER, TRIAL, RunEvidence, read_run, read_trial
+from terradapt.trials.evidence import (
+    FURTHER,
+    TRIAL,
+    RunEvidence,
+    TrialNote,
+    read_run,
+    read_trial,
+)
 
 MISTAKE = 2
 """Status of a process that ends with a user's mistake, which is on its standard output."""
 
 
 def run_cell(
-    config: RunConfig,
+    note: TrialNote,
     data: str | Path,
     folder: Path,
     split: str,
@@ -38,7 +45,7 @@ def run_cell(
     """Train and evaluate one run, or what is left of it.
 
     Args:
-        config: The whole run.
+        note: What is asked for; its time is ignored.
         data: A prepared dataset or a bare folder of images and labels.
         folder: The run's.
         split: Split to evaluate.
@@ -53,10 +60,10 @@ def run_cell(
     from terradapt.evaluation import open_task, report_run
     from terradapt.report import write_report
 
-    require_asked(config, folder)
-    with _timed(config, folder):
+    require_asked(note.config, folder)
+    with _timed(note, folder):
         if not (folder / "report.json").is_file():
-            training.train(config, data, folder, resume=True, bar=bar)
+            training.train(note.config, data, folder, resume=True, bar=bar)
             report_run(folder, data, split=split)
         held = read_run(folder)
         if held.own.data.get("split") != split:
@@ -76,33 +83,34 @@ def require_asked(config: RunConfig, folder: Path) -> None:
 
     Raises:
         ConfigError: It does.
-        DataError: The file that tells is damaged.
+        DataError: The file that tells of it is damaged.
     """
     from terradapt.training.run import Run, require_same_config
 
-    asked, _ = read_trial(folder)
-    held = Run(folder).held() if asked is None else None
-    if asked is not None:
-        with refusing(folder / TRIAL, ConfigError, "give another -o folder"):
-            held = RunConfig.model_validate(asked)
+    note = read_trial(folder)
+    held = Run(folder).held() if note is None else note.config
     if held is not None:
         require_same_config(held, config, folder)
 
 
 @contextmanager
-def _timed(config: RunConfig, folder: Path) -> Iterator[None]:
+def _timed(note: TrialNote, folder: Path) -> Iterator[None]:
     """Add the time of the block to what the run took before; none for a finished one."""
-    started, before = time.monotonic(), read_trial(folder)[1] or 0.0
+    started, held = time.monotonic(), read_trial(folder)
+    before = held.seconds if held else 0.0
     finished = (folder / "report.json").is_file()
-    asked = {"config": config.model_dump(mode="json"), "seconds": before}
+
+    def keep(seconds: float) -> None:
+        told = note.model_copy(update={"seconds": round(before + seconds, 1)})
+        write_json(folder / TRIAL, told.model_dump(mode="json"))
+
     if not finished:
-        write_json(folder / TRIAL, asked)
+        keep(0.0)
     try:
         yield
     finally:
-        if not finished and folder.is_dir():
-            seconds = round(before + time.monotonic() - started, 1)
-            write_json(folder / TRIAL, {**asked, "seconds": seconds})
+        if not finished:
+            keep(time.monotonic() - started)
 
 
 def main() -> None:
@@ -110,8 +118,8 @@ def main() -> None:
     task: dict[str, Any] = json.loads(sys.stdin.readline())
     threading.Thread(target=_outlived, daemon=True).start()
     try:
-        config = RunConfig.model_validate(task["config"])
-        run_cell(config, task["data"], Path(task["folder"]), task["split"], task["also"])
+        note = TrialNote.model_validate(task["note"])
+        run_cell(note, task["data"], Path(task["folder"]), task["split"], task["also"])
     except TerradaptError as error:
         print(json.dumps({"message": error.message, "fix": error.fix}))
         sys.exit(MISTAKE)

@@ -65,13 +65,19 @@ class Contender:
     @property
     def size(self) -> float | None:
         """Parameters, millions; None where nothing tells."""
-        told = [r.own.parameters for r in self.runs.values()]
+        told = [(r.trial and r.trial.parameters) or r.own.parameters for r in self.runs.values()]
         return self.parameters if self.parameters is not None else next(iter(told), None)
+
+    @property
+    def work(self) -> float | None:
+        """GMACs of one image, None where they were not counted."""
+        told = [r.trial.gmacs for r in self.runs.values() if r.trial]
+        return self.gmacs if self.gmacs is not None else next(iter(told), None)
 
     @property
     def seconds(self) -> float | None:
         """Mean time of a run, None where nothing tells."""
-        known = [r.seconds for r in self.runs.values() if r.seconds is not None]
+        known = [r.trial.seconds for r in self.runs.values() if r.trial]
         return statistics.fmean(known) if known else None
 
 
@@ -222,7 +228,7 @@ class Comparison:
             "folder": one.folder,
             "changes": dict(one.changes),
             "absent": one.absent or None,
-            "gmacs": one.gmacs,
+            "gmacs": one.work,
             "parameters_m": one.size,
             "seconds": one.seconds,
             "runs": {seed: str(run.folder) for seed, run in sorted(one.runs.items())},

@@ -9,16 +9,17 @@ from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from terradapt.classes import ClassMap
+from terradapt.config import RunConfig
 from terradapt.documents import read_log, validated
 from terradapt.errors import DataError, refusing
 from terradapt.files import read_json
 from terradapt.metrics.confusion import class_scores
 
 TRIAL = "trial.json"
-"""In a run's folder: the config as it was asked for, and the time that it took so far, s."""
+"""In a run's folder: what the trials asked for, and the time that it took so far."""
 FURTHER = "on-"
 """How the reports on further data are named: ``on-NAME.json`` beside ``report.json``."""
 REST = ("background", "other", "rest", "none")
@@ -167,6 +168,26 @@ class Evidence:
         return name
 
 
+class TrialNote(BaseModel):
+    """``trial.json`` in a run's folder.
+
+    Attributes:
+        method: Name of the method.
+        config: As it was asked for; the run's own may be completed by weights and machine.
+        seconds: s, training and evaluation so far.
+        parameters: Millions that predict.
+        gmacs: Of one image.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    method: str
+    config: RunConfig
+    seconds: float = Field(0.0, ge=0)
+    parameters: float | None = None
+    gmacs: float | None = None
+
+
 @dataclass(frozen=True)
 class RunEvidence:
     """A finished run.
@@ -176,14 +197,14 @@ class RunEvidence:
         own: Its report.
         further: Reports on further data, by the data's name.
         events: Lines of its log.
-        seconds: What it took, or None.
+        trial: What the trials say of it, or None.
     """
 
     folder: Path
     own: Evidence
     further: Mapping[str, Evidence] = field(default_factory=dict)
     events: Sequence[Mapping[str, Any]] = ()
-    seconds: float | None = None
+    trial: TrialNote | None = None
 
     def on(self, metric: str) -> tuple[Evidence | None, str]:
         """Return the report that holds a metric, and its key there: ``KEY@DATA`` is on DATA."""
@@ -248,24 +269,20 @@ def read_run(folder: Path) -> RunEvidence:
         read_evidence(path),
         {e.name: e for e in map(read_evidence, sorted(folder.glob(f"{FURTHER}*.json")))},
         read_log(folder / "log.jsonl"),
-        read_trial(folder)[1],
+        read_trial(folder),
     )
 
 
-def read_trial(folder: Path) -> tuple[dict[str, Any] | None, float | None]:
-    """Return the config that a run of the trials was asked for and its time so far, s.
+def read_trial(folder: Path) -> TrialNote | None:
+    """Return what the trials say of a run, None of one that they did not make.
 
     Raises:
-        DataError: The file that holds them is damaged.
+        DataError: The file that tells it is damaged.
     """
-    path, fix = folder / TRIAL, "remove this file and the run's folder"
+    path, fix = folder / TRIAL, "remove this file"
     if not path.is_file():
-        return None, None
-    with refusing(path, DataError, fix):
-        values = read_json(path, DataError, fix)
-        return validated(dict[str, Any], values["config"], path, DataError, fix), float(
-            values["seconds"]
-        )
+        return None
+    return validated(TrialNote, read_json(path, DataError, fix), path, DataError, fix)
 
 
 def find_runs(folder: Path) -> Iterator[Path]:

@@ -51,7 +51,8 @@ def compare_runs(
             values = _settings(config)
             key = json.dumps([name, values], sort_keys=True)
             if key not in keys:
-                keys[key] = _free(name or _name(run, config), found)
+                named = evidence.trial.method if evidence.trial else _name(run, config)
+                keys[key] = _free(name or named, found)
                 found[keys[key]] = Contender(keys[key], str(run.parent))
                 configs[keys[key]] = values
             one, seed = found[keys[key]], config.train.seed
@@ -92,9 +93,9 @@ def _named(given: str) -> tuple[str, Path]:
 
 def _config(run: Path) -> RunConfig:
     """The config that a run was asked for, or the one that it has."""
-    asked, _ = read_trial(run)
-    if asked is not None:
-        return RunConfig.model_validate(asked)
+    note = read_trial(run)
+    if note is not None:
+        return note.config
     path = run / "config.yaml"
     if not path.is_file():
         raise DataError(f"{run}: no config.yaml, so no run's folder", "give a run's folder")

@@ -16,12 +16,11 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
-from terradapt.config import RunConfig
 from terradapt.errors import OutputError, TerradaptError
 from terradapt.machine import cpu_cores
 from terradapt.progress import Track
 from terradapt.trials.cell import MISTAKE, run_cell
-from terradapt.trials.evidence import RunEvidence, read_run
+from terradapt.trials.evidence import RunEvidence, TrialNote, read_run
 
 Slot = dict[str, str]
 """Environment of a process: its GPU, or its threads."""
@@ -33,18 +32,19 @@ class Job:
     """One run to be made.
 
     Attributes:
-        method: Name of its method.
-        seed: Of its random numbers.
-        config: The whole run.
+        note: Its method and config.
         folder: The run's.
         teacher: Folder of the run that must be finished before, or None.
     """
 
-    method: str
-    seed: int
-    config: RunConfig
+    note: TrialNote
     folder: Path
     teacher: Path | None = None
+
+    @property
+    def seed(self) -> int:
+        """Of its random numbers."""
+        return self.note.config.train.seed
 
 
 Done = Callable[[Job, RunEvidence | TerradaptError], None]
@@ -94,7 +94,7 @@ class Runner:
                 try:
                     _require_teacher(job)
                     found: RunEvidence | TerradaptError = run_cell(
-                        job.config, self.data, job.folder, self.split, self.also, self.bar
+                        job.note, self.data, job.folder, self.split, self.also, self.bar
                     )
                 except TerradaptError as error:
                     found = error
@@ -102,7 +102,7 @@ class Runner:
 
     def _tell(self, job: Job, number: int, total: int) -> None:
         if self.say:
-            self.say(f"{number}/{total}: {job.method}, seed {job.seed}")
+            self.say(f"{number}/{total}: {job.note.method}, seed {job.seed}")
 
     def _share(self, jobs: Sequence[Job], numbers: dict[int, int], total: int, done: Done) -> None:
         slots: SimpleQueue[Slot] = SimpleQueue()
@@ -143,7 +143,7 @@ class Runner:
         """
         _require_teacher(job)
         task = {
-            "config": job.config.model_dump(mode="json"),
+            "note": job.note.model_dump(mode="json"),
             "data": str(self.data),
             "folder": str(job.folder),
             "split": self.split,

@@ -15,6 +15,8 @@ from terradapt.trials.bootstrap import DRAWS, LEVEL
 from terradapt.trials.comparison import Comparison, Contender, summary
 
 ABSENT = "–"
+FEW = 20
+"""Images below which an interval over them is told to be rough."""
 CSV_COLUMNS = (
     *("trials", "method", "metric", "printed", "mean", "sd", "runs"),
     *("change", "change_low", "change_high", "images", "parameters_m", "gmacs", "note"),
@@ -75,9 +77,13 @@ def _facts(comparison: Comparison) -> str:
             f"- ours: mean ± standard deviation over the seeds {seeds}; other data than the "
             "paper's cannot have its figures, so compare the changes",
         ]
+    first = comparison.first
+    few = first is not None and len(first.own.images) < FEW
     lines.append(
         f"- in brackets: {100 * LEVEL:.0f} % of {DRAWS} draws of the images with replacement, the "
         "same for both methods, seeds held; * where 0 is not among them"
+        + "; of so few images no more than a hint"
+        * few
     )
     lines += [f"- {name}: {value}" for name, value in comparison.facts.items() if value is not None]
     return "\n".join(lines)
@@ -87,7 +93,7 @@ def _figures(comparison: Comparison, headline: Mapping[str, str]) -> str:
     sides = ("printed", "ours") if comparison.table else ("",)
     shown = comparison.contenders
     sizes = any(c.size is not None for c in shown)
-    works = any(c.gmacs is not None for c in shown)
+    works = any(c.work is not None for c in shown)
     times = any(c.seconds is not None for c in shown)
     noted = any(_note(c, len(comparison.seeds)) for c in shown)
     header = ["", *["Params (M)"] * sizes, *["GMACs"] * works]
@@ -95,7 +101,7 @@ def _figures(comparison: Comparison, headline: Mapping[str, str]) -> str:
     header += [*["min a run"] * times, *["note"] * noted]
     rows = []
     for one in shown:
-        cells = [one.name, *[_number(one.size)] * sizes, *[_number(one.gmacs)] * works]
+        cells = [one.name, *[_number(one.size)] * sizes, *[_number(one.work)] * works]
         for metric in headline:
             cells += [_number(comparison.printed(one, metric))] * (comparison.table is not None)
             text = _spread(list(one.values(metric).values()))
@@ -189,7 +195,7 @@ def comparison_csv(comparison: Comparison) -> str:
                     len(values),
                     *map(_plain, ends),
                     found.images if found else "",
-                    *map(_plain, (one.size, one.gmacs)),
+                    *map(_plain, (one.size, one.work)),
                     note,
                 )
             )
@@ -205,11 +211,11 @@ def comparison_latex(comparison: Comparison) -> str:
     headline = comparison.headline()
     shown = comparison.contenders
     sizes = any(c.size is not None for c in shown)
-    works = any(c.gmacs is not None for c in shown)
+    works = any(c.work is not None for c in shown)
     heads = ["Method", *["Params (M)"] * sizes, *["GMACs"] * works, *headline.values()]
     lines = []
     for one in shown:
-        cells = [one.name, *[_number(one.size)] * sizes, *[_number(one.gmacs)] * works]
+        cells = [one.name, *[_number(one.size)] * sizes, *[_number(one.work)] * works]
         texts = [latex_text(c) for c in cells]
         if not one.runs:
             why = latex_text(one.absent or "no run yet")
