@@ -187,10 +187,12 @@ class Comparison:
         return self._known[place]
 
     def best(self, metric: str) -> float | None:
-        """Return the best mean of a column, None where fewer than two have one."""
+        """Return the best mean of a column, None where fewer than two differ."""
         means = [m for m in (c.mean(metric) for c in self.contenders) if m is not None]
         least = metric.partition("@")[0] in LESS_IS_BETTER
-        return None if len(means) < 2 else min(means) if least else max(means)
+        if len(set(means)) < 2:
+            return None
+        return min(means) if least else max(means)
 
     def misfit(self, run: RunEvidence) -> str:
         """Return why a run cannot stand beside those that are there, "" where it can."""

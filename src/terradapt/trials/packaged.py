@@ -9,7 +9,7 @@ from terradapt.tables.variants import absence_of, variant_of
 from terradapt.trials.plan import Method, Trials
 
 REFERENCES = {
-    "arafnet-2": "SAM2-ARAFNet (ours)",
+    "arafnet-2": "SAM2-ARAFNet",
     "arafnet-4": "SAM2",
     "arafnet-5": "SAM2-ARAFNet",
     "arafnet-6": "SAM2-ARAFNet",
