@@ -124,7 +124,7 @@ def test_table_2_trains_each_network_on_its_paper_s_encoder_without_research_wei
     assert (found["PSPNet"].name, found["PSPNet"].weights) == ("resnet18", "hub")
     assert (found["STUNet"].name, found["STUNet"].weights) == ("own", None)
     assert not found["PSPNet"].checkpointing
-    assert found["SAM2-ARAFNet"].checkpointing
+    assert found["SAM2-ARAFNet (ours)"].checkpointing
     assert config_of(trials, "SLCNet").objective.relation == 10
     assert config_of(trials, "PSPNet").objective.relation == 0
     students = load_trials("arafnet-4")

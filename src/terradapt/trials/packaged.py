@@ -9,7 +9,7 @@ from terradapt.tables.variants import absence_of, variant_of
 from terradapt.trials.plan import Method, Trials
 
 REFERENCES = {
-    "arafnet-2": "SAM2-ARAFNet",
+    "arafnet-2": "SAM2-ARAFNet (ours)",
     "arafnet-4": "SAM2",
     "arafnet-5": "SAM2-ARAFNet",
     "arafnet-6": "SAM2-ARAFNet",
@@ -47,7 +47,8 @@ def packaged_trials(name: str) -> Trials:
 
 
 def _method(table: PrintedTable, row: PrintedRow) -> Method:
-    name = " / ".join(row.names)
+    alone = len({r.names[0] for r in table.rows}) == len(table.rows)
+    name = row.names[0] if alone else " / ".join(row.names)
     variant = variant_of(table, row)
     if variant is None:
         return Method(name, absent=absence_of(row), printed=row)
