@@ -16,8 +16,8 @@ def register(app: typer.Typer) -> None:
     examples = """
         # a paper's table on your data: every variant, three seeds
         terradapt trials arafnet-6 --data data -o trials --seeds 0,1,2
-        # your own methods, one process at a time; go on where it was stopped
-        terradapt trials mine.yaml epochs=20 --data data -o trials --workers 1 --resume
+        # your own methods, one process; go on where it was stopped
+        terradapt trials mine.yaml epochs=20 -o trials --workers 1 --resume
     """
     add(app, "trials", trials, COMPARE, examples)
 

@@ -23,7 +23,7 @@ from terradapt.trials.writing import write_comparison
 if TYPE_CHECKING:
     from terradapt.config import RunConfig
     from terradapt.data import Dataset
-    from terradapt.trials.running import Job
+    from terradapt.trials.running import TrialJob
 
 __all__ = ["Comparison", "Method", "Trials", "load_trials", "run_trials"]
 
@@ -90,7 +90,7 @@ def run_trials(
     """
     from terradapt.data import open_dataset
     from terradapt.trials.cell import require_asked
-    from terradapt.trials.running import Runner, worker_count
+    from terradapt.trials.running import TrialRunner, worker_count
 
     trials = load_trials(source).renewed(
         limit=limit, split=split, seeds=tuple(dict.fromkeys(seeds)) or None
@@ -137,7 +137,7 @@ def run_trials(
             else:
                 by_name[job.note.method].runs[job.seed] = found
 
-        def done(job: Job, found: RunEvidence | TerradaptError) -> None:
+        def done(job: TrialJob, found: RunEvidence | TerradaptError) -> None:
             one = by_name[job.note.method]
             why = found.message if isinstance(found, TerradaptError) else comparison.misfit(found)
             if isinstance(found, TerradaptError) or why:
@@ -148,7 +148,7 @@ def run_trials(
 
         write_comparison(comparison, out)
         count = worker_count(workers, len(wanted))
-        Runner(data, str(trials.split), also, count, bar, say).run(wanted, done)
+        TrialRunner(data, str(trials.split), also, count, bar, say).run(wanted, done)
     _tell_failures(comparison, out)
     return comparison
 
@@ -174,7 +174,7 @@ def _require_same(out: Path, facts: dict[str, Any]) -> None:
             )
 
 
-def _finished(job: Job, split: str, further: int) -> RunEvidence | None:
+def _finished(job: TrialJob, split: str, further: int) -> RunEvidence | None:
     """Return what a run's folder says, None where something of it is left to be made."""
     if not (job.folder / "report.json").is_file():
         return None
@@ -225,8 +225,8 @@ def _jobs(
     contenders: Sequence[Contender],
     configs: dict[tuple[str, int], RunConfig],
     out: Path,
-) -> list[Job]:
-    from terradapt.trials.running import Job
+) -> list[TrialJob]:
+    from terradapt.trials.running import TrialJob
 
     by_name = {c.name: c for c in contenders}
     jobs = []
@@ -244,7 +244,7 @@ def _jobs(
             note = TrialNote(
                 method=method.name, config=config, parameters=one.parameters, gmacs=one.gmacs
             )
-            jobs.append(Job(note, out / method.slug / f"seed-{seed}", teacher))
+            jobs.append(TrialJob(note, out / method.slug / f"seed-{seed}", teacher))
     return jobs
 
 

@@ -23,7 +23,7 @@ _SEED = 0
 
 
 @dataclass(frozen=True)
-class Difference:
+class ImageInterval:
     """A method's figure less the reference's, points.
 
     Attributes:
@@ -53,7 +53,7 @@ def draw_counts(images: int, draws: int = DRAWS) -> NDArray[np.float64]:
 
 def paired_bootstrap(
     own: Sequence[Evidence], reference: Sequence[Evidence], metric: str, draws: int = DRAWS
-) -> Difference | None:
+) -> ImageInterval | None:
     """Return the difference of two methods' mean figures with its interval over images.
 
     Args:
@@ -77,4 +77,4 @@ def paired_bootstrap(
     whole, *rest = sides[0] - sides[1]
     tail = 50 * (1 - LEVEL)
     low, high = np.percentile(rest, (tail, 100 - tail))
-    return Difference(float(whole), float(low), float(high), images)
+    return ImageInterval(float(whole), float(low), float(high), images)

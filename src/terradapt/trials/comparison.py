@@ -10,7 +10,7 @@ from typing import Any
 
 from terradapt.report.printed import PrintedTable
 from terradapt.report.wording import title_of
-from terradapt.trials.bootstrap import Difference, paired_bootstrap
+from terradapt.trials.bootstrap import ImageInterval, paired_bootstrap
 from terradapt.trials.evidence import Evidence, RunEvidence
 from terradapt.version import __version__
 
@@ -104,7 +104,7 @@ class Comparison:
     facts: dict[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     table: PrintedTable | None = None
-    _known: dict[tuple[Any, ...], Difference | None] = field(default_factory=dict, repr=False)
+    _known: dict[tuple[Any, ...], ImageInterval | None] = field(default_factory=dict, repr=False)
 
     @property
     def first(self) -> RunEvidence | None:
@@ -173,7 +173,7 @@ class Comparison:
         own, other = one.values(metric), self.reference.values(metric)
         return [own[s] - other[s] for s in own if s in other]
 
-    def difference(self, one: Contender, metric: str) -> Difference | None:
+    def difference(self, one: Contender, metric: str) -> ImageInterval | None:
         """Return the difference from the reference over images, None where it cannot be made."""
         seeds = [s for s in one.values(metric) if s in self.reference.values(metric)]
         if one is self.reference or not seeds:

@@ -28,7 +28,7 @@ _PATIENCE = 60.0  # s that a process has to save its state
 
 
 @dataclass
-class Job:
+class TrialJob:
     """One run to be made.
 
     Attributes:
@@ -47,11 +47,11 @@ class Job:
         return self.note.config.train.seed
 
 
-Done = Callable[[Job, RunEvidence | TerradaptError], None]
+Done = Callable[[TrialJob, RunEvidence | TerradaptError], None]
 
 
 @dataclass
-class Runner:
+class TrialRunner:
     """Makes runs.
 
     Attributes:
@@ -72,7 +72,7 @@ class Runner:
     _stopped: bool = False
     _living: set[subprocess.Popen[str]] = field(default_factory=set)
 
-    def run(self, jobs: Sequence[Job], done: Done) -> None:
+    def run(self, jobs: Sequence[TrialJob], done: Done) -> None:
         """Make all runs, teachers before those that learn from them.
 
         Args:
@@ -100,16 +100,18 @@ class Runner:
                     found = error
                 done(job, found)
 
-    def _tell(self, job: Job, number: int, total: int) -> None:
+    def _tell(self, job: TrialJob, number: int, total: int) -> None:
         if self.say:
             self.say(f"{number}/{total}: {job.note.method}, seed {job.seed}")
 
-    def _share(self, jobs: Sequence[Job], numbers: dict[int, int], total: int, done: Done) -> None:
+    def _share(
+        self, jobs: Sequence[TrialJob], numbers: dict[int, int], total: int, done: Done
+    ) -> None:
         slots: SimpleQueue[Slot] = SimpleQueue()
         for slot in slots_of(self.workers):
             slots.put(slot)
 
-        def work(job: Job) -> RunEvidence | TerradaptError:
+        def work(job: TrialJob) -> RunEvidence | TerradaptError:
             slot = slots.get()
             try:
                 if self._stopped:
@@ -134,7 +136,7 @@ class Runner:
                     process.terminate()
                 raise
 
-    def _process(self, job: Job, slot: Slot) -> RunEvidence:
+    def _process(self, job: TrialJob, slot: Slot) -> RunEvidence:
         """Make a run in a process of its own.
 
         Raises:
@@ -179,7 +181,7 @@ class Runner:
         raise TerradaptError(f"{job.folder}: its process ended: {why}", "lower --workers")
 
 
-def _require_teacher(job: Job) -> None:
+def _require_teacher(job: TrialJob) -> None:
     if job.teacher is not None and not (job.teacher / "report.json").is_file():
         raise OutputError(
             f"{job.folder}: its teacher {job.teacher.parent.name} has no finished run",
