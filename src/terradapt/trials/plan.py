@@ -170,19 +170,17 @@ def _holds(name: str, texts: Sequence[str]) -> bool:
 
 def _switched(config: RunConfig, model: str, encoder: str | None) -> RunConfig:
     """A recipe's config with another model: its encoder is that of its paper, or the one named."""
-    held, line = config.model, entry(model)
-    name = encoder or (held.encoder.name if model == held.name else line.encoder)
-    trunk = name.startswith("sam2_hiera")
-    weights = (
-        None if name == OWN_ENCODER or name.startswith(RESEARCH_ONLY) else held.encoder.weights
-    )
-    changed = EncoderConfig(
-        name=name,
-        weights=weights,
-        adapters=held.encoder.adapters,
-        checkpointing=held.encoder.checkpointing and trunk,
-        args=held.encoder.args if name == held.encoder.name else {},
-    )
+    held = config.model
+    name = encoder or (held.encoder.name if model == held.name else entry(model).encoder)
+    changed = held.encoder
+    if name != changed.name:
+        unasked = name == OWN_ENCODER or name.startswith(RESEARCH_ONLY)
+        changed = EncoderConfig(
+            name=name,
+            weights=None if unasked else changed.weights,
+            adapters=changed.adapters,
+            checkpointing=changed.checkpointing and name.startswith("sam2_hiera"),
+        )
     options = held.options if model == held.name else {}
     update = {"name": model, "encoder": changed, "options": options}
     return config.model_copy(update={"model": held.model_copy(update=update)})
