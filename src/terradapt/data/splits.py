@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -9,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from terradapt.config import DataConfig
-from terradapt.data.dataset import SPLITS_NAME, Item
+from terradapt.data.dataset import SPLITS_NAME, Dataset, Item
 from terradapt.documents import validated
 from terradapt.errors import DataError
 from terradapt.files import read_json, write_json
@@ -117,6 +119,12 @@ def read_splits(path: Path, items: Sequence[Item]) -> tuple[Splits, str]:
     splits = {**dict.fromkeys(NAMES, ()), **{name: tuple(ids) for name, ids in lists.items()}}
     check_splits(splits, items, str(path))
     return splits, protocol
+
+
+def splits_digest(dataset: Dataset) -> str:
+    """Return what tells a dataset's splits from others: names and ids, whatever their order."""
+    held = {name: sorted(ids) for name, ids in dataset.splits.items() if ids}
+    return hashlib.sha256(json.dumps(held, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def check_splits(splits: Mapping[str, Sequence[str]], items: Sequence[Item], source: str) -> None:

@@ -13,6 +13,7 @@ from terradapt.classes import ClassMap
 from terradapt.data import Dataset, Item
 from terradapt.data.reading import ItemReader
 from terradapt.data.scan import is_labelled
+from terradapt.data.splits import splits_digest
 from terradapt.documents import read_log
 from terradapt.errors import ConfigError, DataError
 from terradapt.evaluation.describe import references
@@ -117,6 +118,7 @@ def evaluate(
         model=_model(predictor.meta),
         confusion=scorer.confusion.matrix,
         images=sorted(scorer.rows, key=lambda row: (row["miou"], row["id"])),
+        image_confusion=scorer.matrices,
         facts=_facts(predictor, items, seconds) | dict(facts or {}),
         notes=notes,
         events=read_log(Path(checkpoint).with_name("log.jsonl")) if checkpoint else (),
@@ -208,6 +210,7 @@ def _data(dataset: Dataset, split: str, items: Sequence[Item], meta: Meta | None
         "name": dataset.name,
         "split": split,
         "images": len(items),
+        "splits_digest": splits_digest(dataset),
         "root": str(dataset.root),
         "resolution_m": float(np.median(known)) if known else None,
         "trained_on": (meta and meta.data) or None,

@@ -86,6 +86,8 @@ class Report:
         reliability: Name -> bins of confidence, as
             :meth:`terradapt.metrics.calibration.Reliability.table` gives them.
         images: One row per image: ``id`` and figures.
+        image_confusion: Image's id -> its (K, K) counts, which add up to ``confusion``: figures
+            over other draws of the images are made from them.
         facts: Run facts in the order of the page: time, command, hardware and so on.
         notes: Sentences that a reader must know, for example classes without a pixel.
         events: Lines of the run's ``log.jsonl``, for the curves.
@@ -108,6 +110,7 @@ class Report:
     confusion: NDArray[np.int64] | None = None
     reliability: Mapping[str, Sequence[Mapping[str, float | int]]] = field(default_factory=dict)
     images: Sequence[Mapping[str, Any]] = ()
+    image_confusion: Mapping[str, NDArray[np.int64]] = field(default_factory=dict)
     facts: Mapping[str, str] = field(default_factory=dict)
     notes: Sequence[str] = ()
     events: Sequence[Mapping[str, Any]] = ()
@@ -138,6 +141,7 @@ class Report:
             "confusion": None if self.confusion is None else self.confusion.tolist(),
             "reliability": {k: [dict(b) for b in v] for k, v in self.reliability.items()},
             "images": [dict(row) for row in self.images],
+            "image_confusion": {k: m.ravel().tolist() for k, m in self.image_confusion.items()},
             "facts": dict(self.facts),
             "notes": list(self.notes),
             "references": [vars(r) | {"values": dict(r.values)} for r in self.references],

@@ -62,7 +62,7 @@ class Run:
         path = self.folder / CONFIG
         held = self.held() if resume else None
         if held is not None:
-            _same_config(held, config, path)
+            require_same_config(held, config, path)
         elif path.exists():
             raise OutputError(
                 f"{self.folder}: holds a run already", "add --resume, or give another -o folder"
@@ -88,7 +88,17 @@ class Run:
         return read_log(self.folder / LOG)
 
 
-def _same_config(held: RunConfig, given: RunConfig, path: Path) -> None:
+def require_same_config(held: RunConfig, given: RunConfig, path: Path) -> None:
+    """Refuse to go on with a run under another config; processes that read ahead do not count.
+
+    Args:
+        held: The run's.
+        given: The one to go on with.
+        path: The file of the first, for the error.
+
+    Raises:
+        ConfigError: They differ.
+    """
     a, b = _flat(held), _flat(given)
     differing = [key for key in a if a[key] != b[key] and key != "data.workers"]
     if differing:
