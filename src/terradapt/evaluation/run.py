@@ -101,7 +101,7 @@ def evaluate(
             count = len(joined.classes)
             places += image_places(item.id, label, ids, count, PICTURE_SIDE, keep)
     seconds = time.monotonic() - started
-    notes = [*joined.notes, *_notes(dataset, items, predictor, protocol, scorer)]
+    notes = [*dataset.notes, *joined.notes, *_notes(dataset, items, predictor, protocol, scorer)]
     notes += networks.notes() if networks else []
     metrics = scorer.metrics()
     per_class = metrics.pop("per_class")
