@@ -175,7 +175,7 @@ def test_it_is_told_once_and_stands_in_the_notes(
     caplog.clear()
     dataset = open_dataset(tmp_path, SMALL)
     assert caplog.text == ""
-    assert "blocks with a gap of" in dataset.notes[0]
+    assert "into blocks with gaps of" in dataset.notes[0]
     open_dataset(tmp_path, DataConfig(crop=128))
     assert "narrower than a crop (128 px)" in caplog.text
 

@@ -107,7 +107,7 @@ def test_lone_files_are_named(tmp_path: Path) -> None:
     (root / "images" / "s1.tif").unlink()
     (root / "labels" / "s2.tif").unlink()
     assert "no image for s1.tif" in messages(root, "error")
-    assert "1 images have no label: s2.tif" in messages(root, "note")
+    assert "1 image (s2) without a label" in messages(root, "note")
 
 
 def test_duplicates_other_scales_and_rare_classes_are_told(tmp_path: Path) -> None:

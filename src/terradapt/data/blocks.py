@@ -8,8 +8,9 @@ shares of every class come nearest to what was asked for.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import permutations
 from pathlib import Path
 
 import numpy as np
@@ -25,9 +26,9 @@ from terradapt.grid import Window
 
 PROTOCOL = "by_block"
 _CELLS = 96  # of the longer side: the places where blocks may end
-_STEPS = 14  # places of a strip, and of the cut through it
-_WIDTHS = (1.0, 1.5, 0.7, 2.5)  # of a strip, in what the fractions ask for
-_NEAR = 0.03  # how much worse than the best a drawn place may be
+_STEPS = 32  # places of a strip, and of the cut through it
+_WIDTHS = (1.0, 1.4, 0.7, 2.0, 3.0)  # of a strip, in what the fractions ask for
+_NEAR = 0.02  # how much worse than the best a drawn place may be
 _LEAST = 2.6  # crops of the longer side: one for train, one for the gap, half of one, and cells
 _MISSING = 0.5  # what a class that a part lacks costs
 
@@ -97,7 +98,9 @@ def draw_blocks(dataset: Dataset, item: Item, config: DataConfig) -> SplitsFile:
     gap = gap_of(item, config)
     counts, cell = _label_counts(dataset, item)
     asked = [shares, {n: f for n, f in shares.items() if n == "val"}]
-    layout = next((found for s in asked if s and (found := _best(counts, cell, item, s, gap, config))), None)  # fmt: skip
+    size, seed = (item.height, item.width), config.split_seed
+    found = (_drawn(counts, cell, size, part, gap, seed) for part in asked if part)
+    layout = next((drawn for drawn in found if drawn is not None), None)
     if layout is None:
         raise _too_small(item, config, counts)
     blocks = {}
@@ -123,6 +126,15 @@ def blocks_text(file: SplitsFile, item: Item) -> str:
     return text if "test" in areas else f"{text}; no room for a test part"
 
 
+def gap_note(scenes: Sequence[Item], gap: int) -> str:
+    """Return what a reader of figures from blocks should know."""
+    names = ", ".join(i.id for i in scenes)
+    return (
+        f"split inside one scene ({names}), into blocks with gaps of {gap} px: figures on other "
+        "ground may be lower"
+    )
+
+
 def _label_counts(dataset: Dataset, item: Item) -> tuple[NDArray[np.int64], int]:
     """Labelled pixels (rows, columns, K) of square cells, and a cell's side in px."""
     side = max(1, math.ceil(max(item.height, item.width) / _CELLS))
@@ -138,93 +150,93 @@ def _label_counts(dataset: Dataset, item: Item) -> tuple[NDArray[np.int64], int]
     return counts, side
 
 
-def _best(
+@dataclass(frozen=True)
+class _Strip:
+    """A strip across the scene, cut into parts; lengths in cells.
+
+    Attributes:
+        cost: How far the parts are from what was asked for.
+        turned: It runs along the columns.
+        start: Where it begins along the other axis.
+        width: Its width.
+        parts: Split, first cell and length along the strip.
+    """
+
+    cost: float
+    turned: bool
+    start: int
+    width: int
+    parts: tuple[tuple[str, int, int], ...]
+
+
+def _drawn(
     counts: NDArray[np.int64],
     cell: int,
-    item: Item,
+    size: tuple[int, int],
     shares: Mapping[str, float],
     gap: int,
-    config: DataConfig,
+    seed: int,
 ) -> Layout | None:
-    """A layout among those nearest to the shares; None where none has labels in every part."""
-    rows, cols, _ = counts.shape
-    table = np.zeros((rows + 1, cols + 1, counts.shape[2]), np.int64)
-    table[1:, 1:] = counts.cumsum(0).cumsum(1)
-    total = table[-1, -1]
-    present = total > 0
-    scored = []
-    for layout in _layouts((item.height, item.width), cell, shares, gap):
-        cost = 0.0
-        for name in ("train", *shares):
-            wanted = shares.get(name, 1 - sum(shares.values()))
-            pixels = sum(_pixels(table, w, cell) for w in layout[name])[present]  # type: ignore[index]
-            if not pixels.any():
-                break
-            cost += float(np.abs(pixels / total[present] - wanted).mean())
-            cost += _MISSING * float((pixels == 0).mean())
-        else:
-            scored.append((cost, layout))
-    if not scored:
+    """Windows by split; None where no strip leaves labels in every part."""
+    apart, least = math.ceil(gap / cell), math.ceil(gap / 2 / cell)
+    strips = list(_strips(counts, shares, apart, least))
+    if not strips:
         return None
-    limit = min(cost for cost, _ in scored) + _NEAR
-    near = [layout for cost, layout in scored if cost <= limit]
-    rng = np.random.default_rng([config.split_seed, 0xB10C])
-    return near[int(rng.integers(len(near)))]
+    limit = min(s.cost for s in strips) + _NEAR
+    near = [s for s in strips if s.cost <= limit]
+    strip = near[int(np.random.default_rng([seed, 0xB10C]).integers(len(near)))]
+    long, wide = counts.shape[1::-1] if strip.turned else counts.shape[:2]
+    end = strip.start + strip.width + apart
+    rest = [(0, strip.start - apart), (end, long - end)]
+    places = {"train": [(at, n, 0, wide) for at, n in rest if n >= 2 * least]}
+    places |= {name: [(strip.start, strip.width, at, n)] for name, at, n in strip.parts}
+    return {k: [_window(v, cell, size, strip.turned) for v in vs] for k, vs in places.items()}
 
 
-def _pixels(table: NDArray[np.int64], window: Window, cell: int) -> NDArray[np.int64]:
-    """Labelled pixels (K,) of a window whose edges are those of cells."""
-    top, left = window.row // cell, window.col // cell
-    bottom, right = math.ceil(window.bottom / cell), math.ceil(window.right / cell)
-    found: NDArray[np.int64] = (
-        table[bottom, right] - table[top, right] - table[bottom, left] + table[top, left]
-    )
-    return found
+def _strips(
+    counts: NDArray[np.int64], shares: Mapping[str, float], apart: int, least: int
+) -> Iterator[_Strip]:
+    """Strips of both directions at all places and cuts whose parts have labels."""
+    total = counts.sum((0, 1))
+    counts, total = counts[..., total > 0], total[total > 0]
 
+    def cost(pixels: NDArray[np.int64], share: float) -> NDArray[np.float64]:
+        off = np.abs(pixels / total - share).mean(-1) + _MISSING * (pixels == 0).mean(-1)
+        return np.where(pixels.any(-1), off, np.inf)
 
-def _layouts(
-    size: tuple[int, int], cell: int, shares: Mapping[str, float], gap: int
-) -> Iterator[Layout]:
-    """All ways to lay a strip across the scene and to cut it; edges lie on cells' edges."""
-    apart = math.ceil(gap / cell)  # cells
-    least = math.ceil(gap / 2 / cell)
-    names = list(shares)
     for turned in (False, True):
-        long, wide = (math.ceil(n / cell) for n in (size[::-1] if turned else size))
-        room = wide - apart * (len(names) - 1)
-        strip = sum(shares.values()) * long * wide / max(1, room)
-        for width in dict.fromkeys(max(least, round(strip * w)) for w in _WIDTHS):
-            for start in _spread(0, long - width):
-                above, below = start - apart, long - (start + width + apart)
-                train = [(0, above, 0, wide)] if above >= 2 * least else []
-                train += [(long - below, below, 0, wide)] if below >= 2 * least else []
-                if not train or wide < 2 * least:
-                    continue
-                for cut in _cuts(names, shares, room, least):
-                    for order in (names, names[::-1]) if len(names) > 1 else (names,):
-                        lengths = {order[0]: (0, cut)}
-                        if len(order) > 1:
-                            lengths[order[1]] = (cut + apart, room - cut)
-                        places = {n: [(start, width, *lengths[n])] for n in order}
-                        places["train"] = train
-                        yield {
-                            n: [_window(p, cell, size, turned) for p in parts]
-                            for n, parts in places.items()
-                        }
+        cells = counts.swapaxes(0, 1) if turned else counts
+        long, wide = cells.shape[:2]
+        table = np.pad(cells, ((1, 0), (1, 0), (0, 0))).cumsum(0).cumsum(1)
+        room = wide - apart * (len(shares) - 1)
+        if room < least * len(shares) or wide < 2 * least or not len(total):
+            continue
+        cuts = np.array([room]) if len(shares) == 1 else _spread(least, room - least)
+        ideal = sum(shares.values()) * long * wide / room
+        for width in dict.fromkeys(max(least, round(ideal * w)) for w in _WIDTHS):
+            for start in _spread(0, long - width).tolist():
+                above, below = start - apart, start + width + apart
+                train = np.zeros_like(total)
+                train += table[above, -1] if above >= 2 * least else 0
+                train += table[-1, -1] - table[below, -1] if long - below >= 2 * least else 0
+                own = cost(train, 1 - sum(shares.values()))
+                along = table[start + width] - table[start]
+                for names in list(permutations(shares)):
+                    costs = own + cost(along[cuts], shares[names[0]])
+                    if names[1:]:
+                        costs += cost(along[-1] - along[cuts + apart], shares[names[1]])
+                    for at in np.flatnonzero(np.isfinite(costs)).tolist():
+                        cut = int(cuts[at])
+                        places = ((0, cut), (cut + apart, room - cut))
+                        parts = tuple((n, *place) for n, place in zip(names, places, strict=False))
+                        yield _Strip(float(costs[at]), turned, start, width, parts)
 
 
-def _cuts(names: list[str], shares: Mapping[str, float], room: int, least: int) -> list[int]:
-    """Lengths of a strip's first part, cells: all of it where there is one part."""
-    if room < least * len(names):
-        return []
-    return [room] if len(names) == 1 else _spread(least, room - least)
-
-
-def _spread(first: int, last: int) -> list[int]:
-    """Some whole numbers from first to last, evenly."""
+def _spread(first: int, last: int) -> NDArray[np.int64]:
+    """Some whole numbers from first to last, evenly; none where there are none."""
     if last < first:
-        return []
-    return sorted({round(x) for x in np.linspace(first, last, _STEPS).tolist()})
+        return np.empty(0, np.int64)
+    return np.unique(np.linspace(first, last, _STEPS).round().astype(np.int64))
 
 
 def _window(

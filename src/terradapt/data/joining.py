@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from terradapt.config import DataConfig
-from terradapt.data.blocks import cut_blocks, gap_of
+from terradapt.data.blocks import cut_blocks, gap_note, gap_of
 from terradapt.data.dataset import INDEX_NAME, SPLITS_NAME, Dataset, Item
 from terradapt.data.leaks import COMPARED, LEAST_OVERLAP, footprint, overlap, same_pixels
 from terradapt.data.splits import Splits, SplitsFile, check_splits
@@ -69,7 +69,7 @@ def with_stored(
     check_splits(splits, dataset.items, str(path))
     if file.joined:
         notes.append(f"{told(file.joined)}: joined after the splits were drawn")
-    if file.blocks:
+    if file.gap:
         notes += _block_notes(dataset, file, config, tell)
     return replace(
         dataset,
@@ -177,10 +177,7 @@ def shows_ground_of(new: Sequence[Item], others: Sequence[Item]) -> set[str]:
 def _block_notes(
     dataset: Dataset, file: SplitsFile, config: DataConfig, tell: Tell
 ) -> list[str]:
-    notes = [
-        f"split inside one scene ({', '.join(i.id for i in dataset.scenes)}): blocks with a gap "
-        f"of {file.gap} px; figures of another place may be lower"
-    ]
+    notes = [gap_note(dataset.scenes, file.gap)]
     wanted = max((gap_of(i, config) for i in dataset.scenes), default=0)
     if wanted > file.gap:
         notes.append(f"the gap of {file.gap} px is narrower than a crop ({wanted} px)")

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from terradapt.config import DataConfig
-from terradapt.data.blocks import blocks_text, cut_blocks, draw_blocks
+from terradapt.data.blocks import blocks_text, cut_blocks, draw_blocks, gap_note
 from terradapt.data.dataset import SPLITS_NAME, Corrections, Dataset, Item
 from terradapt.data.joining import Tell, with_stored
 from terradapt.data.labels import VectorForm
@@ -67,7 +67,8 @@ def with_splits(
     check_splits(file.splits, dataset.items, str(path))
     with suppress(OutputError):
         file.write(path)
-    dataset = replace(dataset, splits=file.splits, protocol=file.protocol)
+    notes = (gap_note(dataset.scenes, file.gap),) if file.gap else ()
+    dataset = replace(dataset, splits=file.splits, protocol=file.protocol, notes=notes)
     leaks = [] if grouped else find_leaks(dataset, pixels=pixels)
     if leaks:
         text = f"{dataset.root}: {len(leaks)} leaks between train and the other splits: {leaks[0]}"

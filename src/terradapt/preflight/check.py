@@ -16,6 +16,7 @@ from terradapt.data.class_files import read_class_file
 from terradapt.data.corrections import corrections_file, on_ground, with_corrections
 from terradapt.data.dataset import INDEX_NAME, Dataset, Item, load_index
 from terradapt.data.folder import Layout, Pair, build_dataset, find_layout
+from terradapt.data.joining import told
 from terradapt.data.labels import VectorForm
 from terradapt.data.leaks import Leak, find_leaks
 from terradapt.data.new_splits import with_splits
@@ -218,16 +219,14 @@ def _check_splits(dataset: Dataset) -> Iterator[Problem]:
         fix = "see docs/data.md, Splits; remove splits.json to draw new ones"
         yield Problem("note", str(dataset.root), f"{dataset.root}: {note}", fix)
     if dataset.unlabelled:
-        names = ", ".join(i.image.name for i in dataset.unlabelled[:5])
-        more = f" and {len(dataset.unlabelled) - 5} more" if dataset.unlabelled[5:] else ""
-        message = f"{dataset.root}: {len(dataset.unlabelled)} images have no label: {names}{more}"
-        fix = "give each a label of its name to train on it; no split holds it"
+        message = f"{dataset.root}: {told(dataset.unlabelled)} without a label, in no split"
+        fix = "nothing, if it is meant so; else give each image a label of its name"
         yield Problem("note", str(dataset.root), message, fix)
     left = {i.id for i in dataset.items} - {i for ids in dataset.splits.values() for i in ids}
     barred = sorted(left & set(dataset.left_out))
     if barred:
-        message = f"{dataset.root}: {len(barred)} images are left out by splits.json, as ground of "
-        message += f"another split or on wish: {', '.join(barred[:5])}"
+        message = f"{dataset.root}: {told(barred)}: left out by splits.json, as ground of another "
+        message += "split or on wish"
         fix = "list them in the split whose ground they show, or leave it so"
         yield Problem("note", str(dataset.root), message, fix)
     left -= set(barred)
@@ -318,17 +317,19 @@ def _check_classes(dataset: Dataset, pixels: Mapping[str, Sequence[int]]) -> Ite
                 level: Level = "error" if split in ("train", "val") else "warning"
                 yield Problem(level, root, message, fix)
             continue
+        fix = "move an image with it there, or drop the class"
+        if dataset.scenes:
+            fix = "add an image with it, or remove splits.json and draw with another split_seed"
         for name, number in zip(dataset.classes.names, numbers, strict=True):
             share = number / max(1, sum(numbers))
             if number == 0:
                 message = f"{root}: class '{name}' does not occur in {split}"
                 level = "warning" if split in ("train", "all") else "note"
-                fix = "move an image with it there, or drop the class"
                 yield Problem(level, root, message, fix)
             elif share < _RARE and split == "train":
                 message = f"{root}: class '{name}' is {share:.2%} of the train pixels"
-                fix = "set data.balance=0.5 to draw its places more often"
-                yield Problem("note", root, message, fix)
+                often = "set data.balance=0.5 to draw its places more often"
+                yield Problem("note", root, message, often)
 
 
 def _check_vectors(dataset: Dataset, form: VectorForm) -> Iterator[Problem]:
