@@ -160,7 +160,9 @@ def test_another_image_of_the_same_name_is_refused(tmp_path: Path) -> None:
     scene(tmp_path)
     open_dataset(tmp_path, SMALL)
     for folder in ("images", "labels"):
-        values = regions(100, 100, 3, 1) if folder == "labels" else picture(regions(100, 100, 3, 1), 1)
+        values = (
+            regions(100, 100, 3, 1) if folder == "labels" else picture(regions(100, 100, 3, 1), 1)
+        )
         write_raster(tmp_path / folder / "s0.tif", values, crs="EPSG:32633", transform=place())
     with pytest.raises(DataError, match=r"reaches beyond .*s0\.tif, which has 100 x 100 px"):
         open_dataset(tmp_path, SMALL)

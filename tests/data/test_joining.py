@@ -48,7 +48,9 @@ def test_new_images_join_train_alone_and_are_marked(
     assert dataset.splits["train"] == tuple(sorted((*before["train"], "new0", "new1")))
     assert (dataset.splits["val"], dataset.splits["test"]) == (before["val"], before["test"])
     lines = [r.getMessage() for r in caplog.records]
-    assert lines == [f"{tmp_path}: 2 images (new0, new1): new, joined 'train' (marked in splits.json)"]
+    assert lines == [
+        f"{tmp_path}: 2 images (new0, new1): new, joined 'train' (marked in splits.json)"
+    ]
     assert stored(tmp_path)["joined"] == ["new0", "new1"]
     caplog.clear()
     again = open_dataset(tmp_path)

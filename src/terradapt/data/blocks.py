@@ -103,7 +103,7 @@ def draw_blocks(dataset: Dataset, item: Item, config: DataConfig) -> SplitsFile:
     layout = next((drawn for drawn in found if drawn is not None), None)
     if layout is None:
         raise _too_small(item, config, counts)
-    blocks = {}
+    blocks: dict[str, Window] = {}
     splits = {}
     for name in NAMES:
         windows = layout.get(name, [])
@@ -252,10 +252,9 @@ def _window(
 
 
 def _too_small(item: Item, config: DataConfig, counts: NDArray[np.int64]) -> DataError:
-    zoom = gap_of(item, config) / config.crop
-    fits = min(max(item.height, item.width) / _LEAST, min(item.height, item.width))
-    crop = int(fits / zoom) // 32 * 32
     gap = gap_of(item, config)
+    fits = min(max(item.height, item.width) / _LEAST, item.height, item.width)
+    crop = int(fits * config.crop / gap) // 32 * 32
     rest = "add a second labelled image; data.val_fraction=0 data.test_fraction=0 trains unchecked"
     if not has_room(item, config):
         smaller = f"take a smaller crop (data.crop={crop}), or " if crop >= 32 else ""

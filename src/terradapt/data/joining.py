@@ -1,4 +1,4 @@
-"""The splits of ``splits.json`` meet the images that are there today: new ones join, others are gone.
+"""Stored splits meet the images that are there today: new ones join, others are gone.
 
 Nothing of it is silent: what happened is logged in one line, and stands in the dataset's notes.
 """
@@ -174,9 +174,7 @@ def shows_ground_of(new: Sequence[Item], others: Sequence[Item]) -> set[str]:
     return found
 
 
-def _block_notes(
-    dataset: Dataset, file: SplitsFile, config: DataConfig, tell: Tell
-) -> list[str]:
+def _block_notes(dataset: Dataset, file: SplitsFile, config: DataConfig, tell: Tell) -> list[str]:
     notes = [gap_note(dataset.scenes, file.gap)]
     wanted = max((gap_of(i, config) for i in dataset.scenes), default=0)
     if wanted > file.gap:

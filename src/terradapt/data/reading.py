@@ -119,9 +119,7 @@ class ItemReader(Scene):
         pixels, valid = self.read(window)
         return pixels, self.mask(window, valid)
 
-    def _read(
-        self, file: SceneReader, window: Window
-    ) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+    def _read(self, file: SceneReader, window: Window) -> tuple[NDArray[Any], NDArray[np.bool_]]:
         """Read a window of the item from one of its files; what lies beside a block is hidden."""
         pixels, valid = file.read(self.item.on_image(window))
         if self.item.area is None or window.intersect(self.window) == window:

@@ -279,11 +279,10 @@ def _pictures(
     classes: ClassMap,
     chosen: Sequence[tuple[str, Place]],
 ) -> list[Picture]:
-    by_id = {item.id: item for item in dataset.items}
     what = f"1 - IoU of {classes.names[1]}" if len(classes) == 2 else "wrong pixels"
     pictures = []
     for why, place in chosen:
-        with ItemReader(dataset, by_id[place.id], predictor.spec) as reader:
+        with ItemReader(dataset, dataset.item(place.id), predictor.spec) as reader:
             pixels, _ = reader.read(place.window)
         label, prediction = place.arrays()
         w = place.window
