@@ -105,9 +105,9 @@ def find_layout(root: Path, corrections: Path | None = None) -> Layout:
         p: _pairs(root / p, f"{p}/" if p else "", vector, corrections, listed)
         for p in (parts if stated else ("",))
     }
-    labelled, bare, errors = (
-        tuple(x for part in found.values() for x in part[n]) for n in range(3)
-    )
+    labelled = tuple(pair for part in found.values() for pair in part[0])
+    bare = tuple(pair for part in found.values() for pair in part[1])
+    errors = tuple(error for part in found.values() for error in part[2])
     if not labelled and not errors:
         homes = [_subfolder(root / p, LABEL_FOLDERS) for p in found]
         raise DataError(f"{next((h for h in homes if h), root)}: no labels", _LAYOUT)
