@@ -205,10 +205,11 @@ def test_a_run_keeps_the_splits_that_it_began_with(
     first = open_dataset(root)
     held = SplitsFile(dict(first.splits), first.protocol).write(tmp_path / "run.json")
     add(root, "new", 90, 30_000)
+    add(root, "bare", 91, 40_000, label=False)
     assert "new" in open_dataset(root).splits["train"]
     caplog.clear()
     resumed = open_dataset(root, held=held)
-    assert resumed.splits == first.splits
+    assert resumed.splits == first.splits and not resumed.unlabelled
     assert "came after the run began, which goes on without" in caplog.text
     remove(root, first.splits["train"][0])
     assert open_dataset(root, held=held).splits["train"] == first.splits["train"][1:]

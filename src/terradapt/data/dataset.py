@@ -39,6 +39,8 @@ class Item:
         resolution: Metres per pixel, or None when the file does not say.
         eroded: The label with its borders ignored, on which ISPRS evaluates.
         area: The block of the image that the item is; None: the whole image.
+        shift: Rows and columns by which the label lies below and right of the image, px.
+        unsure: Width of the band along the label's borders that is ignored, px on each side.
     """
 
     id: str
@@ -51,6 +53,8 @@ class Item:
     resolution: float | None = None
     eroded: Path | None = None
     area: Window | None = None
+    shift: tuple[int, int] = (0, 0)
+    unsure: int = 0
 
     @property
     def window(self) -> Window:
@@ -215,7 +219,10 @@ class _StoredItem(BaseModel):
 
     def at(self, root: Path) -> Item:
         """Return the item of a dataset in a folder."""
-        paths = {k: getattr(self, k) for k in ("label", "extra", "eroded")}
+
+        def path(name: str | None) -> Path | None:
+            return root / name if name else None
+
         return Item(
             id=self.id,
             image=root / self.image,
@@ -223,7 +230,9 @@ class _StoredItem(BaseModel):
             height=self.height,
             width=self.width,
             resolution=self.resolution,
-            **{k: root / v if v else None for k, v in paths.items()},
+            label=path(self.label),
+            extra=path(self.extra),
+            eroded=path(self.eroded),
         )
 
 

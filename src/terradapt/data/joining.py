@@ -50,7 +50,7 @@ def with_stored(
     path = held or dataset.root / SPLITS_NAME
     file = SplitsFile.read(path)
     dataset = cut_blocks(dataset, file.blocks, path)
-    dataset = _without_labels(dataset, file, path)
+    dataset = _without_labels(dataset, file, path, held)
     own = file.seed is not None or held is not None  # drawn, not written by hand
     known = {i for ids in file.splits.values() for i in ids} | set(file.left_out)
     new = [i for i in dataset.items if i.id not in known]
@@ -87,10 +87,16 @@ def told(items: Sequence[Item] | Sequence[str]) -> str:
     return f"{len(ids)} image{'s' if ids[1:] else ''} ({names})"
 
 
-def _without_labels(dataset: Dataset, file: SplitsFile, path: Path) -> Dataset:
-    """The dataset with the images that the file lists as unlabelled among those."""
+def _without_labels(dataset: Dataset, file: SplitsFile, path: Path, held: Path | None) -> Dataset:
+    """The dataset with the images that the file lists as unlabelled among those.
+
+    Of a run that goes on there are no others.
+    """
     lost = set(file.unlabelled) - {i.id for i in (*dataset.items, *dataset.unlabelled)}
-    if lost:
+    if held is not None:
+        bare = tuple(i for i in dataset.unlabelled if i.id in file.unlabelled)
+        dataset = replace(dataset, unlabelled=bare)
+    elif lost:
         raise DataError(
             f"{path}: '{min(lost)}' in 'unlabelled' is no image of this dataset", "correct the id"
         )

@@ -82,7 +82,9 @@ class Run:
         if not self.splits.is_file():
             blocks = {i.id: i.area for i in dataset.items if i.area is not None}
             splits = {name: tuple(ids) for name, ids in dataset.splits.items()}
-            SplitsFile(splits, dataset.protocol, blocks=blocks).write(self.splits)
+            bare = tuple(i.id for i in dataset.unlabelled)
+            file = SplitsFile(splits, dataset.protocol, blocks=blocks, unlabelled=bare)
+            file.write(self.splits)
 
     def log(self, event: Mapping[str, Any]) -> None:
         """Append one line to the log."""
