@@ -41,7 +41,8 @@ def unbroken(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_run_leaves_config_log_and_two_checkpoints(unbroken: Path) -> None:
     files = {f.name for f in unbroken.iterdir()}
-    assert files == {"config.yaml", "log.jsonl", "checkpoint.safetensors", "last.safetensors"}
+    names = {"config.yaml", "log.jsonl", "checkpoint.safetensors", "last.safetensors"}
+    assert files == names | {"splits.json"}
     assert load_config(unbroken / "config.yaml") == small()
     events = [json.loads(s) for s in (unbroken / "log.jsonl").read_text().splitlines()]
     assert [e["step"] for e in events if e["event"] == "val"] == [4, 8]
@@ -256,3 +257,29 @@ def test_a_run_killed_before_its_first_state_tells_its_steps_once(
     (run / "log.jsonl").write_text(f"{first}\n")
     training.train(small(), folder, run, resume=True)
     same_run(unbroken, run)
+
+
+def test_a_resumed_run_keeps_its_split_whatever_joins(
+    folder: Path, unbroken: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its images, in their order; a new run takes the new image too."""
+    data, run = tmp_path / "data", tmp_path / "run"
+    shutil.copytree(folder, data)
+    stated = json.loads((data / "splits.json").read_text())
+    (data / "splits.json").write_text(json.dumps({"protocol": "by_image", "seed": 0, **stated}))
+    steps = iter(range(5))
+
+    def broken(_: int) -> None:
+        if next(steps) == 3:
+            raise StopError
+
+    trainer = Trainer(small(), open_dataset(data), run)
+    with pytest.raises(StopError):
+        trainer.fit(broken)
+    for part in ("images", "labels"):
+        shutil.copy(data / part / "0.tif", data / part / "new.tif")
+    assert "new" in open_dataset(data).splits["train"]
+    caplog.clear()
+    training.train(small(), data, run, resume=True)
+    assert "1 image (new): came after the run began" in caplog.text
+    same_run(run, unbroken)

@@ -107,7 +107,8 @@ def _prepare(
     told = {"tell": _tell} if "tell" in signature(prepare).parameters else {}
     dataset = prepare(source, output, values, progress, **told)
     counts = ", ".join(f"{k} {len(v)}" for k, v in dataset.splits.items())
-    typer.echo(f"{name}: {len(dataset.items)} images ({counts}) in {output}")
+    bare = f", {len(dataset.unlabelled)} without a label" if dataset.unlabelled else ""
+    typer.echo(f"{name}: {len(dataset.split('all'))} images ({counts}{bare}) in {output}")
     report, estimate = _checked(output, values, recipe, pictures=True)
     write_json(output / "check.json", to_dict(report, estimate))
     page = write_page(report, output / "report.html", estimate)
@@ -147,8 +148,10 @@ def _checked(
     from terradapt.preflight.check import check_dataset
     from terradapt.prepare.folder import OPTIONS, folder_config
 
-    config = folder_config({k: v for k, v in values.items() if k in OPTIONS})
     run = load_config(recipe) if recipe else None
+    like = {k: getattr(run.data, k) for k in ("crop", "resolution")} if run else {}
+    config = folder_config({k: v for k, v in values.items() if k in OPTIONS})
+    config = config.model_copy(update={k: v for k, v in like.items() if k not in values})
     report = check_dataset(root, config, progress, pictures=pictures)
     estimate: dict[str, Any] = {}
     if run is not None and report.dataset is not None and not report.of("error"):
@@ -171,6 +174,7 @@ def _print(report: CheckReport, estimate: Mapping[str, Any]) -> None:
 def _options(pairs: list[str]) -> dict[str, Any]:
     from terradapt.documents import parse_pairs
 
+    pairs = [pair.removeprefix("data.") for pair in pairs]  # as a recipe spells them
     return parse_pairs(pairs, "line_width=4")
 
 

@@ -35,6 +35,8 @@ def register(app: typer.Typer) -> None:
         terradapt predict run scene.tif -o map.tif
         # two scenes, with the winner's probability
         terradapt predict model.onnx a.tif b.tif -o maps --confidence
+        # every raster of a folder, each a map of its own
+        terradapt predict run --each photos -o maps
     """
     add(app, "predict", predict, MAP, examples)
 
@@ -42,12 +44,18 @@ def register(app: typer.Typer) -> None:
 def predict(
     checkpoint: Annotated[Path, typer.Argument(help="A run, a checkpoint, or a model.onnx.")],
     scenes: Annotated[
-        list[str], typer.Argument(metavar="SCENE...", help="Rasters, or folders: one mosaic each.")
+        list[str],
+        typer.Argument(
+            metavar="SCENE...", help="Rasters, or folders: one mosaic each, unless --each."
+        ),
     ],
     output: Annotated[
         Path, typer.Option("-o", "--output", help="FILE.tif for one scene, else a folder.")
     ],
     mosaic: Annotated[bool, typer.Option(help="Take all scenes as one mosaic.")] = False,
+    each: Annotated[
+        bool, typer.Option("--each", help="Map each raster of a folder on its own.")
+    ] = False,
     scores: Annotated[
         bool, typer.Option("--scores", help="Write class probabilities too.")
     ] = False,
@@ -115,6 +123,7 @@ def predict(
     beside it stand .json (pixels and hectares per class) and .qml (QGIS).
     """
     from terradapt import hub
+    from terradapt.errors import ConfigError
     from terradapt.files import check_new, digest
     from terradapt.raster import scene_files
     from terradapt.scene import PredictOptions
@@ -138,7 +147,9 @@ def predict(
         resume=resume,
         overwrite=overwrite,
     )
-    jobs = outputs(scenes, output, mosaic)
+    if each and mosaic:
+        raise ConfigError("--each and --mosaic exclude each other", "give one of the two")
+    jobs = outputs(each_file(scenes) if each else scenes, output, mosaic)
     checkpoint = hub.local(checkpoint)
     reads: list[str | Path | None] = [checkpoint, trunk]
     for scene, _ in jobs:
@@ -243,6 +254,24 @@ def _run(
         ) from failed[0][1]
 
 
+def each_file(scenes: list[str]) -> list[str]:
+    """Return files as they are, and the rasters of each folder in its place.
+
+    Raises:
+        SceneError: A folder holds no raster.
+    """
+    from terradapt.errors import SceneError
+    from terradapt.raster.mosaic import rasters_in
+
+    found = []
+    for scene in scenes:
+        files = [str(p) for p in rasters_in(Path(scene))] if Path(scene).is_dir() else [scene]
+        if not files:
+            raise SceneError(f"{scene}: has no rasters", "put GeoTIFF, PNG or JPEG files in it")
+        found += files
+    return found
+
+
 def outputs(scenes: list[str], output: Path, mosaic: bool) -> list[tuple[ScenePath, Path]]:
     """Return each scene with the file that it becomes.
 
@@ -271,7 +300,8 @@ def outputs(scenes: list[str], output: Path, mosaic: bool) -> list[tuple[ScenePa
     doubled = {out for _, out in jobs if [o for _, o in jobs].count(out) > 1}
     if doubled:
         raise OutputError(
-            f"{sorted(doubled)[0]}: would hold two scenes", "predict scenes of one name separately"
+            f"{sorted(doubled)[0]}: would hold two scenes",
+            "predict scenes of one name separately, into two folders",
         )
     return jobs
 

@@ -102,7 +102,7 @@ def evaluate(
             count = len(joined.classes)
             places += image_places(item.id, label, ids, count, PICTURE_SIDE, keep)
     seconds = time.monotonic() - started
-    notes = [*joined.notes, *_notes(dataset, items, predictor, protocol, scorer)]
+    notes = [*dataset.notes, *joined.notes, *_notes(dataset, items, predictor, protocol, scorer)]
     notes += networks.notes() if networks else []
     metrics = scorer.metrics()
     per_class = metrics.pop("per_class")
@@ -284,11 +284,10 @@ def _pictures(
     classes: ClassMap,
     chosen: Sequence[tuple[str, Place]],
 ) -> list[Picture]:
-    by_id = {item.id: item for item in dataset.items}
     what = f"1 - IoU of {classes.names[1]}" if len(classes) == 2 else "wrong pixels"
     pictures = []
     for why, place in chosen:
-        with ItemReader(dataset, by_id[place.id], predictor.spec) as reader:
+        with ItemReader(dataset, dataset.item(place.id), predictor.spec) as reader:
             pixels, _ = reader.read(place.window)
         label, prediction = place.arrays()
         w = place.window

@@ -28,8 +28,8 @@ def train(
         config: The whole run.
         data: A prepared dataset or a bare folder of images and labels.
         run: Folder for config, log and checkpoints.
-        resume: Go on with the run that the folder holds; it ends bit for bit as an unbroken one
-            on the CPU.
+        resume: Go on with the run that the folder holds and with its splits; it ends bit for bit
+            as an unbroken one on the CPU.
         bar: ``bar(total, label, unit)``: a context manager that yields ``advance(n)``.
         say: Called with a sentence on what was settled for this machine.
 
@@ -55,7 +55,9 @@ def train(
         check_output(run, folder=True)
     with owned(run, folder=True) if first else nullcontext():
         known = start_classes(config, Run(run), resume)
-        dataset = open_dataset(Path(data), config.data, known=known)
+        begun = Run(run).splits
+        held = begun if resume and begun.is_file() else None
+        dataset = open_dataset(Path(data), config.data, known=known, held=held)
         trainer = Trainer(config, dataset, run, resume=resume)
         if say is not None and first:
             for note in trainer.notes:

@@ -245,6 +245,7 @@ class Trainer:
         """Let the first process make the folder; tell whether there is a state to go on from."""
         if self.accelerator.is_main_process:
             self.run.open(self.config, resume)
+            self.run.keep_splits(self.dataset)
         self.accelerator.wait_for_everyone()
         return resume and self.run.last.is_file()
 
