@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
+
+from terradapt.notebook import html_table
 
 TITLES = {
     "miou": "mIoU",
@@ -138,3 +140,21 @@ def per_class_columns(per_class: Mapping[str, Mapping[str, Any]]) -> list[str]:
     found = {k for row in per_class.values() for k in row}
     order = ["iou", "f1", "precision", "recall", "boundary_f1", "ece", "pixels"]
     return [k for k in order if k in found]
+
+
+def told_metrics(metrics: Mapping[str, Any]) -> str:
+    """Return the leading figures on one line: ``mIoU 61.20 %, mF1 ...``."""
+    return ", ".join(f"{title_of(key)} {shown(key, value)}" for key, value in headline(metrics))
+
+
+def metrics_html(metrics: Mapping[str, Any], colours: Sequence[str]) -> str:
+    """Return the figures of each class as a table for notebooks.
+
+    Args:
+        metrics: Figures with ``per_class``.
+        colours: CSS colour of each class.
+    """
+    rows = class_rows(metrics)
+    columns = per_class_columns(rows)
+    cells = [(name, *(shown_of_class(c, row) for c in columns)) for name, row in rows.items()]
+    return html_table(("class", *map(title_of, columns)), cells, colours)
