@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from difflib import get_close_matches
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack, overload
 
-from terradapt.errors import CheckpointError, SceneError, require
+from terradapt.errors import CheckpointError, ConfigError, SceneError, one_of, require
 from terradapt.evaluation.options import Protocol
 from terradapt.options import chosen, keywords
 from terradapt.progress import silent, text_bar
@@ -72,6 +73,10 @@ def train(
     from terradapt.checkpoint import read_meta
     from terradapt.training.trained import TrainedRun
 
+    own = ("resume", "report", "progress")
+    for key in values:
+        if get_close_matches(key, own, n=1, cutoff=0.7):
+            raise ConfigError(f"no option '{key}'", one_of(key, own, "beside config keys: "))
     config = recipe if isinstance(recipe, RunConfig) else load_config(os.fspath(recipe))
     run, folder = Path(out), Path(data)
     bar, say = (text_bar, print) if progress else (silent, None)
