@@ -17,10 +17,11 @@ def html_table(
         rows: Text of the cells.
         colours: CSS colour of a square before each row, or none.
     """
+    box = "display:inline-block;width:.8em;height:.8em;border:1px solid #888;background:"
     titles = "".join(f"<th>{escape(text)}</th>" for text in head)
     lines = []
     for i, (name, *cells) in enumerate(rows):
-        square = f'<span style="color:{colours[i]}">&#9632;</span> ' if colours else ""
+        square = f'<span style="{box}{colours[i]}"></span> ' if colours else ""
         numbers = "".join(f"<td>{escape(text)}</td>" for text in cells)
         lines.append(f'<tr><td style="text-align:left">{square}{escape(name)}</td>{numbers}</tr>')
     return f"<table><tr>{titles}</tr>{''.join(lines)}</table>"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from html import escape
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -232,10 +233,10 @@ class SceneMap:
             )
             for row in self.figures["classes"]
         ]
-        colours = ["#{:02x}{:02x}{:02x}".format(*c) for c in self.class_map.colours]
         picture = html_image(self.picture(), "the map in the classes' colours")
-        notes = "".join(f"<p>{note}</p>" for note in self.figures["notes"])
-        return f"{picture}{html_table(('class', 'share', 'ha'), rows, colours)}{notes}"
+        notes = "".join(f"<p>{escape(note)}</p>" for note in self.figures["notes"])
+        table = html_table(("class", "share", "ha"), rows, self.class_map.css)
+        return f"{picture}{table}{notes}"
 
     def _array(self, name: str) -> NDArray[Any] | None:
         if name not in self._arrays:

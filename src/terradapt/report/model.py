@@ -132,9 +132,8 @@ class Report:
         return f"<Report of {where}: {told_metrics(self.metrics)}>"
 
     def _repr_html_(self) -> str:
-        colours = ["#{:02x}{:02x}{:02x}".format(*c) for c in self.classes.colours]
         notes = "".join(f"<p>{escape(note)}</p>" for note in self.notes)
-        return f"<p>{escape(repr(self)[1:-1])}</p>{metrics_html(self.metrics, colours)}{notes}"
+        return f"<p>{escape(repr(self)[1:-1])}</p>{metrics_html(self.metrics, self.classes)}{notes}"
 
     def to_dict(self) -> dict[str, Any]:
         """Return what goes into ``report.json``."""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
+from terradapt.classes import ClassMap
 from terradapt.notebook import html_table
 
 TITLES = {
@@ -147,14 +148,10 @@ def told_metrics(metrics: Mapping[str, Any]) -> str:
     return ", ".join(f"{title_of(key)} {shown(key, value)}" for key, value in headline(metrics))
 
 
-def metrics_html(metrics: Mapping[str, Any], colours: Sequence[str]) -> str:
-    """Return the figures of each class as a table for notebooks.
-
-    Args:
-        metrics: Figures with ``per_class``.
-        colours: CSS colour of each class.
-    """
+def metrics_html(metrics: Mapping[str, Any], classes: ClassMap) -> str:
+    """Return the figures of each class as a table for notebooks, in the order of the classes."""
     rows = class_rows(metrics)
     columns = per_class_columns(rows)
-    cells = [(name, *(shown_of_class(c, row) for c in columns)) for name, row in rows.items()]
-    return html_table(("class", *map(title_of, columns)), cells, colours)
+    known = [(n, rows[n], c) for n, c in zip(classes.names, classes.css, strict=True) if n in rows]
+    cells = [(name, *(shown_of_class(c, row) for c in columns)) for name, row, _ in known]
+    return html_table(("class", *map(title_of, columns)), cells, [colour for *_, colour in known])

@@ -49,6 +49,5 @@ class TrainedRun(os.PathLike[str]):
         return f"<TrainedRun {self.folder}: {told_metrics(self.metrics)} on {split}>"
 
     def _repr_html_(self) -> str:
-        colours = ["#{:02x}{:02x}{:02x}".format(*c) for c in self.classes.colours]
         told = f"<p>{escape(repr(self)[1:-1])}; confidence: {escape(self.confidence)}</p>"
-        return told + metrics_html(self.metrics, colours)
+        return told + metrics_html(self.metrics, self.classes)
