@@ -81,6 +81,7 @@ class Dataset:
         splits: Item ids by split name.
         protocol: How the splits were made.
         corrections: What lies above the labels, or None.
+        unlabelled: Images without a label, in no split.
     """
 
     name: str
@@ -91,6 +92,7 @@ class Dataset:
     splits: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     protocol: str = "by_image"
     corrections: Corrections | None = None
+    unlabelled: tuple[Item, ...] = ()
 
     @cached_property
     def _by_id(self) -> dict[str, Item]:
