@@ -151,6 +151,8 @@ class DataConfig(ConfigPart):
     balance: float = Field(0.0, ge=0, le=1)  # share of crops centred on a class drawn uniformly
     line_width: float = Field(6.0, gt=0)  # [m] buffer of line labels
     class_column: str | None = None  # of a vector label file; none: found
+    align: Literal["auto", "none"] = "none"  # auto: labels that surely lie beside their images are
+    # moved onto them
     corrections: str | None = None  # a vector file above the labels, or the only labels
     unlabelled: str | None = None  # a folder of further images, of which nothing is labelled
     background: Literal["ignore", "class"] | None = None  # ground without a feature; none: see

@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -40,6 +40,7 @@ from terradapt.models.encoder import HUB, encoder_normalization
 from terradapt.predictors.torch import Precision, TorchPredictor, normalize_tensor
 from terradapt.progress import Advance
 from terradapt.scene import predict_blocks
+from terradapt.training.aligning import align_labels
 from terradapt.training.arithmetic import settle_precision, settle_threads
 from terradapt.training.building import build_objective
 from terradapt.training.calibrating import sample_scores
@@ -87,7 +88,11 @@ class Trainer:
         _require_labels(dataset, "train")
         if dataset.splits.get("val"):
             _require_labels(dataset, "val")
+        alignment = None
+        if config.data.align == "auto":
+            dataset, alignment = align_labels(dataset)
         self.dataset = dataset
+        self.alignment = alignment
         self.run = Run(folder)
         self.run.check(dataset, config)
         self.start = open_start(config, self.run, resume)
@@ -100,6 +105,8 @@ class Trainer:
             config, len(dataset.classes), held=held, processes=processes
         )
         self.notes = [told] if told else []
+        if config.data.align == "auto":
+            self.notes.append(str(alignment or "no label surely lies beside its image: none moved"))
         self.config = config
         AcceleratorState._reset_state()  # runs of one process may differ in precision
         self.accelerator = Accelerator(
@@ -128,6 +135,8 @@ class Trainer:
                 self.run.rewind_log(-1)  # it was killed before it had a state
             if self.start is not None:
                 self.run.log({"event": "start", "step": 0, **self.start.told(dataset.classes)})
+            if alignment is not None:
+                self.run.log({"event": "alignment", "step": 0, **asdict(alignment)})
 
     def _unlabelled_crops(self) -> CropDataset | None:
         """The crops without labels, where the objective learns from them."""
@@ -377,6 +386,7 @@ class Trainer:
             data=self.dataset.name,
             start=self.start.sha256 if self.start else None,
             weights=weights_origin(encoder.name, encoder.weights),
+            alignment=self.alignment,
         )
 
     def _bare_optimizer(self) -> torch.optim.Optimizer:
