@@ -10,7 +10,7 @@ import sys
 from dataclasses import fields
 from inspect import signature
 from pathlib import Path
-from typing import get_type_hints
+from typing import Literal, get_args, get_origin, get_type_hints
 
 import numpy as np
 import pytest
@@ -68,9 +68,18 @@ def test_the_package_is_imported_without_a_library_and_its_help_teaches() -> Non
         _ = terradapt.trian
 
 
+def words(kind: object) -> set[object]:
+    """Return the words that a type lets through."""
+    parts = get_args(kind)
+    return set(parts) if get_origin(kind) is Literal else set().union(*map(words, parts))
+
+
 @pytest.mark.parametrize(("options", "choices"), CHOICES)
 def test_the_keywords_of_a_type_checker_are_those_of_the_options(options, choices) -> None:
-    assert list(get_type_hints(choices)) == [field.name for field in fields(options)]
+    kinds, held = get_type_hints(choices), get_type_hints(options)
+    assert list(kinds) == [field.name for field in fields(options)]
+    for name, kind in held.items():
+        assert words(kind) <= words(kinds[name]), name
 
 
 @pytest.mark.parametrize("verb", ["train", "evaluate", "load", "predict", "vectorize", "build"])

@@ -120,7 +120,7 @@ class PredictChoices(TypedDict, total=False):
     confidence: bool
     classes: Sequence[str]
     aoi: str | Path | None
-    resolution: float | Literal["auto", "native"]
+    resolution: float | Literal["auto", "native", "search"]
     bands: Sequence[int | str]
     nodata: float | None
     grow_void: int | None
