@@ -82,10 +82,12 @@ def train(
     bar, say = (text_bar, print) if progress else (silent, None)
     training.train(config.with_values(values), folder, run, resume=resume, bar=bar, say=say)
     if report:
-        from terradapt.evaluation import open_task, report_run
+        from terradapt.evaluation import open_task
+        from terradapt.report import write_report
 
-        with bar(open_task(run, folder, None).pixels, "report", "px") as advance:
-            report_run(run, folder, progress=advance)
+        task = open_task(run, folder, None)
+        with bar(task.pixels, "report", "px") as advance:
+            write_report(task.run(progress=advance), run / "report.json")
     return TrainedRun.of(run, read_meta(run / "checkpoint.safetensors"))
 
 
