@@ -55,7 +55,7 @@ def search_scale(scene: Scene, predictor: Predictor, inner: int) -> float:
             f"{scene.path}: too small, or without data, to find its scale by looking at it",
             "georeference it (CRS and pixel size), or give --resolution native",
         )
-    return max(told, key=lambda step: told[step])
+    return max(told, key=told.__getitem__)
 
 
 def information(scores: list[NDArray[np.float32]]) -> float:
