@@ -100,8 +100,11 @@ def test_a_map_in_memory_holds_all_that_its_files_hold(scene: Path, mapper, tmp_
         assert np.isnan(one.confidence[20:60, 10:50]).all()
         np.testing.assert_array_equal(np.asarray(one), one.classes)
         assert np.asarray(one, np.int64).dtype == np.int64
+        assert one.shape == (300, 90)
+        assert (one[:10] == one.classes[:10]).all()
+        assert ((one == 2) == (one.classes == 2)).all()
         assert "class 1" in repr(one)
-    np.testing.assert_array_equal(held.classes, written.classes)
+    assert (held == written).all()
     np.testing.assert_allclose(held.confidence, written.confidence, atol=0.0021)
     np.testing.assert_allclose(held.scores, written.scores, atol=1e-3)
     shown = np.where(held.classes == 255, -1, held.scores.argmax(0))

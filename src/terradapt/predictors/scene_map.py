@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Unpack
 
 import numpy as np
+from numpy.lib.mixins import NDArrayOperatorsMixin
 from numpy.typing import NDArray
 
 from terradapt.classes import ClassMap
@@ -32,10 +33,11 @@ _SIDE = 512  # px of the picture's longer side
 _CACHE = 64 << 20  # bytes: a row of tiles of a wide raster, so that none is decoded twice
 
 
-class SceneMap:
+class SceneMap(NDArrayOperatorsMixin):
     """A mapped scene, in memory or in its files, which are then read when they are asked for.
 
-    ``numpy.asarray(map)`` is the array of classes; a notebook shows the picture and the areas.
+    It stands for its array of classes: ``numpy.asarray(map)``, ``map == 2``, ``map[:10]``. A
+    notebook shows the picture and the areas.
 
     Attributes:
         class_map: Names and colours of the classes.
@@ -214,6 +216,18 @@ class SceneMap:
         if copy:
             return np.array(self.classes, dtype=dtype, copy=True)
         return np.asarray(self.classes, dtype=dtype)
+
+    def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **kwargs: Any) -> Any:
+        arrays = [x.classes if isinstance(x, SceneMap) else x for x in inputs]
+        return getattr(ufunc, method)(*arrays, **kwargs)
+
+    def __getitem__(self, key: Any) -> Any:
+        return self.classes[key]
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(H, W), px."""
+        return self.georef.height, self.georef.width
 
     def __repr__(self) -> str:
         size, scale = f"{self.georef.height} x {self.georef.width} px", self.georef.resolution
