@@ -173,7 +173,7 @@ def predict(
 @keywords(Protocol)
 def evaluate(
     model: AnyPath | Mapper,
-    data: AnyPath,
+    data: AnyPath | tuple[AnyPath, AnyPath],
     split: str = "test",
     out: AnyPath | None = None,
     *,
@@ -187,8 +187,8 @@ def evaluate(
 
     Args:
         model: What :func:`load` opens, or what it returned.
-        data: Folder of the dataset.
-        split: Name of a split, or ``all``.
+        data: Folder of the dataset; or an image and its label raster, as a pair.
+        split: Name of a split, or ``all``; a pair has none.
         out: ``report.json`` to write; ``.md`` and ``.html`` stand beside it.
         pictures: Places shown side by side.
         study: Add the split study: PCA and t-SNE of image features.
@@ -209,7 +209,8 @@ def evaluate(
     from terradapt.report import check_report, write_report
 
     protocol = chosen(Protocol, options)
-    task = open_task(_opened(model), Path(data), split)
+    source = (Path(data[0]), Path(data[1])) if isinstance(data, tuple) else Path(data)
+    task = open_task(_opened(model), source, split)
     if out is not None:
         check_report(Path(out), task.files)
     bar = text_bar if progress else silent

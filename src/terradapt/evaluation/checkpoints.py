@@ -9,6 +9,7 @@ from pathlib import Path
 from terradapt import hub
 from terradapt.config import DataConfig
 from terradapt.data import Dataset, open_dataset
+from terradapt.data.pair import pair_dataset
 from terradapt.errors import DataError
 from terradapt.evaluation.options import Protocol
 from terradapt.evaluation.run import PICTURES, evaluate
@@ -74,7 +75,7 @@ class EvaluationTask:
 
 def open_task(
     checkpoint: str | Path | Mapper,
-    data: str | Path,
+    data: str | Path | tuple[str | Path, str | Path],
     split: str | None = "test",
     *,
     device: str | None = None,
@@ -86,8 +87,10 @@ def open_task(
     Args:
         checkpoint: ``.safetensors``, an exported model, or an opened one, to which device,
             precision and trunk do not matter any more.
-        data: Folder of the dataset.
-        split: Name of a split, or None: the first of test, val and train that has images.
+        data: Folder of the dataset; or an image and its label raster, see
+            :func:`terradapt.data.pair.pair_dataset`.
+        split: Name of a split, or None: the first of test, val and train that has images. An image
+            alone has none.
         device: See :func:`terradapt.predictors.load`.
         precision: See :func:`terradapt.predictors.load`.
         trunk: See :func:`terradapt.predictors.load`.
@@ -102,6 +105,8 @@ def open_task(
     else:
         file = hub.local(checkpoint)
         predictor = load(file, device=device, precision=precision, trunk=trunk)
+    if isinstance(data, tuple):
+        return EvaluationTask(predictor, pair_dataset(*data, predictor.classes), "all", file)
     read = _data_config(predictor.meta, Path(data)) if predictor.meta else None
     dataset = open_dataset(data, read)
     split = split or _first_split(dataset)
