@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -100,10 +101,12 @@ def test_a_killed_run_resumes_bit_for_bit(folder: Path, unbroken: Path, tmp_path
 def test_two_processes_train_one_model(folder: Path, tmp_path: Path) -> None:
     """Data-parallel on two CPU processes: one log, one model, every image validated once."""
     run = tmp_path / "run"
-    launch = ["-m", "accelerate.commands.launch", "--cpu", "--num_processes=2", "--num_machines=1"]
-    launch += ["--mixed_precision=no", "--dynamo_backend=no", "--num_cpu_threads_per_process=1"]
-    command = [sys.executable, *launch, "-m", "terradapt", "train", "landcover", *SMALL]
-    command += ["train.batch=4", "--data", str(folder), "-o", str(run), "--no-report"]
+    page = (Path(__file__).parents[2] / "docs" / "gpus.md").read_text("utf-8")
+    lines = page.replace("\\\n", " ").splitlines()
+    (line,) = (text for text in lines if text.startswith("accelerate launch --cpu"))
+    words = shlex.split(line.removeprefix("accelerate launch"))
+    words = [{"DIR": str(folder), "RUN": str(run)}.get(word, word) for word in words]
+    command = [sys.executable, "-m", "accelerate.commands.launch", *words, *SMALL, "train.batch=4"]
     done = subprocess.run(command, check=False, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     events = [json.loads(s) for s in (run / "log.jsonl").read_text().splitlines()]

@@ -167,14 +167,6 @@ def _protocol(*, resolution: str, match: list[str], **values: Any) -> Protocol:
         raise ConfigError(
             f"--resolution {resolution}: no resolution", "use auto, native or metres per pixel"
         ) from error
-    if values["labels"] not in {"auto", "eroded", "full"}:
-        raise ConfigError(
-            f"--labels {values['labels']}: no such labels", "use auto, eroded or full"
-        )
-    boundary = values["boundary"]
-    sizes = [x for x in (seen, values["pixel"]) if isinstance(x, float)]
-    if (boundary is not None and not boundary >= 0) or not all(x > 0 for x in sizes):
-        raise ConfigError("a length below 0", "give metres above 0")
     return Protocol(resolution=seen, match={a: b for a, _, b in pairs}, **values)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from terradapt.classes import ClassMap, Colour
 from terradapt.documents import validated
 from terradapt.errors import DataError
 from terradapt.files import read_json
+from terradapt.report.wording import metrics_html, told_metrics
 from terradapt.version import __version__
 
 FORMAT = "terradapt-report-1"
@@ -69,9 +71,11 @@ class Reference:
     source: str
 
 
-@dataclass
+@dataclass(repr=False)
 class Report:
     """Figures of one evaluation and what explains them.
+
+    A notebook shows the figures of each class; ``metrics`` holds them all.
 
     Args:
         metrics: Figures, fractions 0..1, with ``per_class``: name -> figures.
@@ -125,6 +129,14 @@ class Report:
     def split(self) -> str:
         """Name of the split that was evaluated, or ""."""
         return str(self.data.get("split", ""))
+
+    def __repr__(self) -> str:
+        where = f"{self.data.get('name', 'data')}, split {self.split or 'unknown'}"
+        return f"<Report of {where}: {told_metrics(self.metrics)}>"
+
+    def _repr_html_(self) -> str:
+        notes = "".join(f"<p>{escape(note)}</p>" for note in self.notes)
+        return f"<p>{escape(repr(self)[1:-1])}</p>{metrics_html(self.metrics, self.classes)}{notes}"
 
     def to_dict(self) -> dict[str, Any]:
         """Return what goes into ``report.json``."""
