@@ -14,7 +14,7 @@ from terradapt.ablation.studies import Study, Variant, load_study, study_names
 from terradapt.config import RunConfig, load_config
 from terradapt.errors import ConfigError, OutputError, TerradaptError
 from terradapt.files import check_output
-from terradapt.progress import Track
+from terradapt.progress import Track, silent
 
 __all__ = ["AblationResult", "Study", "Variant", "ablate", "load_study", "study_names"]
 
@@ -145,7 +145,7 @@ def _run(
         if split in (None, held["data"].get("split")):
             return held
     training.train(config, data, folder, resume=folder.exists(), bar=bar)
-    return report_run(folder, data, split=split).to_dict()
+    return report_run(folder, data, split=split, bar=bar or silent).to_dict()
 
 
 def _facts(
