@@ -39,13 +39,15 @@ def from_hub(make: Callable[[], Made], name: str) -> Made:
     """
     from huggingface_hub import constants
 
-    fault = "" if constants.HF_HUB_OFFLINE else hub_fault(constants.ENDPOINT)
+    offline = "HF_HUB_OFFLINE is set, and they were not fetched before"
+    fault = offline if constants.HF_HUB_OFFLINE else hub_fault(constants.ENDPOINT)
     try:
         with cached_only() if fault else nullcontext():
             return make()
     except Exception as error:  # any of the hub client's, the network's and the disk's
+        first = reason(error).partition(" For more information")[0]
         raise CheckpointError(
-            f"{name}: no weights from the hub: {fault or reason(error)}",
+            f"{name}: no weights from the hub: {fault or first}",
             "check the network, or give a local file in place of 'hub'",
         ) from error
 

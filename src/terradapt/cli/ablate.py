@@ -58,7 +58,7 @@ def ablate(
     """
     from terradapt import ablation
     from terradapt.cli._events import say_stopped
-    from terradapt.cli._progress import progress
+    from terradapt.cli._progress import progress, say
     from terradapt.cli._require import require
 
     require("terradapt ablate", "train", "torch", "timm", "accelerate")
@@ -75,7 +75,7 @@ def ablate(
             split=split,
             resume=resume,
             bar=progress,
-            say=lambda line: typer.echo(line, err=True),
+            say=say,
         )
     except KeyboardInterrupt:
         say_stopped(f"go on with --resume, the state is in {output}")

@@ -92,7 +92,7 @@ def datasets(
 def _prepare(
     name: str, source: Path, values: Mapping[str, Any], output: Path | None, recipe: str | None
 ) -> dict[str, Any]:
-    from terradapt.cli._progress import progress
+    from terradapt.cli._progress import progress, say
     from terradapt.errors import ConfigError, one_of
     from terradapt.files import write_json
     from terradapt.preflight.page import write_page
@@ -104,7 +104,7 @@ def _prepare(
     if output is None:
         raise ConfigError("no folder for the result", "name it with -o DIR")
     prepare = _function(DATASETS[name])
-    told = {"tell": _tell} if "tell" in signature(prepare).parameters else {}
+    told = {"tell": say} if "tell" in signature(prepare).parameters else {}
     dataset = prepare(source, output, values, progress, **told)
     counts = ", ".join(f"{k} {len(v)}" for k, v in dataset.splits.items())
     typer.echo(f"{name}: {len(dataset.items)} images ({counts}) in {output}")
@@ -116,10 +116,6 @@ def _prepare(
     typer.echo(f"report: {page}")
     report.raise_first()
     return {"files": [output / "check.json", page], "dataset": output, "check": found}
-
-
-def _tell(line: str) -> None:
-    typer.echo(line, err=True)
 
 
 def _check(

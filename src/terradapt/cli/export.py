@@ -105,7 +105,7 @@ def _int8(
     trunk: Path | None,
     sides: dict[str, Any],
 ) -> dict[str, Any]:
-    from terradapt.cli._progress import progress
+    from terradapt.cli._progress import progress, say
     from terradapt.export.quantized import export_int8
 
     with progress(None, "quantize", "run") as advance:
@@ -117,7 +117,7 @@ def _int8(
             trunk=trunk,
             **sides,
             advance=advance,
-            say=lambda line: typer.echo(line, err=True),
+            say=say,
         )
 
 

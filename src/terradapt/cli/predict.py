@@ -115,6 +115,7 @@ def predict(
     beside it stand .json (pixels and hectares per class) and .qml (QGIS).
     """
     from terradapt import hub
+    from terradapt.cli._progress import say
     from terradapt.files import check_new, digest
     from terradapt.raster import scene_files
     from terradapt.scene import PredictOptions
@@ -156,7 +157,7 @@ def predict(
         trunk=trunk if trunk is None or str(trunk) == "hub" else trunk.absolute(),
         tta=tta,
     )
-    predictor = load(say=lambda line: typer.echo(line, err=True))
+    predictor = load(say=say)
     load = partial(load, engine=predictor.engine)
     name = f"{checkpoint.name} {digest(checkpoint)[:12]}{' tta' if tta else ''}"
     with _pool(cluster, load, name, workers, _gpus(predictor, device)) as pool:

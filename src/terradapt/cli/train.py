@@ -46,7 +46,7 @@ def train(
     """
     from terradapt import training
     from terradapt.cli._events import say_stopped
-    from terradapt.cli._progress import progress
+    from terradapt.cli._progress import progress, say
     from terradapt.cli._require import require
     from terradapt.config import load_config
 
@@ -61,7 +61,7 @@ def train(
             output,
             resume=resume,
             bar=progress,
-            say=lambda line: typer.echo(line, err=True),
+            say=say,
         )
     except KeyboardInterrupt:
         say_stopped(_how_to_go_on(output))

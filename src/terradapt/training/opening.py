@@ -57,7 +57,7 @@ def opening(
 
 def row(name: str, text: str) -> list[str]:
     """Return a name with its text beside it, broken at :data:`WIDTH`."""
-    lines = wrap(text, WIDTH - 10) or [""]
+    lines = wrap(text, WIDTH - 10, break_long_words=False, break_on_hyphens=False) or [""]
     return [f"{name:9} {lines[0]}", *(f"{'':9} {line}" for line in lines[1:])]
 
 

@@ -26,15 +26,12 @@ class Pace:
     after: int
     _steps: int = 0
     _seconds: float = 0.0
-    _first: float = 0.0
     _predicted: int = 0
     _predicting: float = 0.0
 
     def stepped(self, seconds: float) -> None:
         """Count a step; the first chooses its kernels and starts its readers, and is left out."""
-        if not self._steps:
-            self._first = seconds
-        else:
+        if self._steps:
             self._seconds += seconds
         self._steps += 1
 
@@ -49,10 +46,10 @@ class Pace:
         return self._steps > 1
 
     def left(self, step: int, total: int) -> float | None:
-        """Return the seconds from a step to the end of the report; None before the first one."""
-        if not self._steps:
+        """Return the seconds from a step to the end of the report; None where little is known."""
+        if not self.known:
             return None
-        each = self._seconds / (self._steps - 1) if self.known else self._first
+        each = self._seconds / (self._steps - 1)
         window = FORWARD * each / self.crops
         if self._predicted:
             window = self._predicting / self._predicted

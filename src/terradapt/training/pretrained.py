@@ -49,10 +49,9 @@ def settle_weights(
         if held is not None or trunk:
             raise
         return bare, (
-            f"NO PRETRAINED WEIGHTS: {error.message}. The encoder begins with random ones, which "
-            f"costs accuracy. Fetch {address(encoder.name)} on a machine that has a network, and "
-            "give the file with encoder.weights=FILE; encoder.weights=null takes random weights "
-            "without this warning."
+            f"NO PRETRAINED WEIGHTS. {error.message}. The encoder begins with random ones, which "
+            f"costs accuracy. Fetch {address(encoder.name)} where there is a network, and give the "
+            "file with encoder.weights=FILE. (encoder.weights=null: random, without this warning)"
         )
     return config, ""
 

@@ -197,6 +197,7 @@ class Trainer:
                 if self._stop:
                     self._save_last()
                     raise KeyboardInterrupt
+            self._show(0)
         self.accelerator.wait_for_everyone()
         self._calibrate(bar)
         return checkpoint.read_meta(self.run.best).metrics
@@ -221,9 +222,9 @@ class Trainer:
         note = "" if self.loss is None else f"loss {self.loss:.3f}"
         if self.miou is not None:
             note += f"  mIoU {self.miou:.3f}"
-        left = self.pace.left(self.step, self.total_steps)
+        left = self.pace.left(self.step, self.total_steps) if self.step < self.total_steps else 0.0
         show(steps, note=note, left=left)
-        if say is not None and self.pace.known and not self._said and left is not None:
+        if say is not None and not self._said and left:
             self._said = True
             ends = datetime.now().astimezone() + timedelta(seconds=left)
             say(f"{'time':9} about {duration_text(left)}, until {ends:%a %H:%M}")
