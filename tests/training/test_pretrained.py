@@ -61,7 +61,7 @@ def no_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     return address
 
 
-@pytest.mark.parametrize("recipe", ["landcover", "roads"])
+@pytest.mark.parametrize("recipe", ["landcover", "roads", "landcover-few", "roads-few"])
 def test_the_recipes_of_ones_own_data_begin_pretrained(recipe: str) -> None:
     assert load_config(recipe).model.encoder.weights == "hub"
     assert load_config("demo").model.encoder.weights is None
