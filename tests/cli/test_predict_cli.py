@@ -335,3 +335,51 @@ def test_each_is_refused_where_it_says_nothing(terradapt, trained, scene, tmp_pa
     done = terradapt("predict", trained, "--each", tmp_path, "-o", tmp_path)
     assert done.is_user_error("scene.tif", "written over")
     assert not out.exists()
+
+
+def test_a_dry_run_says_what_it_takes_and_writes_nothing(terradapt, trained, scene, tmp_path):
+    out = tmp_path / "new" / "map.tif"
+    before = sorted(tmp_path.rglob("*"))
+    done = terradapt("predict", trained, scene, "-o", out, "--dry-run")
+    assert done.status == 0, done.err
+    first, *workers = done.out.splitlines()
+    assert first.startswith("scene.tif: ") and "windows of 64 px, about" in first
+    assert " of memory" in first
+    assert [line.split()[0] for line in workers] == ["1", "2", "4", "8", "16"]
+    args = ["predict", trained, scene, "-o", out, "--dry-run", "--workers", 3]
+    done = terradapt(*args, "--progress", "json")
+    plan = json.loads(done.out.splitlines()[-1])["result"]["plans"][0]
+    assert plan["windows"] == int(first.split()[1]) and plan["hours"]["3"] > 0
+    assert sorted(tmp_path.rglob("*")) == before
+    assert terradapt("predict", trained, tmp_path, "-o", scene, "--dry-run").is_user_error()
+
+
+def test_a_big_scene_is_told_beforehand(terradapt, trained, tmp_path):
+    big = write_scene(tmp_path / "big.tif", noise(800, 800))
+    small = write_scene(tmp_path / "small.tif", noise(200, 200))
+    done = terradapt("predict", trained, big, small, "-o", tmp_path / "maps")
+    assert done.status == 0, done.err
+    told = [line for line in done.err.splitlines() if "windows of 64 px" in line]
+    assert len(told) == 1 and told[0].startswith("big.tif: 289 windows of 64 px, about")
+
+
+@pytest.mark.slow
+def test_a_program_stops_a_prediction_and_goes_on(trained, tmp_path):
+    """The word `stop`, on a pipe as any system has it: the rows that are done are kept."""
+    big = write_scene(tmp_path / "big.tif", noise(2600, 700))
+    out = tmp_path / "map.tif"
+    command = [sys.executable, "-m", "terradapt", "predict", str(trained), str(big), "-o", str(out)]
+    command += ["--progress", "json", "--cluster", "none", "--batch", "1"]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, **pipes) as process:
+        last = {}
+        for line in process.stdout:
+            last = json.loads(line)
+            if last.get("phase") and last["done"] > 0.6 * last["total"]:
+                process.stdin.write("stop\n")
+                process.stdin.flush()
+                break
+        rest = process.stdout.read().splitlines()
+    assert process.returncode == 130
+    assert json.loads(rest[-1]) == {"stopped": f"go on with --resume, the state is in {out}.part"}
+    assert not out.exists()

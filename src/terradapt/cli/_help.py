@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 import shlex
 from collections.abc import Callable
+from enum import StrEnum
+from functools import wraps
 from inspect import cleandoc
 from textwrap import indent
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
@@ -24,6 +27,13 @@ START, TRAIN, MAP, HAND_ON, COMPARE = PANELS = (
 OTHER = "Other"
 MOVED = {"ablate": "trials"}
 """Verbs of earlier versions and what they are now."""
+
+
+class Progress(StrEnum):
+    """Whom a verb tells how far it is."""
+
+    auto = "auto"
+    json = "json"
 
 
 class Verbs(TyperGroup):
@@ -55,7 +65,9 @@ class Verbs(TyperGroup):
 
 
 def add(app: typer.Typer, name: str, verb: Callable[..., Any], panel: str, examples: str) -> None:
-    """Add a verb to the command line.
+    """Add a verb to the command line, with the option ``--progress``.
+
+    What the verb returns, files and key figures, is the ``result`` of ``--progress json``.
 
     Args:
         app: The command line.
@@ -66,4 +78,27 @@ def add(app: typer.Typer, name: str, verb: Callable[..., Any], panel: str, examp
     """
     lines = indent(cleandoc(examples), "  ")
     epilog = f"\b\nExamples:\n{lines}"  # \b: no line of it is broken anew
-    app.command(name, rich_help_panel=panel, epilog=epilog)(verb)
+    app.command(name, rich_help_panel=panel, epilog=epilog)(_with_progress(verb))
+
+
+def _with_progress(verb: Callable[..., Any]) -> Callable[..., Any]:
+    """Let a verb take ``--progress``, which :func:`terradapt.cli.main` has read before it."""
+
+    @wraps(verb)
+    def call(*args: Any, progress: Progress = Progress.auto, **options: Any) -> Any:
+        return verb(*args, **options)
+
+    told = typer.Option("--progress", help="json: a line each step, for programs.")
+    signature = inspect.signature(verb, eval_str=True)
+    taken = [*signature.parameters.values()]
+    taken += [
+        inspect.Parameter(
+            "progress",
+            inspect.Parameter.KEYWORD_ONLY,
+            default=Progress.auto,
+            annotation=Annotated[Progress, told],
+        )
+    ]
+    call.__signature__ = signature.replace(parameters=taken)  # type: ignore[attr-defined]
+    call.__annotations__ = {p.name: p.annotation for p in taken}
+    return call

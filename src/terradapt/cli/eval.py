@@ -90,7 +90,7 @@ def evaluate(
     trunk: Annotated[
         Path | None, typer.Option(help="Weights of a trunk that the checkpoint only names.")
     ] = None,
-) -> None:
+) -> dict[str, Any]:
     """Score a model on labelled images; get a report.
 
     It holds the figures as JSON, Markdown and, with the extra 'report', an HTML page. Every image
@@ -136,6 +136,7 @@ def evaluate(
     if not html:
         typer.echo(f"note: no HTML page without the extra 'report': {install_line('report')}")
     typer.echo(f"report: {paths[-1]}")
+    return {"files": paths, "split": report.split, "metrics": report.metrics}
 
 
 def _source(given: list[Path], data: Path | None) -> Any:

@@ -116,18 +116,22 @@ def predict(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace maps that are there.")
     ] = False,
-) -> None:
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only say what it would take; write nothing.")
+    ] = False,
+) -> dict[str, Any]:
     """Map scenes; get a class GeoTIFF of each, with areas.
 
     Each is a cloud optimized GeoTIFF on the scene's own grid, with colour table and class names;
     beside it stand .json (pixels and hectares per class) and .qml (QGIS).
     """
     from terradapt import hub
+    from terradapt.cli._forecast import tell_forecasts
+    from terradapt.cli._progress import say
     from terradapt.errors import ConfigError
     from terradapt.files import check_new, digest
     from terradapt.raster import scene_files
     from terradapt.scene import PredictOptions
-    from terradapt.scene.job import Job
     from terradapt.scene.predict import check_result
 
     options = PredictOptions(
@@ -167,11 +171,14 @@ def predict(
         trunk=trunk if trunk is None or str(trunk) == "hub" else trunk.absolute(),
         tta=tta,
     )
-    predictor = load(say=lambda line: typer.echo(line, err=True))
+    predictor = load(say=say)
     load = partial(load, engine=predictor.engine)
+    if dry_run:
+        return tell_forecasts([scene for scene, _ in jobs], predictor, options, workers)
     name = f"{checkpoint.name} {digest(checkpoint)[:12]}{' tta' if tta else ''}"
     with _pool(cluster, load, name, workers, _gpus(predictor, device)) as pool:
-        _run(jobs, predictor, options, name, pool.blocks if pool else Job.blocks)
+        figures = _run(jobs, predictor, options, name, pool)
+    return {"files": [out for _, out in jobs], "maps": figures}
 
 
 def open_predictor(checkpoint: Path, *, tta: bool = False, **opening: Any) -> Predictor:
@@ -224,20 +231,30 @@ def _run(
     predictor: Predictor,
     options: PredictOptions,
     name: str,
-    blocks: Blocks,
-) -> None:
+    pool: Cluster | Embedded | None,
+) -> list[dict[str, Any]]:
+    from terradapt.cli._events import say_stopped
+    from terradapt.cli._forecast import tell_before
     from terradapt.cli._progress import progress
     from terradapt.errors import DataError, SceneError
+    from terradapt.raster import part_folder
     from terradapt.scene import predict_scene
+    from terradapt.scene.job import Job
 
+    blocks: Blocks = pool.blocks if pool else Job.blocks
     failed: list[tuple[ScenePath, TerradaptError]] = []
+    done: list[dict[str, Any]] = []
     for scene, out in jobs:
         try:
+            if not options.resume:  # what is left of a stopped one is its bar's to say
+                tell_before(scene, predictor, options, pool)
             figures = predict_scene(
                 predictor, scene, out, options, progress, model=name, blocks=blocks
             )
         except KeyboardInterrupt:
-            typer.echo(f"stopped; go on with --resume, the state is in {out}.part", err=True)
+            state = part_folder(out)
+            kept = f"go on with --resume, the state is in {state}"
+            say_stopped(kept if state.exists() else "nothing was written yet")
             raise
         except (SceneError, DataError) as error:  # of this scene alone
             if len(jobs) == 1:
@@ -246,12 +263,14 @@ def _run(
             typer.echo(f"error: {error.message}\nfix: {error.fix}", err=True)
             continue
         _tell(out, figures)
+        done.append({"map": out, **figures})
     if failed:
         names = ", ".join(str(scene) for scene, _ in failed)
         raise SceneError(
             f"{len(failed)} of {len(jobs)} scenes have no map: {names}",
             "mend what is told above for each, and run again with --resume",
         ) from failed[0][1]
+    return done
 
 
 def each_file(scenes: list[str]) -> list[str]:

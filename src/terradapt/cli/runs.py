@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -32,7 +32,7 @@ def runs(
         Path | None, typer.Option("-o", "--output", help="Folder: write runs.md, .csv, .tex, ...")
     ] = None,
     title: Annotated[str, typer.Option(help="Of the table.")] = "Runs compared",
-) -> None:
+) -> dict[str, Any]:
     """Compare finished runs; get a table.
 
     Runs whose configs differ in the seed alone are one method. Each figure is the mean and spread
@@ -49,15 +49,18 @@ def runs(
     if output is not None:
         require("the curves of terradapt runs", "report", "matplotlib")
     comparison, told = compare_runs(folders, reference=reference, title=title)
+    written: list[Path] = []
     if output is None:
         typer.echo(comparison_markdown(comparison), nl=False)
     else:
         reads = [f / n for f in folders_of(comparison) for n in ("report.json", "log.jsonl")]
         check_output(output, folder=True, reads=reads)
-        for path in write_comparison(comparison, output, "runs"):
+        written = list(write_comparison(comparison, output, "runs"))
+        for path in written:
             typer.echo(path)
     if told:
         raise DataError(
             f"{len(told)} of the folders left out, the first {told[0]}",
             "compare runs of one split of one dataset; the table holds the others",
         )
+    return {"files": written}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -68,7 +68,7 @@ def trials(
     resume: Annotated[
         bool, typer.Option("--resume", help="Keep finished runs, go on with the rest.")
     ] = False,
-) -> None:
+) -> dict[str, Any]:
     """Train methods x seeds under one protocol; get a table.
 
     Every method is trained with every seed, each as a normal run. trials.md, .csv, .tex and .json
@@ -76,7 +76,8 @@ def trials(
     over images; trials.svg the curves. They are renewed after each run. {encoder}, {size} and
     {lossnet} in overrides stand for each method's own: encoder.weights=DIR/{encoder}.pt.
     """
-    from terradapt.cli._progress import progress
+    from terradapt.cli._events import say_stopped
+    from terradapt.cli._progress import progress, say
     from terradapt.cli._require import require
     from terradapt.trials import run_trials
 
@@ -97,12 +98,13 @@ def trials(
             workers=workers,
             resume=resume,
             bar=progress,
-            say=lambda line: typer.echo(line, err=True),
+            say=say,
         )
     except KeyboardInterrupt:
-        typer.echo(f"stopped; go on with --resume, the state is in {output}", err=True)
+        say_stopped(f"go on with --resume, the state is in {output}")
         raise
     typer.echo(f"table: {output / 'trials.md'}")
+    return {"files": [output / f"trials.{s}" for s in ("md", "csv", "tex", "svg", "json")]}
 
 
 def _seeds(text: str | None) -> list[int]:

@@ -16,7 +16,7 @@ from terradapt.evaluation.run import PICTURES, evaluate
 from terradapt.meta import Meta, code_commit
 from terradapt.predictors import load
 from terradapt.predictors.mapper import Mapper
-from terradapt.progress import Advance
+from terradapt.progress import Advance, Track, silent
 from terradapt.report import Report, check_report, write_report
 from terradapt.report.html import require_html
 from terradapt.scene import Predictor
@@ -120,7 +120,7 @@ def report_run(
     *,
     split: str | None = None,
     command: str = "",
-    progress: Advance | None = None,
+    bar: Track = silent,
 ) -> Report:
     """Evaluate a run's best checkpoint and write ``report.json``, ``.md`` and ``.html`` into it.
 
@@ -129,7 +129,7 @@ def report_run(
         data: Folder of the dataset.
         split: Name of a split, or None: the first of test, val and train that has images.
         command: The command line, for the run facts.
-        progress: Called with the pixels predicted.
+        bar: Shows the phase.
 
     Raises:
         MissingExtraError: The libraries of the report are not installed.
@@ -139,7 +139,8 @@ def report_run(
     require_html()
     task = open_task(run / "checkpoint.safetensors", data, split)
     check_report(run / "report.json", task.files)
-    report = task.run(command=command, progress=progress)
+    with bar(task.pixels, f"report on {task.split}", "px") as advance:
+        report = task.run(command=command, progress=advance)
     write_report(report, run / "report.json")
     return report
 
