@@ -34,6 +34,16 @@ def _rising(pair: Pair) -> Pair:
 Scales = Annotated[Pair, AfterValidator(_rising)]
 """Lowest and highest magnification."""
 
+Context = Literal[0, 2, 4, 8]
+"""How many times as wide as a window the ground around is that a model sees too; 0: none."""
+
+
+def _channels(bands: tuple[int, ...], context: int) -> tuple[tuple[int, int], ...]:
+    """Return what each channel of a model's input shows: a band, and px to the side of a cell."""
+    sides = (1, context) if context else (1,)
+    return tuple((band, side) for side in sides for band in bands)
+
+
 NOT_ARCHITECTURE = {
     "name",
     "weights",
@@ -70,7 +80,8 @@ class InputSpec(ConfigPart):
 
     A model sees uint8 bands (B, C, H, W). The scene reader applies ``stretch`` to imagery that is
     not 8 bit, so that prediction repeats what training did; the predictor alone applies
-    ``(x / 255 - mean) / std``.
+    ``(x / 255 - mean) / std``. With ``context`` the bands come twice: of the window, and then of the
+    ground around it, as :meth:`terradapt.raster.Scene.look` reads them.
     """
 
     bands: tuple[int, ...] = (1, 2, 3)  # 1-based band indexes in the file
@@ -81,6 +92,12 @@ class InputSpec(ConfigPart):
     std: tuple[float, ...] = (0.229, 0.224, 0.225)
     resolution: float | None = None  # metres per pixel at training
     grow_void: int = Field(0, ge=0, le=1024)  # px next to what is hidden that are hidden too
+    context: Context = 0  # width of the ground around, in windows
+
+    @property
+    def channels(self) -> tuple[tuple[int, int], ...]:
+        """What each channel of the model's input shows: a band, and px to the side of a cell."""
+        return _channels(self.bands, self.context)
 
     @property
     def ranges(self) -> tuple[Pair, ...] | None:
@@ -131,7 +148,7 @@ class ModelConfig(ConfigPart):
     name: str = "kd-arafnet"  # a name of terradapt models
     encoder: EncoderConfig = EncoderConfig()
     in_channels: int = Field(3, ge=1)  # [bands] that the model takes; the run sets it from
-    # data.bands
+    # data.bands and data.context
     options: dict[str, Any] = {}  # checked by the model's own Options
 
 
@@ -143,6 +160,8 @@ class DataConfig(ConfigPart):
     # 1-based indexes in the files, in the model's order
     stretch: Stretch | None = None  # (low, high) per band, raw units, or one pair of percentiles of
     # each scene; none: found in the train split
+    context: Context = 0  # [crops] width of the ground around each that the model sees too, as
+    # further channels; 0: none
     resolution: float | None = Field(None, gt=0)  # [m/px] to resample to; none: native
     grow_void: int = Field(0, ge=0, le=1024)  # [px] next to nodata that lossy compression blurred
     val_fraction: float = Field(0.15, ge=0, lt=1)  # of the images, where no splits are given
@@ -158,6 +177,11 @@ class DataConfig(ConfigPart):
     background: Literal["ignore", "class"] | None = None  # ground without a feature; none: see
     # data.md
     workers: int = Field(2, ge=0)  # [processes] that read ahead; 0: none
+
+    @property
+    def channels(self) -> tuple[tuple[int, int], ...]:
+        """As :attr:`InputSpec.channels`."""
+        return _channels(self.bands, self.context)
 
 
 class AugmentConfig(ConfigPart):

@@ -50,6 +50,18 @@ class Window:
         """Return the same rectangle moved by ``rows`` and ``cols``."""
         return Window(self.row + rows, self.col + cols, self.height, self.width)
 
+    def around(self, times: int) -> Window:
+        """Return the window of as many cells that lies concentric on ``times`` times the ground.
+
+        A cell is a square of ``times`` px to a side, on the lattice that starts with the scene; the
+        two centres are at most half a cell apart along each axis.
+        """
+        row, col = (
+            (2 * first - (times - 1) * size + times) // (2 * times)
+            for first, size in ((self.row, self.height), (self.col, self.width))
+        )
+        return Window(row, col, self.height, self.width)
+
     def intersect(self, other: Window) -> Window | None:
         """Return the common rectangle, or None where there is none."""
         row, col = max(self.row, other.row), max(self.col, other.col)

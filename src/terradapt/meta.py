@@ -174,7 +174,7 @@ class Meta:
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
-        bands, wanted = len(self.spec.bands), self.config.model.in_channels
+        bands, wanted = len(self.spec.channels), self.config.model.in_channels
         if bands != wanted:
             raise ValueError(f"{bands} bands for a model of {wanted}")
         _check_spec(self.spec)
@@ -304,12 +304,12 @@ def _migrated(values: dict[str, Any], source: str) -> dict[str, Any]:
 
 
 def _check_spec(spec: InputSpec) -> None:
-    bands = len(spec.bands)
+    bands, channels = len(spec.bands), len(spec.channels)
     mean, std = np.asarray(spec.mean), np.asarray(spec.std)
     if bands == 0 or min(spec.bands) < 1 or len(spec.band_names) not in (0, bands):
         raise ValueError(f"bands {spec.bands} with the names {spec.band_names}")
-    if mean.shape != (bands,) or std.shape != (bands,):
-        raise ValueError(f"{len(mean)} means and {len(std)} deviations for {bands} bands")
+    if mean.shape != (channels,) or std.shape != (channels,):
+        raise ValueError(f"{len(mean)} means and {len(std)} deviations for {channels} bands")
     if not (np.isfinite(mean).all() and np.isfinite(std).all() and (std > 0).all()):
         raise ValueError("mean or std is not usable")
     if spec.resolution is not None and not 0 < spec.resolution < float("inf"):

@@ -123,7 +123,7 @@ def bench_exported(
 def _measured(path: Path, engine: str, side: int, batch: int, seconds: float) -> EngineRow:
     peaks, before = reset_peak(), resident()
     predictor = engines.open_engine(path, engine)
-    shape = (1, len(predictor.spec.bands), side, side)
+    shape = (1, len(predictor.spec.channels), side, side)
     image = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
     latency: Timing = timed(lambda: predictor.numpy(predictor.predict(image)), seconds)
     peak = resident("VmHWM")

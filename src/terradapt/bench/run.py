@@ -275,6 +275,6 @@ def _open(engine: str, source: tuple[SegmentationModel, Meta, Path], options: Op
 
 
 def _call(predictor: Predictor, batch: int, size: int) -> Callable[[], Any]:
-    shape = (batch, len(predictor.spec.bands), size, size)
+    shape = (batch, len(predictor.spec.channels), size, size)
     images = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
     return lambda: predictor.numpy(predictor.predict(images))

@@ -73,6 +73,8 @@ def export(
 
     require("terradapt export", "train", "torch", "timm")
     require("terradapt export", "export", "onnx")
+    from terradapt.checkpoint import read_meta
+
     checkpoint = hub.local(checkpoint)
     if output.suffix != ".onnx":
         raise ConfigError(f"{output}: no .onnx file", "name the output model.onnx")
@@ -85,6 +87,12 @@ def export(
         raise ConfigError(
             "--argmax and --for deepness do not go together: Deepness reads scores",
             "leave one of them out",
+        )
+    if consumer == Consumer.deepness and (around := read_meta(checkpoint).spec.context):
+        raise ConfigError(
+            f"{checkpoint}: sees the ground around too, {around} times as wide, and Deepness gives "
+            "windows alone",
+            "map with terradapt predict, or train a model with data.context=0",
         )
     sides: dict[str, Any] = {
         "window": window,

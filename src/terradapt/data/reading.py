@@ -53,6 +53,8 @@ class ItemReader(Scene):
         self._whole: tuple[NDArray[Any], NDArray[np.bool_] | None] | None = None
         self._whole_mask: NDArray[np.uint8] | None = None
         self._label: SceneReader | None = None
+        self._context = spec.context if spec else 0
+        self._wide: NDArray[np.uint8] | None = None  # the whole item as cells of the context
         self._order: list[int] = []  # which of the readers' bands, one after the other; [] all
         try:
             self._open(spec)
@@ -81,7 +83,10 @@ class ItemReader(Scene):
         self._whole = (pixels, None if valid.all() else valid)
         self._whole_mask = mask
         self.close()
-        return pixels.nbytes + self.window.height * self.window.width * 2
+        if self._context:
+            self._wide = super().cells(self._cells, self._context)
+        held = pixels.nbytes + self.window.height * self.window.width * 2
+        return held + (0 if self._wide is None else self._wide.nbytes)
 
     def read(self, window: Window) -> tuple[NDArray[Any], NDArray[np.bool_]]:
         """Read (C, H, W) pixels and (H, W) valid; outside the image 0 and False."""
@@ -97,6 +102,18 @@ class ItemReader(Scene):
         valid = np.logical_and.reduce([p[1] for p in parts])
         bands = [band for part in parts for band in part[0]]
         return np.stack([bands[i] for i in self._order] if self._order else bands), valid
+
+    @property
+    def _cells(self) -> Window:
+        """The whole item in cells of the context."""
+        side = self._context
+        return Window(0, 0, -(-self.height // side), -(-self.width // side))
+
+    def cells(self, window: Window, side: int) -> NDArray[np.uint8]:
+        """Read cells as :meth:`Scene.cells` does; of a loaded item those that were made once."""
+        if self._wide is None or side != self._context:
+            return super().cells(window, side)
+        return _cut(self._wide, window, self._cells)
 
     def mask(self, window: Window, valid: NDArray[np.bool_] | None = None) -> NDArray[np.uint8]:
         """Read (H, W) class ids, 255 where ignored, outside, or the image is not valid.
@@ -116,8 +133,8 @@ class ItemReader(Scene):
         return ids
 
     def sample(self, window: Window) -> tuple[NDArray[Any], NDArray[np.uint8]]:
-        """Read (C, H, W) pixels and (H, W) class ids of a window."""
-        pixels, valid = self.read(window)
+        """Read (C, H, W) pixels, with the spec's context 2 C, and (H, W) class ids of a window."""
+        pixels, valid = self.look(window, self._context)
         return pixels, self.mask(window, valid)
 
     def _read(self, file: SceneReader, window: Window) -> tuple[NDArray[Any], NDArray[np.bool_]]:

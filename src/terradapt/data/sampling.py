@@ -88,7 +88,7 @@ class CropDataset(TorchDataset[dict[str, Any]]):
         self._epoch.fill_(epoch)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        """Return ``image`` (C, H, W) uint8, ``mask`` (H, W) int64 and ``index``."""
+        """Return ``image`` (C or 2 C, H, W) uint8, ``mask`` (H, W) int64 and ``index``."""
         if not 0 <= index < self._length:
             raise IndexError(index)
         return self.sample(int(self._epoch), index)
@@ -109,7 +109,7 @@ class CropDataset(TorchDataset[dict[str, Any]]):
             image, mask = self._read(self._place(index, epoch, chosen, rng))
             if bool((mask != IGNORE).any()):
                 break
-        image, mask = augment(image, mask, chosen, self._crop)
+        image, mask = augment(image, mask, chosen, self._crop, len(self.spec.bands))
         return {"image": image, "mask": mask.long(), "index": index}
 
     def _read(self, place: tuple[Item, Window]) -> tuple[Tensor, Tensor]:
@@ -118,7 +118,7 @@ class CropDataset(TorchDataset[dict[str, Any]]):
         if self._labelled:
             pixels, ids = reader.sample(window)
         else:
-            pixels, valid = reader.read(window)
+            pixels, valid = reader.look(window, self.spec.context)
             ids = np.where(valid, 0, IGNORE).astype(np.uint8)
         return torch.from_numpy(pixels), torch.from_numpy(ids)
 

@@ -37,17 +37,18 @@ def input_spec(dataset: Dataset, config: DataConfig) -> InputSpec:
     stretch = config.stretch
     if stretch is None and not eight_bit:
         stretch = fixed_stretch(items, config.bands)
-    three = len(config.bands) == 3
+    three, views = len(config.bands) == 3, 2 if config.context else 1
     known = [i.resolution for i in items if i.resolution]
     return InputSpec(
         bands=config.bands,
         band_names=names,
         dtype=dtype,
         stretch=stretch,
-        mean=_MEAN if three else _spread(_MEAN, _OTHER_MEAN, len(config.bands)),
-        std=_STD if three else _spread(_STD, _OTHER_STD, len(config.bands)),
+        mean=(_MEAN if three else _spread(_MEAN, _OTHER_MEAN, len(config.bands))) * views,
+        std=(_STD if three else _spread(_STD, _OTHER_STD, len(config.bands))) * views,
         resolution=config.resolution or (median(known) if known else None),
         grow_void=config.grow_void,
+        context=config.context,
     )
 
 

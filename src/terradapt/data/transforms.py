@@ -72,7 +72,9 @@ def _factor(strength: float, u: float) -> float:
     return max(0.0, 1 + strength * (2 * u - 1))
 
 
-def augment(image: Tensor, mask: Tensor, chosen: Draw, size: int) -> tuple[Tensor, Tensor]:
+def augment(
+    image: Tensor, mask: Tensor, chosen: Draw, size: int, bands: int | None = None
+) -> tuple[Tensor, Tensor]:
     """Bring a window to the crop's size and augment it.
 
     Args:
@@ -80,6 +82,8 @@ def augment(image: Tensor, mask: Tensor, chosen: Draw, size: int) -> tuple[Tenso
         mask: (S, S) uint8 class ids.
         chosen: The parameters.
         size: Side of the crop, px.
+        bands: As of :func:`recolour`. The ground around a window is concentric to it, so that it
+            is turned and mirrored as the window is.
 
     Returns:
         (C, size, size) uint8 and (size, size) uint8; what lies outside the image is 255 in the
@@ -96,7 +100,8 @@ def augment(image: Tensor, mask: Tensor, chosen: Draw, size: int) -> tuple[Tenso
     if side != size:
         pixels, ids = F.center_crop(pixels, [size, size]), F.center_crop(ids, [size, size])
     pixels, ids = _turned(pixels, chosen), _turned(ids, chosen)
-    return recolour(pixels.as_subclass(Tensor), chosen), ids.as_subclass(Tensor)[0].contiguous()
+    coloured = recolour(pixels.as_subclass(Tensor), chosen, bands)
+    return coloured, ids.as_subclass(Tensor)[0].contiguous()
 
 
 def _turned(image: Tensor, chosen: Draw) -> Tensor:
@@ -107,21 +112,28 @@ def _turned(image: Tensor, chosen: Draw) -> Tensor:
     return torch.rot90(image, chosen.turns, (-2, -1)) if chosen.turns else image
 
 
-def recolour(image: Tensor, chosen: Draw) -> Tensor:
+def recolour(image: Tensor, chosen: Draw, bands: int | None = None) -> Tensor:
     """Change brightness, contrast, saturation and sharpness of (C, H, W) uint8.
 
     Of other than three bands each is treated as an image of its own, and keeps its saturation.
+
+    Args:
+        image: One image, or a window and the ground around it.
+        chosen: The parameters.
+        bands: Of either; None where there is one.
     """
-    bands = image if len(image) == 3 else image[:, None]
+    colours = (bands or len(image)) == 3
+    parts = image.unflatten(0, (-1, 3)) if colours and len(image) > 3 else image
+    parts = parts if colours else image[:, None]
     if chosen.brightness != 1:
-        bands = F.adjust_brightness(bands, chosen.brightness)
+        parts = F.adjust_brightness(parts, chosen.brightness)
     if chosen.contrast != 1:
-        bands = F.adjust_contrast(bands, chosen.contrast)
-    if chosen.saturation != 1 and len(image) == 3:
-        bands = F.adjust_saturation(bands, chosen.saturation)
+        parts = F.adjust_contrast(parts, chosen.contrast)
+    if chosen.saturation != 1 and colours:
+        parts = F.adjust_saturation(parts, chosen.saturation)
     if chosen.sharpness != 1:
-        bands = F.adjust_sharpness(bands, chosen.sharpness)
-    return bands.reshape(image.shape).contiguous()
+        parts = F.adjust_sharpness(parts, chosen.sharpness)
+    return parts.reshape(image.shape).contiguous()
 
 
 _SIGMA = (0.1, 2.0)  # px, of a strong view's blur
@@ -129,7 +141,9 @@ _BOX = (0.02, 0.4)  # share of a crop that a CutMix box covers
 _RATIO = (0.3, 1 / 0.3)  # of its sides
 
 
-def strengthen(image: Tensor, config: ConsistencyConfig, rng: np.random.Generator) -> Tensor:
+def strengthen(
+    image: Tensor, config: ConsistencyConfig, rng: np.random.Generator, bands: int | None = None
+) -> Tensor:
     """Return a strong view of (C, H, W) uint8: other colours, perhaps blurred (UniMatch).
 
     Always takes the same number of numbers from ``rng``.
@@ -140,7 +154,7 @@ def strengthen(image: Tensor, config: ConsistencyConfig, rng: np.random.Generato
         contrast=_factor(config.colour, u[1]),
         saturation=_factor(config.colour / 2, u[2]),
     )
-    image = recolour(image, chosen)
+    image = recolour(image, chosen, bands)
     if u[3] < config.blur:
         sigma = _SIGMA[0] + (_SIGMA[1] - _SIGMA[0]) * u[4]
         image = F.gaussian_blur(image, 2 * math.ceil(2 * sigma) + 1, sigma)

@@ -24,8 +24,8 @@ EXTENSIONS = (
 
 
 def properties(meta: Exported) -> dict[str, str]:
-    """Return all texts for the file's ``metadata_props``."""
-    return {**deepness(meta), KEY: meta.to_json()}
+    """Return all texts for the file's ``metadata_props``; Deepness knows no ground around."""
+    return {**({} if meta.spec.context else deepness(meta)), KEY: meta.to_json()}
 
 
 def deepness(meta: Meta) -> dict[str, str]:
@@ -109,7 +109,7 @@ def _input(meta: Exported) -> dict[str, Any]:
         "name": INPUT,
         "bands": band_names(meta),
         "input": {
-            "shape": [-1, len(spec.bands), side, side],
+            "shape": [-1, len(spec.channels), side, side],
             "dim_order": ["batch", "bands", "height", "width"],
             "data_type": "float32",
         },
@@ -124,7 +124,8 @@ def _input(meta: Exported) -> dict[str, Any]:
 
 def band_names(meta: Meta) -> list[str]:
     """Return the names of the input's bands, which the item's asset lists too."""
-    return list(meta.spec.band_names or (f"band {i}" for i in meta.spec.bands))
+    names = list(meta.spec.band_names or (f"band {i}" for i in meta.spec.bands))
+    return names + [f"{n} around" for n in names if meta.spec.context]
 
 
 def _output(meta: Exported) -> dict[str, Any]:

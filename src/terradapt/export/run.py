@@ -117,7 +117,7 @@ def export_model(
     export_onnx(
         model,
         path,
-        channels=len(told.spec.bands),
+        channels=len(told.spec.channels),
         window=told.window,
         fixed=told.fixed,
         metadata=properties(told),
@@ -195,7 +195,7 @@ def export_with_proof(
             result = export_model(model, meta, part, window=window, fixed=fixed)
             told = result.meta
             if images is None:
-                images = patches(len(meta.spec.bands), told.window, PARITY_WINDOWS)
+                images = patches(len(meta.spec.channels), told.window, PARITY_WINDOWS)
             torch = TorchPredictor(model, meta.classes, meta.spec, told.window, meta=meta)
             parity = compare(torch, OnnxPredictor(part), images, shown)
             if parity.equal_classes < EQUAL_CLASSES:

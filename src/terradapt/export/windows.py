@@ -29,7 +29,7 @@ class Windows:
     """Windows of scenes.
 
     Attributes:
-        images: (N, C, S, S) uint8, bands and stretch applied.
+        images: (N, C, S, S) uint8, bands, stretch and context applied.
         masks: (N, S, S) class ids, 255 ignored; None without labels.
         scenes: How many scenes they come from.
         split: Name of the split, "" outside a dataset.
@@ -101,7 +101,7 @@ def scene_windows(
         for window in places(reader.height, reader.width, side, seed):
             if len(found) == count:
                 break
-            image, valid = reader.read(window)
+            image, valid = reader.look(window, spec.context)
             if valid.mean() >= MIN_VALID:
                 found.append(image)
     return found
@@ -141,6 +141,7 @@ def _of_dataset(
             labels.get(item) if labels else None,
             side,
             zoom,
+            spec.context,
             _share(count, len(items), number),
             seed + number,
         ):
@@ -161,6 +162,7 @@ def _item_windows(
     labels: ItemReader | None,
     side: int,
     zoom: float,
+    context: int,
     count: int,
     seed: int,
 ) -> list[tuple[NDArray[np.uint8], NDArray[np.uint8]]]:
@@ -170,7 +172,7 @@ def _item_windows(
     for window in places(pixels.height, pixels.width, native, seed):
         if len(found) == count:
             break
-        image = resample(pixels.read(window)[0], side)
+        image = resample(pixels.look(window, context)[0], side)
         mask = resample_ids(labels.mask(window), side) if labels else blank
         if labels is None or (mask != IGNORE).mean() >= MIN_VALID:
             found.append((image, mask))

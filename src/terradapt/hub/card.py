@@ -141,7 +141,8 @@ def _training(meta: Meta) -> str:
     resolution = f"{spec.resolution:.4g} m/px" if spec.resolution else "unknown"
     facts = {
         "data": meta.data or "not told",
-        "bands": ", ".join(spec.band_names or map(str, spec.bands)),
+        "bands": ", ".join(spec.band_names or map(str, spec.bands))
+        + (f"; and the ground around, {spec.context} times as wide" if spec.context else ""),
         "pixel type": spec.dtype,
         "resolution": resolution,
         "crops": f"{meta.window} px, {train.batch * train.accumulate} a step",

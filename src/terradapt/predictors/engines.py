@@ -133,7 +133,7 @@ def rate(
         seconds: Time to measure; at least two runs are made.
     """
     side = window or predictor.window
-    shape = (batch, len(predictor.spec.bands), side, side)
+    shape = (batch, len(predictor.spec.channels), side, side)
     images = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
     streams = most_streams(predictor, side, batch)
 

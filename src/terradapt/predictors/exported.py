@@ -47,7 +47,7 @@ class ExportedPredictor(Predictor):
 
     def _check_borders(self, inputs: list[Border], outputs: list[Border]) -> str:
         """Compare a graph's input and output with the metadata; return the input's name."""
-        bands, count = len(self.spec.bands), len(self.classes)
+        bands, count = len(self.spec.channels), len(self.classes)
         kinds = [k for _, k, _ in (*inputs, *outputs)]
         if len(inputs) != 1 or len(outputs) != 1 or set(kinds) != {"tensor(float)"}:
             raise self._misfit(f"{len(inputs)} inputs and {len(outputs)} outputs, {kinds}")

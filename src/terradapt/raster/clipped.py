@@ -53,6 +53,10 @@ class Clipped(Scene):
         pixels, valid = self._scene.read(window)
         return pixels, valid & self.inside(window) if valid.any() else valid
 
+    def cells(self, window: Window, side: int) -> NDArray[np.uint8]:
+        """Read the scene's: what lies outside the area is ground around it."""
+        return self._scene.cells(window, side)
+
     def close(self) -> None:
         """Close the scene and the mask."""
         self._scene.close()

@@ -42,6 +42,36 @@ class Scene(Protocol):
             SceneError: A part of the scene cannot be read.
         """
 
+    def cells(self, window: Window, side: int) -> NDArray[np.uint8]:
+        """Read (C, H, W) means of squares of pixels, on the lattice that starts with the scene.
+
+        Args:
+            window: In cells; may reach beyond the scene.
+            side: Of a cell, px, 16 at most. What lies outside or is not valid counts as it is read:
+                as 0.
+
+        Raises:
+            SceneError: A part of the scene cannot be read.
+        """
+        row, col, height, width = (
+            side * n for n in (window.row, window.col, window.height, window.width)
+        )
+        return cell_means(self.read(Window(row, col, height, width))[0], side)
+
+    def look(self, window: Window, context: int = 0) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+        """Read a window as a model sees it: (C, H, W) pixels and (H, W) valid.
+
+        With a context the bands come once more: of the ground that is ``context`` times as wide and
+        high, concentric to the nearest cell, as cells of ``context`` px.
+
+        Raises:
+            SceneError: A part of the scene cannot be read.
+        """
+        pixels, valid = self.read(window)
+        if context:
+            pixels = np.concatenate([pixels, self.cells(window.around(context), context)])
+        return pixels, valid
+
     def close(self) -> None:
         """Close the files."""
 
@@ -89,3 +119,16 @@ class Scene(Protocol):
     def window(self) -> Window:
         """The window of the whole scene."""
         return Window(0, 0, self.height, self.width)
+
+
+def cell_means(pixels: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
+    """Return rounded means (C, H, W) of squares of uint8 pixels (C, side * H, side * W)."""
+    rows = pixels[:, ::side].astype(np.uint16)  # 16 * 16 * 255 fit
+    for i in range(1, side):
+        rows += pixels[:, i::side]
+    total = rows[:, :, ::side].copy()
+    for i in range(1, side):
+        total += rows[:, :, i::side]
+    total += side * side // 2
+    total //= side * side
+    return total.astype(np.uint8)

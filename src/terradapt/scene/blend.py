@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from terradapt.grid import Grid, Window
 from terradapt.raster import Scene
+from terradapt.scene.context import Surroundings
 from terradapt.scene.predictor import Predictor, on_host
 
 
@@ -28,7 +29,7 @@ class Chunk:
         first: First lattice column.
         stop: Lattice column after the last.
         live: Those of them that hold a valid pixel.
-        images: (n, C, window, window) uint8, one for each of ``live``.
+        images: (n, C, window, window) uint8, one for each of ``live``; with a context 2 C.
         valid: (rows, columns) mask of the pixels that this chunk finishes.
     """
 
@@ -86,15 +87,17 @@ class Plan:
             yield first, min(first + self.batch, self.cols.stop)
 
 
-def read_chunks(source: Scene, plan: Plan) -> Iterator[Chunk]:
+def read_chunks(source: Scene, plan: Plan, context: int = 0) -> Iterator[Chunk]:
     """Read a region's windows, every row of the file once, and cut them into chunks.
 
     Args:
         source: The scene.
         plan: The region's windows.
+        context: As of :meth:`terradapt.raster.Scene.look`; its rows are read once more.
     """
     grid, size = plan.grid, plan.grid.window
     strip = _Strip(source, plan)
+    around = Surroundings(source, plan.grid, plan.cols, context) if context else None
     for row in plan.rows:
         top = grid.rows.starts[row]
         pixels, valid = strip.rows(top, size)
@@ -107,12 +110,15 @@ def read_chunks(source: Scene, plan: Plan) -> Iterator[Chunk]:
                 for c, x in zip(range(begin, end), spans, strict=True)
                 if valid[:, x : x + size].any()
             )
-            images = np.empty((len(live), len(pixels), size, size), np.uint8)
+            bands = len(pixels)
+            images = np.empty((len(live), bands * (2 if around else 1), size, size), np.uint8)
             for image, c in zip(images, live, strict=True):
                 x = grid.cols.starts[c] - plan.left
                 cut = pixels[:, :, x : x + size]
-                image[:, :, : cut.shape[2]] = cut
-                image[:, :, cut.shape[2] :] = 0
+                image[:bands, :, : cut.shape[2]] = cut
+                image[:bands, :, cut.shape[2] :] = 0
+                if around:
+                    image[bands:] = around.window(row, c)
             left = spans[0]
             right = plan.right if end == plan.cols.stop else grid.cols.starts[end]
             yield Chunk(row, begin, end, live, images, done[:, left : right - plan.left])

@@ -99,7 +99,9 @@ def row_memory(predictor: Predictor, grid: Grid, wanted: Wanted) -> int:
     """Return the bytes that the full rows of a scene take while it is predicted, at least."""
     classes = len(wanted.subset) or len(predictor.classes)
     kept = 1 + 4 * wanted.confidence + 4 * classes * wanted.scores
-    column = grid.window * len(predictor.spec.bands) + grid.block * kept
+    spec = predictor.spec
+    around = 2 * len(spec.bands) // spec.context if spec.context else 0  # held, and being joined
+    column = grid.window * (len(spec.bands) + around) + grid.block * kept
     lattice = 8 + 12 * grid.window // grid.stride  # bytes of an axis's weights to a pixel
     return column * grid.width + lattice * (grid.width + grid.height)
 

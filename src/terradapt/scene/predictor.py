@@ -82,10 +82,12 @@ class Predictor(ABC):
                 "add an axis for a single image: images[None]",
             )
         bands, height, width = images.shape[1:]
-        if bands != len(self.spec.bands):
+        if bands != len(self.spec.channels):
+            takes, wide = len(self.spec.channels), self.spec.context
             raise SceneError(
-                f"{name} takes {len(self.spec.bands)} bands, the images (B, C, H, W) have {bands}",
-                "give imagery with the bands that it was trained on",
+                f"{name} takes {takes} bands, the images (B, C, H, W) have {bands}",
+                "give imagery with the bands that it was trained on"
+                + (f", and then those of the ground around, {wide} times as wide" if wide else ""),
             )
         if height % self.multiple or width % self.multiple:
             raise SceneError(

@@ -45,9 +45,8 @@ def search_scale(scene: Scene, predictor: Predictor, inner: int) -> float:
         if seen < min(_LEAST_SIDE, inner):
             continue
         suited = Resampled(predictor, side, seen)
-        scores = [
-            predictor.numpy(suited.predict(pixels[None]))[0] for pixels in _looks(scene, side)
-        ]
+        looks = _looks(scene, side, predictor.spec.context)
+        scores = [predictor.numpy(suited.predict(pixels[None]))[0] for pixels in looks]
         if scores:
             told[step] = information(scores)
     if not told:
@@ -65,7 +64,7 @@ def information(scores: list[NDArray[np.float32]]) -> float:
     return float(_entropy(mean, 0) - single)
 
 
-def _looks(scene: Scene, side: int) -> Iterator[NDArray[np.uint8]]:
+def _looks(scene: Scene, side: int, context: int) -> Iterator[NDArray[np.uint8]]:
     """Pixels (C, side, side) of places spread over the scene that have data."""
     count = round(_PLACES**0.5)
     rows, cols = (
@@ -74,7 +73,7 @@ def _looks(scene: Scene, side: int) -> Iterator[NDArray[np.uint8]]:
     )
     for row in rows:
         for col in cols:
-            pixels, valid = scene.read(Window(int(row), int(col), side, side))
+            pixels, valid = scene.look(Window(int(row), int(col), side, side), context)
             if valid.mean() >= _LEAST_VALID:
                 yield pixels
 

@@ -105,7 +105,7 @@ def region_pieces(
     plan = Plan(grid, region, batch)
     blender, run = Blender(plan, predictor, subset), Runner(predictor, batch)
     streams = streams_for(predictor, grid, batch)
-    chunks = ahead(read_chunks(source, plan), _AHEAD, "read")
+    chunks = ahead(read_chunks(source, plan, predictor.spec.context), _AHEAD, "read")
     scored = abreast(run, chunks, streams, "stream", lambda: predictor.share(streams))
     try:
         for chunk, scores in scored:

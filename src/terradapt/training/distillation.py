@@ -174,7 +174,8 @@ class Distilled:
 
     @torch.no_grad()
     def _asked(self, pixels: Tensor) -> Tensor:
-        image = normalize_tensor(pixels, self.meta.spec)
+        seen = pixels[:, : len(self.meta.spec.channels)]  # perhaps without the ground around
+        image = normalize_tensor(seen, self.meta.spec)
         image = image.contiguous(memory_format=torch.channels_last)
         dtype, device = DTYPES[self.config.precision], image.device.type
         with torch.autocast(device, dtype, enabled=self.config.precision != "fp32"):
@@ -237,6 +238,12 @@ def _check_teacher(
             f"{dataset.root} has {', '.join(dataset.classes.names)}",
             "train the teacher on the same classes, in the same order; a student with loss=kl may "
             "have more",
+        )
+    if meta.spec.context not in (0, config.data.context):
+        raise ConfigError(
+            f"{path}: the teacher sees the ground around, {meta.spec.context} times as wide, and "
+            f"data.context is {config.data.context}",
+            f"set data.context={meta.spec.context}",
         )
     if meta.spec.bands != config.data.bands:
         raise ConfigError(

@@ -69,7 +69,8 @@ def two_views(crops: CropDataset, epoch: int, index: int) -> dict[str, Tensor]:
     config: ConsistencyConfig = crops.config.objective.consistency
     rng = generator(crops.config.train.seed, epoch, index, _STRONG)
     image, side = plain["image"], crops.config.data.crop
-    strong = [strengthen(image, config, rng) for _ in range(config.views)]
+    bands = len(crops.spec.bands)
+    strong = [strengthen(image, config, rng, bands) for _ in range(config.views)]
     boxes = [cutmix_box(side, config, rng) for _ in range(config.views)]
     return {
         "unlabelled": image,

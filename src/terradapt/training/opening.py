@@ -64,12 +64,13 @@ def row(name: str, text: str) -> list[str]:
 def narrow(config: RunConfig, spec: InputSpec) -> str | None:
     """Return a warning where a crop sees too little ground around a thing to know it."""
     metres = _crop_metres(config, spec)
-    if metres is None or metres >= NARROW:
+    if metres is None or metres * (spec.context or 1) >= NARROW:
         return None
     crop, coarser = config.data.crop, NARROW / config.data.crop
     return (
         f"a crop of {crop} px is {metres:.3g} m wide and sees no context; "
-        f"coarser pixels see more: data.resolution={coarser:.2g}, or raise data.crop"
+        f"coarser pixels see more: data.resolution={coarser:.2g}; or show it the ground around, "
+        "data.context=4, or raise data.crop"
     )
 
 
@@ -86,7 +87,8 @@ def _scale(config: RunConfig, spec: InputSpec) -> str:
     crop, metres = config.data.crop, _crop_metres(config, spec)
     if metres is None:
         return f"unknown, the images do not say; a crop is {crop} px wide"
-    return f"{spec.resolution:.3g} m per pixel; a crop of {crop} px is {metres:.3g} m wide"
+    text = f"{spec.resolution:.3g} m per pixel; a crop of {crop} px is {metres:.3g} m wide"
+    return text + (f", the ground around {metres * spec.context:.3g} m" if spec.context else "")
 
 
 def _crop_metres(config: RunConfig, spec: InputSpec) -> float | None:

@@ -52,7 +52,7 @@ class Start:
         """
         old, data = self.meta, config.data
         encoder = old.config.model.encoder.model_copy(update={"weights": self._trunk(config)})
-        model = {"encoder": encoder, "in_channels": len(data.bands)}
+        model = {"encoder": encoder, "in_channels": len(data.channels)}
         like = input_spec(dataset, data)
         if data.stretch is None and like.dtype == old.spec.dtype and data.bands == old.spec.bands:
             data = data.model_copy(update={"stretch": old.spec.stretch})
@@ -67,10 +67,12 @@ class Start:
     def spec(self, spec: InputSpec) -> InputSpec:
         """Return a spec that normalises the start's bands as the start did."""
         old = self.meta.spec
-        known = {band: (old.mean[i], old.std[i]) for i, band in enumerate(old.bands)}
+        known = dict(zip(old.channels, zip(old.mean, old.std, strict=True), strict=True))
         pairs = [
-            known.get(band, own)
-            for band, own in zip(spec.bands, zip(spec.mean, spec.std, strict=True), strict=True)
+            known.get((band, side), known.get((band, 1), own))
+            for (band, side), own in zip(
+                spec.channels, zip(spec.mean, spec.std, strict=True), strict=True
+            )
         ]
         mean, std = zip(*pairs, strict=True)
         return spec.model_copy(update={"mean": mean, "std": std})
@@ -85,11 +87,21 @@ class Start:
             "new_classes": ", ".join(n for n in classes.names if n.casefold() not in known),
         }
 
-    def fill(self, model: SegmentationModel, classes: ClassMap, bands: tuple[int, ...]) -> None:
+    def fill(
+        self,
+        model: SegmentationModel,
+        classes: ClassMap,
+        channels: tuple[tuple[int, int], ...],
+    ) -> None:
         """Put the start's weights into a model.
 
-        A new class starts at the mean of the old ones' rows; a new band with weights of 0, so that
-        the model says at first what it said before.
+        A new class starts at the mean of the old ones' rows; a new band with weights of 0, and so
+        does the ground around, so that the model says at first what it said before.
+
+        Args:
+            model: The run's.
+            classes: Its dataset's.
+            channels: Its spec's.
 
         Raises:
             CheckpointError: A class of the start that the dataset lacks, or weights that do not
@@ -104,8 +116,9 @@ class Start:
                 each = tensors[name].unflatten(axis, (len(old.classes), -1))
                 taken = _taken(each, axis, rows, each.mean(axis, True))
                 tensors[name] = taken.flatten(axis, axis + 1)
-        if bands != old.spec.bands:
-            places = [old.spec.bands.index(b) if b in old.spec.bands else None for b in bands]
+        known = old.spec.channels
+        if channels != known:
+            places = [known.index(c) if c in known else None for c in channels]
             for name, axis in _axes(old.config.model, len(old.classes), bands=1).items():
                 blank = torch.zeros_like(tensors[name].narrow(axis, 0, 1))
                 tensors[name] = _taken(tensors[name], axis, places, blank)
@@ -114,7 +127,7 @@ class Start:
         shapes = {k: tuple(v.shape) for k, v in tensors.items()}
         checkpoint.check_names(Path(self.name), shapes, model.state_dict(), elsewhere)
         model.load_state_dict(tensors, strict=False)
-        if old.trunk is not None and bands == old.spec.bands:
+        if old.trunk is not None and channels == known:
             state = model.state_dict()
             checkpoint.check_trunk(Path(self.name), old.trunk, {k: state[k] for k in trunk})
 

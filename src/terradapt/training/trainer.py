@@ -27,7 +27,7 @@ from torch.utils.data import DataLoader
 
 from terradapt import checkpoint, hub
 from terradapt import data as datasets
-from terradapt.config import InputSpec, RunConfig
+from terradapt.config import InputSpec, ModelConfig, RunConfig
 from terradapt.data.reading import ItemReader
 from terradapt.data.sampling import CropDataset
 from terradapt.data.scan import is_labelled
@@ -104,7 +104,7 @@ class Trainer:
         self.start = open_start(config, self.run, resume)
         if self.start is not None:
             config = self.start.config(config, dataset)
-        config = _pinned(config.model_copy(update={"model": resolve(config.model)}))
+        config = _pinned(config.model_copy(update={"model": resolve(_widened(config))}))
         held = self.run.held() if resume else None
         processes = int(os.environ.get("WORLD_SIZE", "1"))
         config, told = settle_precision(
@@ -512,7 +512,7 @@ class Trainer:
             torch.backends.cudnn.deterministic = True
         model = build(plan, len(self.dataset.classes))
         if self.start is not None and not self.start.goes_on:
-            self.start.fill(model, self.dataset.classes, self.spec.bands)
+            self.start.fill(model, self.dataset.classes, self.spec.channels)
         if train.channels_last:
             model = model.to(memory_format=torch.channels_last)
         _require_batch(model.min_batch, train.batch, self.accelerator.num_processes)
@@ -600,16 +600,30 @@ class Trainer:
 
 
 def _input_spec(dataset: datasets.Dataset, config: RunConfig) -> InputSpec:
-    dates = entry(config.model.name).dates
-    each = encoder_normalization(config.model.encoder, config.model.in_channels // dates)
-    mean, std = (values * dates for values in each)
-    spec = datasets.input_spec(dataset, config.data)
-    if len(spec.bands) != config.model.in_channels:
+    dates, context = entry(config.model.name).dates, config.data.context
+    if dates > 1 and context:
         raise ConfigError(
-            f"{len(spec.bands)} bands are read, but the model takes {config.model.in_channels}",
+            f"{config.model.name} takes {dates} dates, and data.context={context} is for one",
+            "set data.context=0",
+        )
+    views = dates * (2 if context else 1)
+    each = encoder_normalization(config.model.encoder, config.model.in_channels // views)
+    mean, std = (values * views for values in each)
+    spec = datasets.input_spec(dataset, config.data)
+    if len(spec.channels) != config.model.in_channels:
+        raise ConfigError(
+            f"{len(spec.channels)} bands are read, but the model takes {config.model.in_channels}",
             "set data.bands and model.in_channels to the same number",
         )
     return spec.model_copy(update={"mean": mean, "std": std})
+
+
+def _widened(config: RunConfig) -> ModelConfig:
+    """The model with channels for the ground around, where the config counts its bands alone."""
+    data, model = config.data, config.model
+    if model.in_channels != len(data.bands):
+        return model
+    return model.model_copy(update={"in_channels": len(data.channels)})
 
 
 def _require_labels(dataset: datasets.Dataset, split: str) -> None:
