@@ -78,9 +78,7 @@ def resampled(line: shapely.LineString, rng: np.random.Generator) -> shapely.Lin
 def side_street(base: shapely.LineString, rng: np.random.Generator) -> shapely.LineString:
     """Return a street of 40 to 150 m that leaves a line at 50 to 130 degrees, bent once."""
     at = rng.uniform(0, base.length)
-    start, ahead = (
-        np.array(base.interpolate(s).coords[0]) for s in (at, min(at + 1, base.length))
-    )
+    start, ahead = (np.array(base.interpolate(s).coords[0]) for s in (at, min(at + 1, base.length)))
     way = ahead - start
     turn = np.arctan2(way[1], way[0]) + np.radians(rng.uniform(50, 130) * rng.choice([-1, 1]))
     length = rng.uniform(40, 150)
@@ -105,7 +103,9 @@ def buffered(old: Roads, new: Roads) -> Pieces:
     return {s: [p for p in pieces.get(s, ()) if p.length >= least] for s in STATES}
 
 
-def scored(truth: Pieces, found: Pieces, states: tuple[str, ...]) -> tuple[float, float, float, float]:
+def scored(
+    truth: Pieces, found: Pieces, states: tuple[str, ...]
+) -> tuple[float, float, float, float]:
     """Return metres found, of them right, metres true, of them found."""
     sums = np.zeros(4)
     for state in states:

@@ -82,7 +82,9 @@ class RoadChanges:
 
 
 def compare_roads(
-    old: Roads, new: Roads, options: AlongOptions = AlongOptions()  # noqa: B008 (frozen)
+    old: Roads,
+    new: Roads,
+    options: AlongOptions = AlongOptions(),
 ) -> RoadChanges:
     """Return the pieces that are new, gone or moved.
 
@@ -162,7 +164,7 @@ def _alongside(roads: Roads, other: Roads, options: AlongOptions) -> _Way:
     best = np.full(len(nearest), np.inf)
     np.minimum.at(best, back, returned)
     own[place[nearest]] = distance[nearest] <= best + options.interval / 2
-    steps = (roads.length / np.maximum(np.bincount(places.edge, minlength=len(roads.edges)), 1))
+    steps = roads.length / np.maximum(np.bincount(places.edge, minlength=len(roads.edges)), 1)
     size = np.ceil(options.min_length / np.maximum(steps, 1e-9)).astype(np.int64)
     edges = np.split(np.arange(count), np.flatnonzero(np.diff(places.edge)) + 1)
     alone, moved = np.zeros(count, bool), np.zeros(count, bool)
@@ -255,9 +257,7 @@ def _spans(flags: NDArray[np.bool_]) -> tuple[Ints, Ints]:
     return edges[::2], edges[1::2]
 
 
-def _pieces(
-    way: _Way, flags: NDArray[np.bool_], options: AlongOptions
-) -> list[tuple[Any, Ints]]:
+def _pieces(way: _Way, flags: NDArray[np.bool_], options: AlongOptions) -> list[tuple[Any, Ints]]:
     """Return the lines of runs of flagged places, and which places they are."""
     found = []
     roads, places = way.roads, way.places
@@ -280,7 +280,9 @@ def _breaks(way: _Way, other: Roads, options: AlongOptions) -> Floats:
     """Return places where the ways alongside two neighbours are not connected on a short way."""
     edge = way.places.edge
     joined = np.flatnonzero((edge[1:] == edge[:-1]) & ~way.alone[1:] & ~way.alone[:-1])
-    first, stop = (np.searchsorted(way.beside[:, 0], np.arange(len(edge)), s) for s in ("left", "right"))
+    first, stop = (
+        np.searchsorted(way.beside[:, 0], np.arange(len(edge)), s) for s in ("left", "right")
+    )
     pairs, owner = [], []
     for i in joined.tolist():
         here, there = (np.arange(first[k], stop[k]) for k in (i, i + 1))

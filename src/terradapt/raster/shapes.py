@@ -24,7 +24,7 @@ def rasterize(
     """Burn geometries into an (H, W) grid; later ones cover earlier ones.
 
     Args:
-        shapes: Pairs of a geometry (shapely or GeoJSON mapping) and its value, which ``dtype`` holds.
+        shapes: Pairs of a geometry (shapely or GeoJSON mapping) and its value, of ``dtype``.
         height: Rows, px.
         width: Columns, px.
         transform: Pixel to CRS of the geometries.
