@@ -193,6 +193,7 @@ class Plan:
         extra: dict[str, Any],
     ) -> tuple[Objects, list[dict[str, Any]]]:
         """Return the areas that are new, gone or changed, and the notes of the raster's rows."""
+        pair = replace(pair, old=pair.old.absolute(), new=pair.new.absolute())
         change, classes, told = work / "change.tif", work / "classes.tif", work / "rows.json"
         if change.is_file() and classes.is_file() and told.is_file():
             notes = read_json(told, kind=list)

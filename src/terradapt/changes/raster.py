@@ -24,7 +24,7 @@ from terradapt.changes.sides import Joined, MapSide, Side, VectorSide
 from terradapt.errors import DataError, SceneError
 from terradapt.grid import Window
 from terradapt.machine import cpu_cores
-from terradapt.preflight.alignment import REACH, explained, patch_windows, peak
+from terradapt.preflight.alignment import REACH, SIDE, explained, peak
 from terradapt.preflight.alignment import Shift as Estimate
 from terradapt.progress import Advance
 from terradapt.raster import Georef, Layer, SceneWriter, rasterize, read_layer
@@ -36,6 +36,7 @@ STEPS = 250
 """Steps of a probability in the raster of change."""
 _COLUMNS = 2048  # px worked on at once
 _PATCHES = 49
+_VARIES = 0.1  # standard deviation of a class within a patch, at least
 _LEAST_SHIFT = 0.25  # px; smaller ones are none
 _CLOSE_ERROR = 0.5  # px within which an estimate is used
 
@@ -280,7 +281,7 @@ def estimated_shift(pair: Pair) -> Estimate | None:
     surfaces = []
     with ExitStack() as stack:
         old, new = pair.open_sides(stack)
-        for window in patch_windows(pair.georef.height, pair.georef.width, _PATCHES):
+        for window in _patches(pair.georef):
             shares, valid = old.read(window)
             ids = np.where(valid, shares.argmax(axis=0), 255).astype(np.uint8)
             counts = np.bincount(ids.ravel(), minlength=256)[:255]
@@ -293,8 +294,24 @@ def estimated_shift(pair: Pair) -> Estimate | None:
                 window.width + 2 * REACH,
             )
             there = new.read(wide)[0]
+            core = there[:, 2 * REACH : window.height, 2 * REACH : window.width]  # at any shift
+            if core.size == 0 or float(core.std(axis=(1, 2)).max()) < _VARIES:
+                continue
             surfaces.append(explained(np.rint(there * 255).astype(np.uint8), ids))
     return peak(surfaces)
+
+
+def _patches(georef: Georef) -> list[Window]:
+    """Return patches within the grid, smaller ones of a small grid: many tell more than few."""
+    inner = min(georef.height, georef.width) - 2 * REACH
+    side = min(SIDE, max(inner // 6, 3 * REACH))
+    rows, cols = (
+        np.linspace(REACH, REACH + max(n - 2 * REACH - side, 0), -(-(n - 2 * REACH) // side))
+        for n in (georef.height, georef.width)
+    )
+    windows = [Window(round(r), round(c), side, side) for r in rows for c in cols]
+    some = np.linspace(0, len(windows) - 1, min(_PATCHES, len(windows))).round().astype(int)
+    return [windows[i] for i in some] if inner >= side else []
 
 
 def used_shift(found: Estimate | None) -> Shift:

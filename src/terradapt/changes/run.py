@@ -105,7 +105,8 @@ def compare(
     check_output(output, (".gpkg",), reads=reads, beside=_beside(output)[1:])
     check_vector(output, chosen.overwrite or chosen.resume, reads=reads)
     work = part_folder(output)
-    predictor, name = _opened(model, model_name) if any(map(_is_scene, paths)) else (None, "")
+    scene = next((p for p in paths if _is_scene(p)), None)
+    predictor, name = (None, "") if scene is None else _opened(model, model_name, scene)
     named = (chosen.old_class, chosen.new_class)
     sides = [
         _side(path, work / f"{label}.tif", predictor, which)
@@ -170,11 +171,13 @@ def _is_scene(path: ScenePath) -> bool:
     return not is_vector(path) and not is_map(path)
 
 
-def _opened(model: Predictor | str | Path | None, name: str) -> tuple[Predictor, str]:
+def _opened(
+    model: Predictor | str | Path | None, name: str, scene: ScenePath
+) -> tuple[Predictor, str]:
     if model is None:
         raise SceneError(
-            "a scene is compared by what a model sees in it, and no model was given",
-            "add --model RUN, or give class maps",
+            f"{scene}: is a scene, which is compared by what a model sees in it",
+            "add --model RUN, or give its class map",
         )
     if isinstance(model, Predictor):
         return model, name or type(model).__name__

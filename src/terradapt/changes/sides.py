@@ -66,6 +66,12 @@ class MapSide:
         return [self.path, *([self.scores] if self.scores else []), *map(Path, map(str, scenes))]
 
 
+    def absolute(self) -> MapSide:
+        """Return it by paths that mean the same in every folder."""
+        scores = self.scores and self.scores.absolute()
+        return replace(self, path=self.path.absolute(), scores=scores)
+
+
 @dataclass(frozen=True)
 class VectorSide:
     """Polygons and lines of a vector file.
@@ -95,6 +101,10 @@ class VectorSide:
     def files(self) -> list[Path]:
         """What it is read from."""
         return [self.path]
+
+    def absolute(self) -> VectorSide:
+        """Return it as it is: its features travel with it."""
+        return self
 
     def moved_to(self, crs: CRS | None) -> VectorSide:
         """Return it in another CRS; without one on either side as it is."""

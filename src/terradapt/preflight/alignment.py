@@ -110,7 +110,7 @@ def image_surfaces(
         patches: At most, spread over the image.
     """
     pairs = []
-    for window in patch_windows(height, width, patches):
+    for window in _patches(height, width, patches):
         ids = mask(window)
         if _classes(ids).size < 2:
             continue
@@ -204,14 +204,8 @@ def _classes(ids: NDArray[np.uint8]) -> NDArray[np.int64]:
     return np.flatnonzero(counts >= _LEAST_PIXELS)
 
 
-def patch_windows(height: int, width: int, most: int) -> list[Window]:
-    """Return patches on a lattice that keeps the reach from the edge, an even choice of ``most``.
-
-    Args:
-        height: Rows of the image, px.
-        width: Columns of the image, px.
-        most: Patches.
-    """
+def _patches(height: int, width: int, most: int) -> list[Window]:
+    """Patches on a lattice that keeps the reach from the edge, an even choice of ``most``."""
     inner = height - 2 * REACH, width - 2 * REACH
     side = min(SIDE, inner[0] // 3, inner[1] // 3)
     if side < REACH:
