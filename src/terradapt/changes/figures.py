@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
+from terradapt.changes.comparison import Comparison
 from terradapt.changes.networks import Edges
 from terradapt.changes.objects import Objects
-from terradapt.changes.plan import Plan
 from terradapt.changes.raster import STEPS
 from terradapt.changes.roads import STATES
 from terradapt.changes.sides import MapSide, Side
@@ -19,7 +19,7 @@ FORMAT = "terradapt-changes-1"
 
 
 def figures_of(
-    plan: Plan,
+    plan: Comparison,
     polygons: Objects,
     edges: Edges,
     rows: list[dict[str, Any]],
@@ -82,7 +82,7 @@ def figures_of(
 
 
 def _per_class(
-    plan: Plan, polygons: Objects, rows: list[dict[str, Any]]
+    plan: Comparison, polygons: Objects, rows: list[dict[str, Any]]
 ) -> dict[str, dict[str, Any]]:
     """Objects and square metres that each class gained and lost, and its whole area."""
     names = list(plan.joined.names) if plan.joined else []
@@ -116,7 +116,7 @@ def _told(side: Side) -> dict[str, Any]:
     return {"file": str(file), "kind": kind, "probabilities": side.surety}
 
 
-def _grid(plan: Plan) -> dict[str, Any]:
+def _grid(plan: Comparison) -> dict[str, Any]:
     assert plan.pair is not None
     georef = plan.pair.georef
     return {
@@ -128,7 +128,7 @@ def _grid(plan: Plan) -> dict[str, Any]:
     }
 
 
-def _whole(plan: Plan) -> Any:
+def _whole(plan: Comparison) -> Any:
     from terradapt.grid import Window
 
     assert plan.pair is not None

@@ -15,9 +15,9 @@ import shapely
 from affine import Affine
 from numpy.typing import NDArray
 
+from terradapt.changes.comparison import Comparison
 from terradapt.changes.networks import Edges
 from terradapt.changes.objects import Objects, metric_frame
-from terradapt.changes.plan import Plan
 from terradapt.changes.sampling import Onto, Shift, box_of, placed
 from terradapt.changes.sides import MapSide, Side, VectorSide
 from terradapt.classes import Colour, default_colours
@@ -37,7 +37,7 @@ Colours = dict[str, Colour]
 
 
 @dataclass(frozen=True)
-class Place:
+class Shown:
     """A change, before and after.
 
     Attributes:
@@ -53,8 +53,8 @@ class Place:
     pictures: tuple[str, str]
 
 
-def render_page(
-    plan: Plan, polygons: Objects, edges: Edges, figures: dict[str, Any], colours: Colours
+def changes_page(
+    plan: Comparison, polygons: Objects, edges: Edges, figures: dict[str, Any], colours: Colours
 ) -> str | None:
     """Return the page as HTML; None where the libraries of the extra ``report`` are missing.
 
@@ -76,12 +76,12 @@ def render_page(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     with ExitStack() as stack:
-        canvas = Canvas.of(plan, stack)
+        canvas = Panes.of(plan, stack)
         areas, roads = canvas.own(polygons.shapes, polygons.crs), canvas.own(edges.lines, edges.crs)
         states = polygons.state, edges.state
         overview = photo_uri(overview_of(canvas, areas, roads, states, colours))
         places = [
-            Place(
+            Shown(
                 f"{polygons.before[i]} to {polygons.after[i]}",
                 f"{polygons.area[i]:,.0f} {'m²' if polygons.unit == 'm' else polygons.unit}, "
                 f"probability {polygons.probability[i]:.2f}",
@@ -91,7 +91,7 @@ def render_page(
             for i in range(min(LARGEST_AREAS, len(polygons)))
         ]
         places += [
-            Place(
+            Shown(
                 "road" if np.isnan(edges.offset[i]) else f"road, {edges.offset[i]:.1f} m beside",
                 f"{edges.length[i]:,.0f} m, probability {edges.probability[i]:.2f}",
                 str(edges.state[i]),
@@ -110,7 +110,7 @@ def render_page(
     )
 
 
-def _uris(canvas: Canvas, shape: Any, colour: Colour) -> tuple[str, str]:
+def _uris(canvas: Panes, shape: Any, colour: Colour) -> tuple[str, str]:
     from terradapt.report.pictures import photo_uri
 
     before, after = before_after(canvas, shape, colour)
@@ -118,7 +118,7 @@ def _uris(canvas: Canvas, shape: Any, colour: Colour) -> tuple[str, str]:
 
 
 @dataclass(frozen=True)
-class Canvas:
+class Panes:
     """What pictures of both sides are drawn from.
 
     Attributes:
@@ -134,7 +134,7 @@ class Canvas:
     readers: tuple[Any, Any]
 
     @classmethod
-    def of(cls, plan: Plan, stack: ExitStack) -> Canvas:
+    def of(cls, plan: Comparison, stack: ExitStack) -> Panes:
         """Open both sides for pictures."""
         sides = (plan.old, plan.new)
         if plan.pair is not None:
@@ -265,7 +265,7 @@ def burn(
     picture[burnt == 1] = colour
 
 
-def before_after(canvas: Canvas, shape: Any, colour: Colour) -> tuple[Photo, Photo]:
+def before_after(canvas: Panes, shape: Any, colour: Colour) -> tuple[Photo, Photo]:
     """Return pictures of both sides around a change, with its outline.
 
     Args:
@@ -290,7 +290,7 @@ def before_after(canvas: Canvas, shape: Any, colour: Colour) -> tuple[Photo, Pho
 
 
 def overview_of(
-    canvas: Canvas,
+    canvas: Panes,
     areas: NDArray[Any],
     roads: NDArray[Any],
     states: Sequence[Any],

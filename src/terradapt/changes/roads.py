@@ -21,7 +21,7 @@ from shapely.ops import substring
 
 from terradapt.errors import ConfigError
 from terradapt.metrics.network import ROWS, Floats, Ints, Places, Roads
-from terradapt.metrics.network_topo import spread
+from terradapt.metrics.network_topo import evenly_placed
 
 NEW, GONE, CHANGED = STATES = ("new", "gone", "changed")
 """What may have become of an object or a piece of road."""
@@ -146,7 +146,7 @@ class _Way:
 
 
 def _alongside(roads: Roads, other: Roads, options: AlongOptions) -> _Way:
-    places = spread(roads, options.interval)
+    places = evenly_placed(roads, options.interval)
     count = len(places.edge)
     nothing = np.empty((0, 2), np.int64), np.empty(0)
     if not count or not len(other.lines):
@@ -279,18 +279,19 @@ def _pieces(way: _Way, flags: NDArray[np.bool_], options: AlongOptions) -> list[
 def _breaks(way: _Way, other: Roads, options: AlongOptions) -> Floats:
     """Return places where the ways alongside two neighbours are not connected on a short way."""
     edge = way.places.edge
-    joined = np.flatnonzero((edge[1:] == edge[:-1]) & ~way.alone[1:] & ~way.alone[:-1])
-    first, stop = (
-        np.searchsorted(way.beside[:, 0], np.arange(len(edge)), s) for s in ("left", "right")
-    )
+    place = way.beside[:, 0]
+    with_way = np.unique(place[~way.alone[place]])
+    alone = np.cumsum(way.alone)
+    here, then = with_way[:-1], with_way[1:]
+    joined = np.flatnonzero((edge[here] == edge[then]) & (alone[here] == alone[then]))
+    first, stop = (np.searchsorted(place, with_way, side) for side in ("left", "right"))
     pairs, owner = [], []
     for i in joined.tolist():
-        here, there = (np.arange(first[k], stop[k]) for k in (i, i + 1))
-        mine, yours = way.beside[here, 1], way.beside[there, 1]
-        if len(mine) and len(yours) and not np.isin(mine, yours).any():
-            one, two = np.meshgrid(here, there)
+        mine, yours = (np.arange(first[k], stop[k]) for k in (i, i + 1))
+        if not np.isin(way.beside[mine, 1], way.beside[yours, 1]).any():
+            one, two = np.meshgrid(mine, yours)
             pairs.append(np.stack([one.ravel(), two.ravel()], axis=1))
-            owner.append(np.full(one.size, i))
+            owner.append(np.full(one.size, with_way[i]))
     if not pairs:
         return np.empty((0, 2))
     both, of = np.concatenate(pairs), np.concatenate(owner)

@@ -15,10 +15,10 @@ import numpy as np
 import shapely
 
 from terradapt.changes import raster
+from terradapt.changes.comparison import Comparison, Result
 from terradapt.changes.figures import figures_of
 from terradapt.changes.options import CompareOptions
-from terradapt.changes.page import render_page
-from terradapt.changes.plan import Plan, Result
+from terradapt.changes.page import changes_page
 from terradapt.changes.raster import Rows
 from terradapt.changes.roads import CHANGED, GONE, NEW
 from terradapt.changes.sides import (
@@ -112,7 +112,7 @@ def compare(
         _side(path, work / f"{label}.tif", predictor, which)
         for path, label, which in zip(paths, ("old", "new"), named, strict=True)
     ]
-    run = Plan.of(sides[0], sides[1], chosen)
+    run = Comparison.of(sides[0], sides[1], chosen)
     asked = {k: str(v) for k, v in vars(chosen).items() if k not in ("resume", "overwrite")}
     predict = replace(predict or PredictOptions(), resume=chosen.resume, overwrite=True)
     setting = {k: str(v) for k, v in vars(predict).items() if k not in ("resume", "overwrite")}
@@ -126,26 +126,30 @@ def compare(
             return done
         check_new(_beside(output), chosen.overwrite)
         _begin(work, signature, chosen.resume)
-        for side, path in zip(sides, paths, strict=True):
-            if predictor is not None and _is_scene(path):
-                assert isinstance(side, MapSide)
-                wanted = replace(predict, scores="uint8")
-                told = predict_scene(
-                    predictor, path, side.path, wanted, bar, model=name, blocks=blocks
-                )
-                run.notes.extend(told["notes"])
-        result = run.compared(work, signature, rows, bar)
-        figures = figures_of(
-            run, result.polygons, result.edges, result.rows, result.extra,
-            signature=signature, model=name,
-        )  # fmt: skip
-        page = render_page(run, result.polygons, result.edges, figures, COLOURS)
-        if page is None:
-            run.notes.append("no HTML report: it needs the extra 'report'")
-            figures["notes"] = list(run.notes)
-        for note in run.notes:
-            say(note)
-        _publish(output, work, result, figures, page)
+        try:
+            for side, path in zip(sides, paths, strict=True):
+                if predictor is not None and _is_scene(path):
+                    assert isinstance(side, MapSide)
+                    wanted = replace(predict, scores="uint8")
+                    told = predict_scene(
+                        predictor, path, side.path, wanted, bar, model=name, blocks=blocks
+                    )
+                    run.notes.extend(told["notes"])
+            result = run.compared(work, signature, rows, bar)
+            figures = figures_of(
+                run, result.polygons, result.edges, result.rows, result.extra,
+                signature=signature, model=name,
+            )  # fmt: skip
+            page = changes_page(run, result.polygons, result.edges, figures, COLOURS)
+            if page is None:
+                run.notes.append("no HTML report: it needs the extra 'report'")
+                figures["notes"] = list(run.notes)
+            for note in run.notes:
+                say(note)
+            _publish(output, work, result, figures, page)
+        except (ConfigError, DataError):  # nothing that a resume would mend
+            shutil.rmtree(work, ignore_errors=True)
+            raise
     return figures
 
 

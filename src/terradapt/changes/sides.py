@@ -65,7 +65,6 @@ class MapSide:
         scenes = [] if scene is None else [scene] if isinstance(scene, str | Path) else list(scene)
         return [self.path, *([self.scores] if self.scores else []), *map(Path, map(str, scenes))]
 
-
     def absolute(self) -> MapSide:
         """Return it by paths that mean the same in every folder."""
         scores = self.scores and self.scores.absolute()
@@ -258,7 +257,7 @@ class Joined:
         return np.array([2 if k in known else 0 if k in _NOTHING else 1 for k in keys])
 
 
-def join_classes(old: Side, new: Side, wanted: Sequence[str] = ()) -> Joined:
+def match_classes(old: Side, new: Side, wanted: Sequence[str] = ()) -> Joined:
     """Join the classes of two sides by name: capitals and a plural do not count.
 
     Args:

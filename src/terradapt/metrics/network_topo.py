@@ -65,7 +65,10 @@ def topo(truth: Roads, proposal: Roads, options: TopoOptions = TopoOptions()) ->
         both = float(not len(truth.edges) and not len(proposal.edges))
         return _topo(both, both, both, options)
     starts = _starts(truth, options)
-    holes, marbles = spread(truth, options.interval), spread(proposal, options.interval)
+    holes, marbles = (
+        evenly_placed(truth, options.interval),
+        evenly_placed(proposal, options.interval),
+    )
     near = _matches(holes, marbles, options.reach)
     counts = np.zeros(3)
     for begin in range(0, len(starts.edge), ROWS):
@@ -100,7 +103,7 @@ def _starts(roads: Roads, options: TopoOptions) -> Places:
     return Places(places.edge[chosen], places.along[chosen], places.xy[chosen])
 
 
-def spread(roads: Roads, interval: float) -> Places:
+def evenly_placed(roads: Roads, interval: float) -> Places:
     """Return places at even distances along all edges, at least one on each.
 
     Args:

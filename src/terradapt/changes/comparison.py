@@ -1,4 +1,4 @@
-"""Plan: what of two sides is compared with what, and how it is done."""
+"""Comparison: what of two sides is compared with what, and how it is done."""
 
 from __future__ import annotations
 
@@ -26,10 +26,11 @@ from terradapt.changes.objects import (
 from terradapt.changes.options import CompareOptions
 from terradapt.changes.raster import Pair, Rows
 from terradapt.changes.roads import CHANGED, GONE, NEW
-from terradapt.changes.sides import Joined, Side, VectorSide, common_ground, join_classes
+from terradapt.changes.sides import Joined, Side, VectorSide, common_ground, match_classes
 from terradapt.errors import ConfigError, DataError
 from terradapt.files import read_json, write_json
 from terradapt.progress import Track
+from terradapt.raster import Georef
 
 _UNSURE, _MOST_REACH = 2, 16  # px
 
@@ -52,7 +53,7 @@ class Result:
 
 
 @dataclass
-class Plan:
+class Comparison:
     """What is compared with what, settled before anything is written.
 
     Attributes:
@@ -76,7 +77,7 @@ class Plan:
     notes: list[str] = field(default_factory=list)
 
     @classmethod
-    def of(cls, old: Side, new: Side, options: CompareOptions) -> Plan:
+    def of(cls, old: Side, new: Side, options: CompareOptions) -> Comparison:
         """Settle what is compared.
 
         Raises:
@@ -93,7 +94,7 @@ class Plan:
                 f"{side.path}: has lines, {other.path} has no roads but {has}",
                 "compare roads with roads: a file of lines, or a map with the class road",
             )
-        joined = join_classes(old, new, options.classes) if surfaces else None
+        joined = match_classes(old, new, options.classes) if surfaces else None
         notes: list[str] = []
         for side, alone in zip((old, new), joined.alone if joined else ((), ()), strict=True):
             if alone:
@@ -110,6 +111,12 @@ class Plan:
             return cls(old, new, options, joined, roads, None, area, notes)
         georef = common_ground(old, new, options.resolution)
         area = raster.read_area(options.aoi, georef, georef.crs)
+        reach = (options.reach or 0) / _pixel(georef)
+        if reach > _MOST_REACH:
+            raise ConfigError(
+                f"a reach of {reach:.0f} px is more than {_MOST_REACH}",
+                "use a smaller --reach, or a coarser --resolution",
+            )
         names = joined or Joined(("other",), (), (), ((), ()))
         pair = Pair(old, new, georef, names, table=table, threshold=options.threshold, area=area)
         notes += _grid_notes(pair)
@@ -153,7 +160,7 @@ class Plan:
         """Estimate the shift, and settle the reach."""
         found = raster.estimated_shift(pair) if self.options.align else None
         shift = raster.used_shift(found)
-        pixel = float(np.sqrt(abs(np.linalg.det(pair.georef.matrix)))) or 1.0
+        pixel = _pixel(pair.georef)
         sure = found is not None and found.is_clear and found.error <= 0.5
         if self.options.reach is not None:
             reach = round(self.options.reach / pixel)
@@ -161,11 +168,6 @@ class Plan:
             reach = max(1, int(np.ceil(2 * found.error + 0.5)))
         else:
             reach = _UNSURE
-        if reach > _MOST_REACH:
-            raise ConfigError(
-                f"a reach of {reach} px is more than {_MOST_REACH}",
-                "use a smaller --reach, or a coarser --resolution",
-            )
         right, down = pair.georef.matrix.T
         metres = shift[1] * right + shift[0] * down
         extra["shift_m"] = [round(float(v), 3) for v in metres]
@@ -224,6 +226,11 @@ class Plan:
         spoken = GONE if vector is self.old else NEW
         kept = found.take(np.flatnonzero(found.state != spoken))
         return joined_objects([own, kept]), notes
+
+
+def _pixel(georef: Georef) -> float:
+    """Metres of a pixel's side, at the centre."""
+    return float(np.sqrt(abs(np.linalg.det(georef.matrix)))) or 1.0
 
 
 def _grid_notes(pair: Pair) -> list[str]:
