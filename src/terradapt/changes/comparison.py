@@ -31,6 +31,7 @@ from terradapt.errors import ConfigError, DataError
 from terradapt.files import read_json, write_json
 from terradapt.progress import Track
 from terradapt.raster import Georef
+from terradapt.raster.cog import TILE
 
 _UNSURE, _MOST_REACH = 2, 16  # px
 
@@ -87,11 +88,11 @@ class Comparison:
         roads = has_roads(old) and has_roads(new)
         surfaces = all(len(s.polygons) for s in vectors)
         if not surfaces and not roads:
-            side = next(s for s in vectors if not len(s.polygons))
-            other = new if side is old else old
+            lines = next(s for s in vectors if not len(s.polygons))
+            other = new if lines is old else old
             has = "polygons" if isinstance(other, VectorSide) else ", ".join(other.names)
             raise DataError(
-                f"{side.path}: has lines, {other.path} has no roads but {has}",
+                f"{lines.path}: has lines, {other.path} has no roads but {has}",
                 "compare roads with roads: a file of lines, or a map with the class road",
             )
         joined = match_classes(old, new, options.classes) if surfaces else None
@@ -125,7 +126,8 @@ class Comparison:
     def compared(self, work: Path, signature: str, rows: Rows, bar: Track | None) -> Result:
         """Compare; rasters go to the work folder."""
         options = self.options
-        polygons, notes, extra = no_objects(), [], {}
+        polygons, notes = no_objects(), list[dict[str, Any]]()
+        extra: dict[str, Any] = {}
         if self.pair is None:
             assert isinstance(self.old, VectorSide) and isinstance(self.new, VectorSide)
             polygons = no_objects(self.new.crs)
@@ -200,7 +202,7 @@ class Comparison:
         if change.is_file() and classes.is_file() and told.is_file():
             notes = read_json(told, kind=list)
         else:
-            total = -(-pair.georef.height // raster.TILE)
+            total = -(-pair.georef.height // TILE)
             with bar(total, "change", "rows") if bar else nullcontext(None) as advance:
                 notes = raster.write_change(
                     pair, change, classes, signature=signature, resume=self.options.resume,

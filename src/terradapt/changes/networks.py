@@ -117,7 +117,7 @@ def changed_edges(
     metric = [np.asarray(shapely.transform(some, forth), object) for some in lines]
     metric[0] = np.asarray(shapely.transform(metric[0], lambda xy: xy - step), object)
     networks = [Roads.from_lines(some) for some in metric]
-    found = compare_roads(*networks, options.along)
+    found = compare_roads(networks[0], networks[1], options.along)
     own = shapely.transform(found.lines, lambda xy: xy)
     gone = found.state == GONE
     own[gone] = shapely.transform(own[gone], lambda xy: xy + step)

@@ -25,6 +25,7 @@ from terradapt.vector.lattice.metric import polygon_areas
 from terradapt.vector.polygons.extract import PolygonOptions, polygonize_labels
 
 _PAIRS = 254
+_COLUMNS = ("shapes", "state", "before", "after", "probability", "area", "feature")
 _OVERLAP = 0.5
 """Share of a polygon that must be covered for it to be there still."""
 _LEAST_PAIRS = 20  # of matched polygons, for a shift
@@ -61,17 +62,7 @@ class Objects:
 
     def take(self, index: NDArray[Any]) -> Objects:
         """Return some of them."""
-        return Objects(
-            *(
-                getattr(self, name)[index]
-                for name in (
-                    *("shapes", "state", "before", "after"),
-                    *("probability", "area", "feature"),
-                )
-            ),
-            self.crs,
-            self.unit,
-        )
+        return replace(self, **{name: getattr(self, name)[index] for name in _COLUMNS})
 
     def sorted(self) -> Objects:
         """Return them by area, the largest first."""
@@ -87,9 +78,8 @@ def no_objects(crs: CRS | None = None, unit: str = "m") -> Objects:
 
 def joined_objects(parts: list[Objects]) -> Objects:
     """Return the objects of several lists as one, the largest first."""
-    names = ("shapes", "state", "before", "after", "probability", "area", "feature")
-    columns = (np.concatenate([getattr(p, n) for p in parts]) for n in names)
-    return Objects(*columns, parts[0].crs, parts[0].unit).sorted()
+    columns = {n: np.concatenate([getattr(p, n) for p in parts]) for n in _COLUMNS}
+    return replace(parts[0], **columns).sorted()
 
 
 class _Codes:

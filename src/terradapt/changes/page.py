@@ -22,12 +22,14 @@ from terradapt.changes.sampling import Onto, Shift, box_of, placed
 from terradapt.changes.sides import MapSide, Side, VectorSide
 from terradapt.classes import Colour, default_colours
 from terradapt.grid import Window
-from terradapt.raster import CRS, Georef, SceneReader, open_scene, rasterize
+from terradapt.config import InputSpec
+from terradapt.raster import CRS, Georef, Scene, ScenePath, SceneReader, open_scene, rasterize
 from terradapt.raster.georef import move_points
 
 LARGEST_AREAS, LARGEST_ROADS = 12, 6
 _SIDE, _OVERVIEW = 320, 1000  # px of a picture, at most
 _AROUND = 0.6  # of an object's size, shown around it
+_PIXELS = 1 << 22  # of a side, read at once
 _LEAST = 60.0  # m of ground in a picture, at least
 _PAPER: Colour = (243, 242, 238)
 _LINE: Colour = (120, 120, 120)
@@ -144,12 +146,12 @@ class Panes:
             moved = plan.old.moved_to(plan.new.crs)
             shapes = [*moved.polygons, *moved.lines, *plan.new.polygons, *plan.new.lines]
             georef, shift = metric_frame(list(plan.area) or shapes, plan.new.crs), (0.0, 0.0)
-        readers = []
+        readers: list[Scene | None] = []
         for side in sides:
             if isinstance(side, VectorSide):
                 readers.append(None)
             elif side.scene is not None:
-                readers.append(stack.enter_context(open_scene(side.scene)))
+                readers.append(stack.enter_context(_imagery(side.scene)))
             else:
                 readers.append(stack.enter_context(SceneReader(side.path, bands=(1,))))
         moved_sides = tuple(
@@ -186,41 +188,48 @@ class Panes:
 
 
 def _seen(side: MapSide, reader: Any, georef: Georef, shift: Shift) -> Photo:
-    """Read imagery, or the colours of a map."""
+    """Read imagery, or the colours of a map, by bands that fit into memory."""
     onto = Onto(reader.georef, georef, shift)
-    whole = Window(0, 0, georef.height, georef.width)
-    picks = onto.pixels(whole)
-    box = box_of(picks, reader.window)
-    paper = np.full((georef.height, georef.width, 3), _PAPER, np.uint8)
-    if box is None:
-        return paper
-    pixels, valid = reader.read(box)
-    if side.scene is None:
-        palette = np.zeros((256, 3), np.float64)
-        palette[: len(side.colours)] = side.colours
-        ids = (pixels[0] == 255) if side.mask else pixels[0]
-        pixels = palette[np.clip(ids, 0, 255).astype(np.int64)].transpose(2, 0, 1)
-    else:
-        pixels = pixels[:3] if len(pixels) >= 3 else pixels[:1]
-        pixels = _stretched(pixels, valid)
-    shape = georef.height, georef.width
-    sums, seen = np.zeros((3, *shape)), np.zeros(shape)
-    for rows, cols in picks:
-        inside = (rows >= box.row) & (rows < box.bottom) & (cols >= box.col) & (cols < box.right)
-        at = np.where(inside, rows - box.row, 0), np.where(inside, cols - box.col, 0)
-        good = inside & valid[at]
-        sums += np.where(good, pixels[:, at[0], at[1]], 0)
-        seen += good
-    mean = sums / np.maximum(seen, 1)
-    return np.where(seen > 0, mean, paper.transpose(2, 0, 1)).transpose(1, 2, 0).astype(np.uint8)
+    photo = np.full((georef.height, georef.width, 3), _PAPER, np.uint8)
+    palette = np.zeros((256, 3), np.float64)
+    palette[: len(side.colours)] = side.colours
+    rows = max(1, int(_PIXELS / max(1.0, onto.scale**2 * georef.width)))
+    for top in range(0, georef.height, rows):
+        window = Window(top, 0, min(rows, georef.height - top), georef.width)
+        picks = onto.pixels(window)
+        box = box_of(picks, reader.window)
+        if box is None:
+            continue
+        pixels, valid = reader.read(box)
+        if side.scene is None:
+            ids = (pixels[0] == 255) if side.mask else pixels[0]
+            pixels = palette[np.clip(ids, 0, 255).astype(np.int64)].transpose(2, 0, 1)
+        else:
+            pixels = pixels[:3] if len(pixels) >= 3 else pixels[:1]
+        shape = window.height, window.width
+        sums, seen = np.zeros((3, *shape)), np.zeros(shape)
+        for down, right in picks:
+            inside = (down >= box.row) & (down < box.bottom)
+            inside &= (right >= box.col) & (right < box.right)
+            at = np.where(inside, down - box.row, 0), np.where(inside, right - box.col, 0)
+            good = inside & valid[at]
+            sums += np.where(good, pixels[:, at[0], at[1]], 0)
+            seen += good
+        mean = (sums / np.maximum(seen, 1)).transpose(1, 2, 0)
+        band = photo[window.slices]
+        band[seen > 0] = mean[seen > 0].astype(np.uint8)
+    return photo
 
 
-def _stretched(pixels: NDArray[Any], valid: NDArray[np.bool_]) -> NDArray[Any]:
-    """Return imagery as 0..255, as it is if it is 8 bit."""
-    if pixels.dtype == np.uint8 or not valid.any():
-        return pixels.astype(np.float64)
-    low, high = np.percentile(pixels[:, valid].astype(np.float64), (2, 98))
-    return np.asarray(np.clip((pixels - low) / max(high - low, 1e-9), 0, 1) * 255)
+def _imagery(scene: ScenePath) -> Scene:
+    """Open imagery as 8 bit: other types between the percentiles of the whole."""
+    source = open_scene(scene)
+    if source.dtype == "uint8":
+        return source
+    bands = len(source.read(Window(0, 0, 1, 1))[0])
+    source.close()
+    spec = InputSpec(bands=(1, 2, 3) if bands >= 3 else (1,), stretch="percentiles")
+    return open_scene(scene, spec)
 
 
 def _drawn(side: VectorSide, georef: Georef) -> Photo:

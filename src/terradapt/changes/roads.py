@@ -126,7 +126,7 @@ def crossings(roads: Roads) -> Floats:
     points = shapely.get_coordinates(meet[np.isin(shapely.get_type_id(meet), (0, 4))])
     if not len(points):
         return np.empty((0, 2))
-    near = shapely.STRtree(shapely.points(roads.nodes)).query(
+    near = shapely.STRtree(np.asarray(shapely.points(roads.nodes), object)).query(
         shapely.points(points), predicate="dwithin", distance=1e-2
     )[0]
     return np.delete(points, near, axis=0)
@@ -203,7 +203,7 @@ class _Parts:
         edge = edge[kept]
         first = np.concatenate([[0], np.flatnonzero(np.diff(edge)) + 1])
         begin = total - np.repeat(total[first], np.diff(np.append(first, len(edge))))
-        lines = shapely.linestrings(np.stack([xy[kept], xy[kept + 1]], axis=1))
+        lines = np.asarray(shapely.linestrings(np.stack([xy[kept], xy[kept + 1]], axis=1)), object)
         return cls(lines, edge, xy[kept], step / np.maximum(length, 1e-12)[:, None], begin)
 
 
@@ -224,7 +224,7 @@ def _matches(
     places: Places, direction: Floats, parts: _Parts, options: AlongOptions
 ) -> tuple[Ints, Ints, Floats, Floats]:
     """Return which places have which straight parts alongside, how far off, and at which point."""
-    points = shapely.points(places.xy)
+    points = np.asarray(shapely.points(places.xy), object)
     place, part = shapely.STRtree(parts.lines).query(
         points, predicate="dwithin", distance=options.tolerance
     )
@@ -298,7 +298,7 @@ def _breaks(way: _Way, other: Roads, options: AlongOptions) -> Floats:
     limit = _DETOUR * (options.tolerance + options.interval)
     connected = np.zeros(len(edge), bool)
     np.logical_or.at(connected, of, _lengths(way, other, both, limit) <= limit)
-    return way.places.xy[np.setdiff1d(of, np.flatnonzero(connected))]
+    return np.asarray(way.places.xy[np.setdiff1d(of, np.flatnonzero(connected))])
 
 
 def _lengths(way: _Way, other: Roads, both: Ints, limit: float) -> Floats:

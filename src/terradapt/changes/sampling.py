@@ -100,7 +100,7 @@ def _nearest(values: Floats) -> NDArray[np.int64]:
     return np.floor(np.clip(values, -1e9, 1e9) + 0.5 + 1e-6).astype(np.int64)
 
 
-def _linear(knots: NDArray[Any], at: Floats) -> Floats:
+def _linear(knots: NDArray[Any], at: NDArray[Any]) -> Floats:
     """(N, M) weights of M knots for N places."""
     weights: Floats = np.maximum(0.0, 1.0 - np.abs(at[:, None] - knots[None]) / _KNOT)
     return weights
@@ -176,15 +176,15 @@ class MapSampler(Closing):
         """Add a sample of every pixel; say which counted."""
         if self.side.scores is None:
             ids = pixels[0] == 255 if self.side.mask else pixels[0]
-            joined = np.where(valid, self.table[np.clip(ids, 0, 255).astype(np.int64)], -1)
+            classes = np.where(valid, self.table[np.clip(ids, 0, 255).astype(np.int64)], -1)
             for k in range(self.count):
-                sums[k] += joined == k
-            known: NDArray[np.bool_] = joined >= 0
+                sums[k] += classes == k
+            known: NDArray[np.bool_] = classes >= 0
             valid &= known
             return valid
         step = STEP if pixels.dtype == np.uint8 else 1.0
-        for band, k in zip(pixels, self.table, strict=False):
-            sums[k] += np.where(valid, band, 0).astype(np.float32) * np.float32(step)
+        for band, joined in zip(pixels, self.table.tolist(), strict=False):
+            sums[joined] += np.where(valid, band, 0).astype(np.float32) * np.float32(step)
         return valid
 
     def _shares(self, sums: Shares, valid: NDArray[np.bool_]) -> tuple[Shares, NDArray[np.bool_]]:
