@@ -56,6 +56,9 @@ LAYOUTS = {
     "landcover": "landcover",
     "roads": "roads",
     "retrain": "landcover",
+    "landcover-few": "landcover",
+    "roads-few": "roads",
+    "adapt": "landcover",
     "demo": "landcover",
 }
 CLASSES = {"vaihingen": 6, "potsdam": 6, "landcover": 3}  # of the others: 2
@@ -120,11 +123,25 @@ def test_a_recipe_builds_as_it_is_and_says_where_it_comes_from(recipe: str) -> N
     assert config.name == recipe
 
 
+def unlabelled(root: Path) -> Path:
+    """Other images than those of the folders."""
+    folder = root / "unlabelled"
+    if not folder.exists():
+        write_folder(folder, images=5)
+        for name in ("2", "3"):  # those that decide in the other folders
+            (folder / "images" / f"{name}.tif").unlink()
+    return folder
+
+
 def run_of(root: Path, recipe: str) -> Path:
     """Train two steps of a recipe; a student's teacher is the paper's recipe on the same data."""
     run = root / f"{recipe} run"
     if not run.exists():
         more = []
+        if load_config(recipe).objective.name == "consistency":
+            more.append(f"data.unlabelled={unlabelled(root)}")
+        if recipe == "adapt":
+            more.append(f"train.start={run_of(root, 'landcover') / 'checkpoint.safetensors'}")
         if load_config(recipe).objective.name == "distill":
             before = "landcover" if recipe == "retrain" else recipe.removeprefix("kd-")
             teacher = run_of(root, before) / "checkpoint.safetensors"

@@ -183,3 +183,6 @@ ISPRS = ClassMap(
 
 ROADS = ClassMap(("background", "road"), ((0, 0, 0), (255, 140, 0)))
 """Binary roads; a model's single logit z stands as (0, z)."""
+
+CHANGES = ClassMap(("unchanged", "changed"), ((0, 0, 0), (220, 40, 40)))
+"""Change between two dates."""

@@ -24,7 +24,9 @@ from terradapt.predictors.onnx import OnnxPredictor
 from terradapt.predictors.torch import TorchPredictor
 
 TINY = "mobilenetv3_small_100"
-FIXED = {"sam2_hiera_tiny", "sam2_hiera_large", "swin_tiny_patch4_window7_224"}
+FIXED = {"sam2_hiera_tiny", "sam2_hiera_large", "swin_tiny_patch4_window7_224"} | {
+    "vit_tiny_patch16_224"
+}
 ROUNDED = {"sgcnnet": 0.05}  # the softmax of large unscaled products magnifies rounding
 
 
@@ -89,7 +91,7 @@ def test_contract_of_every_model(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("encoder", STUDENTS)
+@pytest.mark.parametrize("encoder", [*STUDENTS, "vit_tiny_patch16_224"])
 def test_contract_of_every_student(encoder: str, tmp_path: Path) -> None:
     check_contract("kd-arafnet", encoder, tmp_path)
 

@@ -64,7 +64,7 @@ def predict(
         Path | None, typer.Option(help="Area of interest: polygons, or a mask raster.")
     ] = None,
     resolution: Annotated[
-        str, typer.Option(help="What the model sees: auto, native or metres per pixel.")
+        str, typer.Option(help="What the model sees: auto, native, search or metres per pixel.")
     ] = "auto",
     tta: Annotated[
         bool, typer.Option("--tta", help="Mean over eight turned and mirrored views.")
@@ -299,7 +299,7 @@ def _listed(text: str) -> tuple[str, ...]:
 def _resolution(text: str) -> Any:
     from terradapt.errors import ConfigError
 
-    if text in ("auto", "native"):
+    if text in ("auto", "native", "search"):
         return text
     try:
         value = float(text)
@@ -307,7 +307,8 @@ def _resolution(text: str) -> Any:
         value = 0.0
     if not 0 < value < float("inf"):
         raise ConfigError(
-            f"'{text}' is no resolution", "use --resolution auto, native or metres per pixel"
+            f"'{text}' is no resolution",
+            "use --resolution auto, native, search or metres per pixel",
         )
     return value
 

@@ -37,6 +37,8 @@ class Item:
         width: Columns, px.
         resolution: Metres per pixel, or None when the file does not say.
         eroded: The label with its borders ignored, on which ISPRS evaluates.
+        shift: Rows and columns by which the label lies below and right of the image, px.
+        unsure: Width of the band along the label's borders that is ignored, px on each side.
     """
 
     id: str
@@ -48,6 +50,8 @@ class Item:
     width: int = 0
     resolution: float | None = None
     eroded: Path | None = None
+    shift: tuple[int, int] = (0, 0)
+    unsure: int = 0
 
     @property
     def window(self) -> Window:
@@ -81,6 +85,7 @@ class Dataset:
         splits: Item ids by split name.
         protocol: How the splits were made.
         corrections: What lies above the labels, or None.
+        unlabelled: Images without a label, in no split.
     """
 
     name: str
@@ -91,6 +96,7 @@ class Dataset:
     splits: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     protocol: str = "by_image"
     corrections: Corrections | None = None
+    unlabelled: tuple[Item, ...] = ()
 
     @cached_property
     def _by_id(self) -> dict[str, Item]:
@@ -193,7 +199,10 @@ class _StoredItem(BaseModel):
 
     def at(self, root: Path) -> Item:
         """Return the item of a dataset in a folder."""
-        paths = {k: getattr(self, k) for k in ("label", "extra", "eroded")}
+
+        def path(name: str | None) -> Path | None:
+            return root / name if name else None
+
         return Item(
             id=self.id,
             image=root / self.image,
@@ -201,7 +210,9 @@ class _StoredItem(BaseModel):
             height=self.height,
             width=self.width,
             resolution=self.resolution,
-            **{k: root / v if v else None for k, v in paths.items()},
+            label=path(self.label),
+            extra=path(self.extra),
+            eroded=path(self.eroded),
         )
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage
 
 from terradapt.classes import IGNORE
 from terradapt.config import InputSpec
@@ -127,13 +128,29 @@ class ItemReader(Scene):
         rows, cols = inside.shift(-window.row, -window.col).slices
         above = self.dataset.corrections
         if above is None or self.item.label is not None:
-            ids[rows, cols] = self._ids_inside(inside)
+            ids[rows, cols] = self._label_ids(inside)
         if above is not None:
             drawn = vector_source(above.path, above.form).burn(
                 inside, self.georef, str(self.item.image)
             )
             ids[rows, cols] = np.where(drawn == IGNORE, ids[rows, cols], drawn)
         return ids
+
+    def _label_ids(self, window: Window) -> NDArray[np.uint8]:
+        """The label's ids where the image shows them, 255 along borders that are not known."""
+        band = self.item.unsure
+        if self.item.shift == (0, 0) and not band:
+            return self._ids_inside(window)
+        wide = Window(
+            window.row - band, window.col - band, window.height + 2 * band, window.width + 2 * band
+        ).shift(*self.item.shift)
+        ids = np.full((wide.height, wide.width), IGNORE, np.uint8)
+        inside = wide.intersect(self.window)
+        if inside is not None:
+            ids[inside.shift(-wide.row, -wide.col).slices] = self._ids_inside(inside)
+        if band:
+            ids[_near_borders(ids, band)] = IGNORE
+        return ids[band : band + window.height, band : band + window.width]
 
     def _ids_inside(self, window: Window) -> NDArray[np.uint8]:
         dataset, item = self.dataset, self.item
@@ -258,6 +275,13 @@ def grid_offset(image: SceneReader, label: SceneReader) -> tuple[float, float]:
     )
     rows, cols = shifts[np.abs(shifts).argmax(0), (0, 1)]
     return float(rows), float(cols)
+
+
+def _near_borders(ids: NDArray[np.uint8], band: int) -> NDArray[np.bool_]:
+    """Return where another class lies within ``band`` px, in (H, W) ids."""
+    low = ndimage.minimum_filter(ids, 2 * band + 1)
+    near: NDArray[np.bool_] = low != ndimage.maximum_filter(ids, 2 * band + 1)
+    return near
 
 
 def _cut(array: NDArray[Any], window: Window, whole: Window, fill: int = 0) -> NDArray[Any]:

@@ -226,6 +226,8 @@ def _facts(predictor: Predictor, items: Sequence[Item], seconds: float) -> dict[
     }
     if predictor.parameters is not None:
         facts["parameters"] = f"{predictor.parameters / 1e6:.3f} M"
+    if predictor.meta is not None and predictor.meta.alignment is not None:
+        facts["alignment_of_training"] = str(predictor.meta.alignment)
     if predictor.meta is not None and predictor.meta.commit:
         facts["commit_of_training"] = predictor.meta.commit
     return facts

@@ -6,11 +6,12 @@ them, the newer one cannot go below opset 18. The graph takes normalised floats,
 
 from __future__ import annotations
 
+import copy
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -20,7 +21,7 @@ from terradapt.errors import MissingExtraError
 from terradapt.files import replacing
 from terradapt.meta import Calibration
 from terradapt.models.contract import SegmentationModel
-from terradapt.models.encoder import is_sam2
+from terradapt.models.encoder import VitEncoder, is_sam2, is_vit
 
 OPSET = 17
 IR_VERSION = 8
@@ -65,11 +66,15 @@ def export_onnx(
         The file's size in bytes.
 
     Raises:
+        ConfigError: The model has no form in opset 17.
         OutputError: The file cannot be written.
         MissingExtraError: The onnx package is not installed.
     """
     with replacing(path) as part:
         traced = part.with_name("traced.onnx.part")
+        if isinstance(model.encoder, VitEncoder):
+            model = copy.deepcopy(model)
+            cast(VitEncoder, model.encoder).settle(window)
         with _as_exportable(model):
             _trace(model, traced, torch.zeros(2, channels, window, window), fixed)
         proto = import_onnx().load(str(traced), load_external_data=False)
@@ -84,9 +89,9 @@ def export_onnx(
 def fixed_size(encoder: str) -> bool:
     """Say whether a model is exported for one size.
 
-    Hiera's position embedding and the masks of Swin's shifted windows are laid out once.
+    Position embeddings of transformers and the masks of Swin's shifted windows are laid out once.
     """
-    return is_sam2(encoder) or encoder.startswith("swin_")
+    return is_sam2(encoder) or is_vit(encoder) or encoder.startswith("swin_")
 
 
 def calibrate_graph(proto: Any, calibration: Calibration) -> None:

@@ -369,7 +369,8 @@ def _shifted(shift: Shift, file: str, where: str) -> Problem:
         f"{where} {abs(shift.rows):.1f} px {down} and {abs(shift.cols):.1f} px {right} of the "
         f"image (standard error {shift.error:.1f} px; a warning from {WARN:.0f} px)"
     )
-    return Problem("warning", file, message, "look at the overlay, and move the labels if it is so")
+    fix = "look at the overlay; if it is so, move the labels, or train with data.align=auto"
+    return Problem("warning", file, message, fix)
 
 
 def _check_leaks(dataset: Dataset, leaks: Sequence[Leak]) -> Iterator[Problem]:

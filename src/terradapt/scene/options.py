@@ -29,7 +29,8 @@ class PredictOptions:
         classes: Names to choose among; all when empty.
         aoi: Polygons (vector file) or a mask raster; outside there is no data.
         resolution: ``"auto"`` resamples to the model's metres per pixel, ``"native"`` never does;
-            a number is the metres per pixel that the model should see.
+            a number is the metres per pixel that the model should see; ``"search"`` looks for the
+            scale of a scene that does not say its own, else it is ``"auto"``.
         bands: 1-based indexes or names of the bands to use; the model's own when empty.
         nodata: A nodata value instead of the scene's.
         grow_void: Pixels this near to one without data have none either, px, >= 0; None as the
@@ -50,7 +51,7 @@ class PredictOptions:
     confidence: bool = False
     classes: tuple[str, ...] = ()
     aoi: Path | None = None
-    resolution: float | Literal["auto", "native"] = "auto"
+    resolution: float | Literal["auto", "native", "search"] = "auto"
     bands: tuple[int | str, ...] = ()
     nodata: float | None = None
     grow_void: int | None = None

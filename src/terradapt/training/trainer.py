@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -30,6 +30,7 @@ from terradapt.config import InputSpec, RunConfig
 from terradapt.data.reading import ItemReader
 from terradapt.data.sampling import CropDataset
 from terradapt.data.scan import is_labelled
+from terradapt.data.unlabelled import unlabelled_images
 from terradapt.errors import CheckpointError, ConfigError, DataError, one_of
 from terradapt.meta import Meta, code_commit
 from terradapt.metrics.calibration import fit_calibration
@@ -39,9 +40,11 @@ from terradapt.models.encoder import HUB, encoder_normalization
 from terradapt.predictors.torch import Precision, TorchPredictor, normalize_tensor
 from terradapt.progress import Advance
 from terradapt.scene import predict_blocks
+from terradapt.training.aligning import align_labels
 from terradapt.training.arithmetic import settle_precision, settle_threads
 from terradapt.training.building import build_objective
 from terradapt.training.calibrating import sample_scores
+from terradapt.training.consistency import averaged
 from terradapt.training.loading import RunCrops, RunSampler
 from terradapt.training.optim import (
     Average,
@@ -55,6 +58,7 @@ from terradapt.training.starting import open_start
 from terradapt.weights import weights_origin
 
 LOG_EVERY = 10  # steps
+_UNLABELLED = 0x0B1A  # the stream of the crops without labels
 
 
 class Trainer:
@@ -84,7 +88,11 @@ class Trainer:
         _require_labels(dataset, "train")
         if dataset.splits.get("val"):
             _require_labels(dataset, "val")
+        alignment = None
+        if config.data.align == "auto":
+            dataset, alignment = align_labels(dataset)
         self.dataset = dataset
+        self.alignment = alignment
         self.run = Run(folder)
         self.run.check(dataset, config)
         self.start = open_start(config, self.run, resume)
@@ -97,6 +105,8 @@ class Trainer:
             config, len(dataset.classes), held=held, processes=processes
         )
         self.notes = [told] if told else []
+        if config.data.align == "auto":
+            self.notes.append(str(alignment or "no label surely lies beside its image: none moved"))
         self.config = config
         AcceleratorState._reset_state()  # runs of one process may differ in precision
         self.accelerator = Accelerator(
@@ -108,6 +118,7 @@ class Trainer:
         if self.start is not None:
             self.spec = self.start.spec(self.spec)
         self.crops = CropDataset(dataset, "train", config, self.spec)
+        self.unlabelled = self._unlabelled_crops()
         self.steps_per_epoch = math.ceil(len(self.crops) / self.crops_per_step)
         self.total_steps = self.steps_per_epoch * config.train.epochs
         self.threads = torch.get_num_threads()
@@ -124,6 +135,30 @@ class Trainer:
                 self.run.rewind_log(-1)  # it was killed before it had a state
             if self.start is not None:
                 self.run.log({"event": "start", "step": 0, **self.start.told(dataset.classes)})
+            if alignment is not None:
+                self.run.log({"event": "alignment", "step": 0, **asdict(alignment)})
+
+    def _unlabelled_crops(self) -> CropDataset | None:
+        """The crops without labels, where the objective learns from them."""
+        config = self.config
+        if config.objective.name not in ("consistency", "distill"):
+            return None
+        images, told = unlabelled_images(self.dataset, config.data.unlabelled, self.spec)
+        self.notes += told
+        if images is None and config.objective.name == "consistency":
+            raise DataError(
+                f"{self.dataset.root}: no image without a label, which the objective asks for",
+                "put images without labels into images/, give data.unlabelled=DIR, or take "
+                "objective.name=supervised",
+            )
+        if images is None:
+            return None
+        self.notes.append(f"learns from {len(images.items)} images without labels, too")
+        still = {"brightness": 0.0, "contrast": 0.0, "saturation": 0.0, "sharpness": 0.0}
+        plain = config.model_copy(update={"augment": config.augment.model_copy(update=still)})
+        return CropDataset(
+            images, "unlabelled", plain, self.spec, labelled=False, stream=_UNLABELLED
+        )
 
     def _share_cores(self, resume: bool) -> None:
         last = self.run.last
@@ -243,14 +278,24 @@ class Trainer:
 
     def _backward(self, batch: dict[str, Tensor], parts: int) -> dict[str, Tensor]:
         batch = {k: v.to(self.accelerator.device, non_blocking=True) for k, v in batch.items()}
-        image = normalize_tensor(batch["image"], self.spec)
-        if self.config.train.channels_last:
-            image = image.contiguous(memory_format=torch.channels_last)
+        batch |= {"pixels": batch["image"], "image": self._normalized(batch["image"])}
+        if "unlabelled" in batch:
+            strong = batch["strong"]
+            batch |= {
+                "weak": self._normalized(batch["unlabelled"]),
+                "strong": self._normalized(strong.flatten(0, 1)).unflatten(0, strong.shape[:2]),
+                "progress": torch.tensor(self.step / self.total_steps),
+            }
         with self.accelerator.autocast():
-            pixels = {"pixels": batch["image"], "image": image}
-            loss, logs = self.objective(self.wrapped, {**batch, **pixels})
+            loss, logs = self.objective(self.wrapped, batch)
         self.accelerator.backward(loss / parts)
         return logs
+
+    def _normalized(self, pixels: Tensor) -> Tensor:
+        image = normalize_tensor(pixels, self.spec)
+        if self.config.train.channels_last:
+            image = image.contiguous(memory_format=torch.channels_last)
+        return image
 
     def _after_step(self, logs: dict[str, Any]) -> None:
         if not all(map(math.isfinite, logs.values())):
@@ -323,12 +368,14 @@ class Trainer:
             model = model.to(memory_format=torch.channels_last)
         _require_batch(model.min_batch, train.batch, self.accelerator.num_processes)
         self.model = model.to(self.accelerator.device)
-        self.objective = build_objective(self.config, self.dataset, self.accelerator.device)
+        self.average = Average(self.model, train.ema) if train.ema else None
+        teacher = averaged(self.model, self.average.tensors) if self.average else None
+        device = self.accelerator.device
+        self.objective = build_objective(self.config, self.dataset, device, teacher)
         optimizer = build_optimizer(self.model, self.config.optim)
         self.wrapped, self.optimizer = self.accelerator.prepare(self.model, optimizer)
         if train.compile:
             self.wrapped = torch.compile(self.wrapped)
-        self.average = Average(self.model, train.ema) if train.ema else None
         encoder = self.config.model.encoder
         self.meta = Meta(
             config=self.config,
@@ -339,6 +386,7 @@ class Trainer:
             data=self.dataset.name,
             start=self.start.sha256 if self.start else None,
             weights=weights_origin(encoder.name, encoder.weights),
+            alignment=self.alignment,
         )
 
     def _bare_optimizer(self) -> torch.optim.Optimizer:
@@ -383,7 +431,12 @@ class Trainer:
             self.accelerator.num_processes,
         )
         return DataLoader(
-            RunCrops(self.crops, length),
+            RunCrops(
+                self.crops,
+                length,
+                tubes=self.config.objective.skeleton_recall > 0,
+                unlabelled=self.unlabelled,
+            ),
             batch_size=batch // self.accelerator.num_processes,
             sampler=keys,
             num_workers=workers,
