@@ -158,7 +158,7 @@ def main() -> None:
         f"# Known changes of {networks} road networks, {args.seeds} seeds each\n\n{setting}; "
         f"`python benchmarks/changes_roads.py` on SpaceNet's and OSM's Vegas graphs\n\n"
         + markdown_table(["method", "state", "precision", "recall", "F1 by length"], rows)
-        + f"\n{kilometres:.1f} km compared; {seconds['terradapt']:.1f} s (terradapt), "
+        + f"\n\n{kilometres:.1f} km compared; {seconds['terradapt']:.1f} s (terradapt), "
         f"{seconds['buffers']:.1f} s (buffers). Lowest F1 of new and gone of a network: "
         f"{lowest[worst]:.4f} ({worst}). Buffers know no moved roads.\n"
     )

@@ -96,10 +96,11 @@ class _Codes:
         steps, ids = self.change.read(window)[0][0], self.classes.read(window)[0]
         count = len(self.pair.joined.names)
         seen = steps != 255
-        before, after = (np.where(seen, band, 0).astype(np.int64) for band in ids)
-        told = seen & (steps >= round(self.pair.threshold * STEPS)) & (before != after)
-        code = np.where(told, self.table[before * count + after], 0)
-        return np.where(seen, code, 255).astype(np.uint8)
+        told = seen & (steps >= round(self.pair.threshold * STEPS)) & (ids[0] != ids[1])
+        before, after = (band[told].astype(np.int64) for band in ids)
+        code = np.where(seen, np.uint8(0), np.uint8(255))
+        code[told] = self.table[before * count + after]
+        return code
 
 
 def changed_regions(

@@ -21,8 +21,8 @@ from terradapt.changes.objects import Objects, metric_frame
 from terradapt.changes.sampling import Onto, Shift, box_of, placed
 from terradapt.changes.sides import MapSide, Side, VectorSide
 from terradapt.classes import Colour, default_colours
-from terradapt.grid import Window
 from terradapt.config import InputSpec
+from terradapt.grid import Window
 from terradapt.raster import CRS, Georef, Scene, ScenePath, SceneReader, open_scene, rasterize
 from terradapt.raster.georef import move_points
 
@@ -228,7 +228,7 @@ def _imagery(scene: ScenePath) -> Scene:
         return source
     bands = len(source.read(Window(0, 0, 1, 1))[0])
     source.close()
-    spec = InputSpec(bands=(1, 2, 3) if bands >= 3 else (1,), stretch="percentiles")
+    spec = InputSpec(bands=(1, 2, 3) if bands >= 3 else (1,), stretch=(2.0, 98.0))
     return open_scene(scene, spec)
 
 

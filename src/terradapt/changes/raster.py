@@ -31,6 +31,7 @@ from terradapt.raster import Georef, Layer, SceneWriter, rasterize, read_layer
 from terradapt.raster.cog import TILE
 from terradapt.raster.georef import move_points
 from terradapt.scene.pipeline import abreast
+from terradapt.scene.predictor import argmax
 
 STEPS = 250
 """Steps of a probability in the raster of change."""
@@ -184,7 +185,7 @@ def _block(
     inside = _within(pair.georef, wide)
     score, valid = score_of_change(old, new, (saw & inside, sees & inside), pair.reach)
     cut = np.s_[:, halo : halo + window.height, halo : halo + window.width]
-    before, after = (p[cut].argmax(axis=0).astype(np.uint8) for p in (old, new))
+    before, after = (argmax(p[cut])[0] for p in (old, new))
     return score, before, after, valid & pair.looked_at(window)
 
 
