@@ -3,6 +3,7 @@
 # make check  ruff, mypy, import-linter, the docs site without a warning
 # make config docs/config.md from the config
 # make docs   the docs site with the API reference, writes site/
+# make dist   the wheel and the source distribution, checked, in dist/
 PYTHON ?= python3
 BIN := .venv/bin
 DATA ?= ../shared/data
@@ -10,7 +11,7 @@ DATA ?= ../shared/data
 # Names that may be defined in two files or more; no class may.
 TWICE := 20
 
-.PHONY: install demo test check docs names config format test-slow test-data test-hostile test-gpu test-weights bench clean
+.PHONY: install demo test check docs dist names config format test-slow test-data test-hostile test-gpu test-weights bench clean
 
 install: .venv/.installed
 
@@ -38,6 +39,11 @@ check: install
 
 docs: install
 	$(BIN)/sphinx-build -q -W --keep-going -b html -d .cache/doctrees docs site
+
+dist: install
+	rm -rf dist
+	$(BIN)/python -m build
+	$(BIN)/python -m twine check --strict dist/*
 
 config: install
 	$(BIN)/python checks/config_page.py
@@ -71,4 +77,4 @@ test-weights: install
 	$(BIN)/python -m pytest -m weights
 
 clean:
-	rm -rf .venv demo site .cache/doctrees docs/api
+	rm -rf .venv demo site dist .cache/doctrees docs/api

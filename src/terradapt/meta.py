@@ -250,12 +250,14 @@ class Exported(Meta):
         multiple: Sides must be multiples of this, px; the window when the size is fixed.
         parameters: All parameters of the exported graph.
         precision: Of its weights.
+        argmax: True where the graph ends in class ids, for other programs; else None.
         exported_by: terradapt's version, of the exporter.
     """
 
     multiple: Side
     parameters: Count
     precision: Literal["fp32", "int8"] = "fp32"
+    argmax: Literal[True] | None = None
     exported_by: str = __version__
 
     @model_validator(mode="after")

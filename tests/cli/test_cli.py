@@ -83,10 +83,10 @@ def test_help_imports_nothing_heavy() -> None:
 @pytest.mark.parametrize(
     ("line", "wanted"),
     [
-        ("terradapt train land", ["landcover"]),
+        ("terradapt train land", ["landcover", "landcover-few"]),
         ("terradapt train mi", ["mine.yaml"]),
         ("terradapt recipes sam2ms-s", ["sam2ms-spacenet"]),
-        ("terradapt data check x --recipe ro", ["roads"]),
+        ("terradapt data check x --recipe ro", ["roads", "roads-few"]),
         ("terradapt train landcover epo", ["epochs="]),
         ("terradapt train landcover epochs=3 data.cr", ["data.crop="]),
         ("terradapt demo optim.lr", ["optim.lr=", "optim.lr_backbone="]),

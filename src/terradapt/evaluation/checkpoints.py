@@ -9,6 +9,7 @@ from pathlib import Path
 from terradapt import hub
 from terradapt.config import DataConfig
 from terradapt.data import Dataset, open_dataset
+from terradapt.data.pair import pair_dataset
 from terradapt.errors import DataError
 from terradapt.evaluation.options import Protocol
 from terradapt.evaluation.run import PICTURES, evaluate
@@ -73,7 +74,7 @@ class EvaluationTask:
 
 def open_task(
     checkpoint: str | Path,
-    data: str | Path,
+    data: str | Path | tuple[str | Path, str | Path],
     split: str | None = "test",
     *,
     device: str | None = None,
@@ -84,8 +85,10 @@ def open_task(
 
     Args:
         checkpoint: ``.safetensors`` or an exported model.
-        data: Folder of the dataset.
-        split: Name of a split, or None: the first of test, val and train that has images.
+        data: Folder of the dataset; or an image and its label raster, see
+            :func:`terradapt.data.pair.pair_dataset`.
+        split: Name of a split, or None: the first of test, val and train that has images. An image
+            alone has none.
         device: See :func:`terradapt.predictors.load`.
         precision: See :func:`terradapt.predictors.load`.
         trunk: See :func:`terradapt.predictors.load`.
@@ -96,6 +99,8 @@ def open_task(
     """
     checkpoint = hub.local(checkpoint)
     predictor = load(checkpoint, device=device, precision=precision, trunk=trunk)
+    if isinstance(data, tuple):
+        return EvaluationTask(predictor, pair_dataset(*data, predictor.classes), "all", checkpoint)
     read = _data_config(predictor.meta, Path(data)) if predictor.meta else None
     dataset = open_dataset(data, read)
     split = split or _first_split(dataset)

@@ -26,6 +26,8 @@ from terradapt.models.encoder import VitEncoder, is_sam2, is_vit
 OPSET = 17
 IR_VERSION = 8
 INPUT, OUTPUT = "image", "scores"
+CLASSES = "classes"
+"""The output of a graph that ends in class ids."""
 
 
 class ScoresOnly(nn.Module):
@@ -97,8 +99,7 @@ def fixed_size(encoder: str) -> bool:
 def calibrate_graph(proto: Any, calibration: Calibration) -> None:
     """Put a temperature, and a bias if there is one, before the softmax of a ModelProto."""
     onnx = import_onnx()
-    graph = proto.graph
-    (softmax,) = [n for n in graph.node if n.op_type == "Softmax" and n.output[0] == OUTPUT]
+    graph, softmax = proto.graph, _last_softmax(proto.graph)
     factors: dict[str, tuple[str, Any]] = {
         "temperature": ("Div", np.full((), calibration.temperature, np.float32))
     }
@@ -111,6 +112,31 @@ def calibrate_graph(proto: Any, calibration: Calibration) -> None:
         graph.node.insert(at, onnx.helper.make_node(operator, [chain, constant], [result]))
         chain, at = result, at + 1
     softmax.input[0] = chain
+
+
+def argmax_graph(proto: Any) -> None:
+    """Let a ModelProto end in class ids (B, H, W) uint8 in place of its scores.
+
+    The softmax goes: the highest score is that of the highest logit.
+    """
+    onnx = import_onnx()
+    graph, softmax = proto.graph, _last_softmax(proto.graph)
+    graph.node.remove(softmax)
+    graph.node.extend(
+        [
+            onnx.helper.make_node("ArgMax", [softmax.input[0]], ["best"], axis=1, keepdims=0),
+            onnx.helper.make_node("Cast", ["best"], [CLASSES], to=onnx.TensorProto.UINT8),
+        ]
+    )
+    (output,) = graph.output
+    output.name = CLASSES
+    output.type.tensor_type.elem_type = onnx.TensorProto.UINT8
+    del output.type.tensor_type.shape.dim[1]
+
+
+def _last_softmax(graph: Any) -> Any:
+    (softmax,) = [n for n in graph.node if n.op_type == "Softmax" and n.output[0] == OUTPUT]
+    return softmax
 
 
 def write_proto(proto: Any, path: Path, metadata: Mapping[str, str]) -> int:

@@ -38,7 +38,7 @@ def search_scale(scene: Scene, predictor: Predictor, inner: int) -> float:
     Raises:
         SceneError: The scene is too small, or has no data where it is looked at.
     """
-    told = {}
+    told: dict[float, float] = {}
     for step in STEPS:
         side = min(round(inner * step), scene.height, scene.width)
         seen = int(side / step) // predictor.multiple * predictor.multiple

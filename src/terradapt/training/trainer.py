@@ -35,7 +35,7 @@ from terradapt.errors import CheckpointError, ConfigError, DataError, one_of
 from terradapt.meta import Meta, code_commit
 from terradapt.metrics.calibration import fit_calibration
 from terradapt.metrics.confusion import Confusion
-from terradapt.models import build, resolve
+from terradapt.models import build, entry, resolve
 from terradapt.models.encoder import HUB, encoder_normalization
 from terradapt.predictors.torch import Precision, TorchPredictor, normalize_tensor
 from terradapt.progress import Advance
@@ -447,7 +447,9 @@ class Trainer:
 
 
 def _input_spec(dataset: datasets.Dataset, config: RunConfig) -> InputSpec:
-    mean, std = encoder_normalization(config.model.encoder, config.model.in_channels)
+    dates = entry(config.model.name).dates
+    each = encoder_normalization(config.model.encoder, config.model.in_channels // dates)
+    mean, std = (values * dates for values in each)
     spec = datasets.input_spec(dataset, config.data)
     if len(spec.bands) != config.model.in_channels:
         raise ConfigError(
