@@ -1,6 +1,7 @@
 """terradapt adapts SAM2 to aerial and satellite imagery.
 
-``terradapt.build`` makes a model, ``terradapt.load`` opens a checkpoint or an exported model.
+``terradapt.build`` makes a model, ``terradapt.load`` opens a checkpoint or an exported model,
+``terradapt.compare`` tells what changed between two dates.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from terradapt.models.contract import SegmentationModel
     from terradapt.predictors.mapper import Mapper
 
-__all__ = ["__version__", "build", "load"]
+__all__ = ["__version__", "build", "compare", "load"]
 
 
 def build(
@@ -64,3 +65,20 @@ def load(path: str | Path, **options: Any) -> Mapper:
     if unknown is not None:
         raise ConfigError(f"no option '{unknown}'", one_of(unknown, known, "options: "))
     return Mapper(predictors.load(path, **options), Path(str(path)).name)
+
+
+def compare(old: Any, new: Any, output: str | Path, **options: Any) -> dict[str, Any]:
+    """Write what is new, gone and changed between two scenes, maps or vector files, in any mix.
+
+    Args:
+        old: The earlier side: a raster, a folder of them, or a vector file.
+        new: The later side.
+        output: The GeoPackage to write; a raster, figures and a page stand beside it.
+        options: ``model`` maps scenes; for the others, :func:`terradapt.changes.run.compare`.
+
+    Returns:
+        The figures.
+    """
+    from terradapt.changes.run import compare as run
+
+    return run(old, new, output, **options)

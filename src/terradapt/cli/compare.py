@@ -78,7 +78,7 @@ def compare(
         bool, typer.Option("--overwrite", help="Replace results that are there.")
     ] = False,
 ) -> None:
-    """Compare two dates, or a map with what came after; get what is new and gone.
+    """Compare two dates or maps; get what is new, gone and changed.
 
     Each side is a scene (--model maps it), a class map, or vectors: polygons and roads. The
     GeoPackage has polygons and edges with state, probability, area and length; beside it stand
