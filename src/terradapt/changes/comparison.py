@@ -103,6 +103,10 @@ class Comparison:
                     f"{side.path}: {', '.join(alone)}: not on the other side, taken as "
                     f"'{joined.names[joined.rest] if joined else ''}'"
                 )
+        if not surfaces and any(len(s.polygons) for s in vectors):
+            notes.append("only roads are compared: one side has no polygons")
+        if not roads and any(len(s.lines) for s in vectors):
+            notes.append("only polygons are compared: one side has no roads")
         table = read_table(options.calibration)
         if len(vectors) == 2:
             if (vectors[0].crs is None) != (vectors[1].crs is None):

@@ -31,6 +31,7 @@ OTHER = "other"
 """What classes that only one side has are taken as."""
 ROAD = "road"
 _NOTHING = {"background", "other", "clutter", "unlabelled", "unknown", "rest"}
+_BLANK = {"", "None", "nan"}
 _STRIP = 1 << 24  # pixels read at a time
 
 
@@ -162,8 +163,9 @@ def open_vectors(path: str | Path, named: str | None = None) -> VectorSide:
         surface = np.flatnonzero(np.isin(kind, (3, 6)) & ~shapely.is_empty(found.geometries))
         polygons.append(shapely.make_valid(found.geometries[surface]))
         own = found.columns.get("class")
-        values = None if own is None else [str(v) for v in own[surface]]
-        kinds.append(np.array(values or [named or "building"] * len(surface), object))
+        known = [None] * len(surface) if own is None else own[surface].tolist()
+        told = [named or "building" if str(v) in _BLANK else str(v) for v in known]
+        kinds.append(np.array(told, object))
         features.append(surface + 1)
         line = found.geometries[np.isin(kind, (1, 5))]
         lines.append(line[~shapely.is_empty(line)])

@@ -93,32 +93,36 @@ def compare(
 
     predictor, load, name = _opened(model, engine, device)
     with _pool(cluster, load, name, workers) as pool:
-        figures = run(
-            old,
-            new,
-            output,
-            model=predictor,
-            model_name=name,
-            predict=PredictOptions(window=window, overlap=overlap, batch=batch),
-            bar=progress,
-            blocks=pool.blocks if pool else Job.blocks,
-            rows=pool.ordered if pool else here,
-            say=lambda line: typer.echo(f"note: {line}", err=True),
-            classes=_listed(classes),
-            things=_listed(things),
-            resolution=resolution,
-            threshold=threshold,
-            min_area=min_area,
-            reach=reach,
-            align=align,
-            aoi=aoi,
-            along=AlongOptions(tolerance, moved, min_length),
-            old_class=old_class,
-            new_class=new_class,
-            calibration=calibration,
-            resume=resume,
-            overwrite=overwrite,
-        )
+        try:
+            figures = run(
+                old,
+                new,
+                output,
+                model=predictor,
+                model_name=name,
+                predict=PredictOptions(window=window, overlap=overlap, batch=batch),
+                bar=progress,
+                blocks=pool.blocks if pool else Job.blocks,
+                rows=pool.ordered if pool else here,
+                say=lambda line: typer.echo(f"note: {line}", err=True),
+                classes=_listed(classes),
+                things=_listed(things),
+                resolution=resolution,
+                threshold=threshold,
+                min_area=min_area,
+                reach=reach,
+                align=align,
+                aoi=aoi,
+                along=AlongOptions(tolerance, moved, min_length),
+                old_class=old_class,
+                new_class=new_class,
+                calibration=calibration,
+                resume=resume,
+                overwrite=overwrite,
+            )
+        except KeyboardInterrupt:
+            typer.echo(f"stopped; go on with --resume, the state is in {output}.part", err=True)
+            raise
     _tell(output, figures)
 
 
