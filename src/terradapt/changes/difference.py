@@ -1,10 +1,10 @@
 """The score of change of two dates: a pure function of two blocks of class probabilities.
 
-C(x) = 1 - max over shifts |d| <= r of sum over classes of min(p1_k(x), p2_k(x + d)): 0 where what
-was there is still there, at most r away. Borders of two dates never lie on each other to the pixel,
-so a plain difference is drowned in them; but C loses a rim of r pixels of what is new. It is given
-back where the plain difference is high too: min(D(x), max over |d| <= r of C(x + d)), with D = C at
-r = 0. Where nothing differs both are 0.
+``C(x) = 1 - max over |d| <= r of sum over classes of min(p1_k(x), p2_k(x + d))``: 0 where what was
+there is still there, at most r away. Borders of two dates never lie on each other to the pixel, so
+a plain difference is drowned in them; but C loses a rim of r pixels of what is new. It is given
+back where the plain difference D (C at r = 0) is high too: ``min(D(x), max over |d| <= r of
+C(x + d))``. Where nothing differs both are 0.
 """
 
 from __future__ import annotations

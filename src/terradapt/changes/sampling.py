@@ -18,7 +18,6 @@ from terradapt.files import Closing
 from terradapt.grid import Window
 from terradapt.raster import Georef, SceneReader, rasterize
 from terradapt.raster.georef import move_points
-from terradapt.scene.options import STEP
 
 Floats = NDArray[np.float64]
 Shares = NDArray[np.float32]
@@ -182,16 +181,17 @@ class MapSampler(Closing):
             known: NDArray[np.bool_] = classes >= 0
             valid &= known
             return valid
-        step = STEP if pixels.dtype == np.uint8 else 1.0
         for band, joined in zip(pixels, self.table.tolist(), strict=False):
-            sums[joined] += np.where(valid, band, 0).astype(np.float32) * np.float32(step)
+            sums[joined] += band if valid.all() else np.where(valid, band, 0)
         return valid
 
     def _shares(self, sums: Shares, valid: NDArray[np.bool_]) -> tuple[Shares, NDArray[np.bool_]]:
         total = sums.sum(axis=0)
         valid = valid & (total > 0)
-        sums /= np.where(valid, total, 1)
-        sums *= valid
+        if not valid.all():
+            total[~valid] = 1
+            sums *= valid
+        sums /= total
         return sums, valid
 
 
