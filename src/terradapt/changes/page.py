@@ -14,6 +14,7 @@ import numpy as np
 import shapely
 from affine import Affine
 from numpy.typing import NDArray
+from scipy.ndimage import binary_dilation
 
 from terradapt.changes.comparison import Comparison
 from terradapt.changes.networks import Edges
@@ -29,6 +30,7 @@ from terradapt.raster.georef import move_points
 LARGEST_AREAS, LARGEST_ROADS = 12, 6
 _SIDE, _OVERVIEW = 320, 1000  # px of a picture, at most
 _AROUND = 0.6  # of an object's size, shown around it
+_SAMPLES = 3  # along a side of a picture's pixel
 _PIXELS = 1 << 22  # of a side, read at once
 _LEAST = 60.0  # m of ground in a picture, at least
 _PAPER: Colour = (243, 242, 238)
@@ -196,7 +198,7 @@ def _seen(side: MapSide, reader: Any, georef: Georef, shift: Shift) -> Photo:
     rows = max(1, int(_PIXELS / max(1.0, onto.scale**2 * georef.width)))
     for top in range(0, georef.height, rows):
         window = Window(top, 0, min(rows, georef.height - top), georef.width)
-        picks = onto.pixels(window)
+        picks = onto.pixels(window, _SAMPLES)
         box = box_of(picks, reader.window)
         if box is None:
             continue
@@ -240,13 +242,11 @@ def _drawn(side: VectorSide, georef: Georef) -> Photo:
     for name, colour in zip(names, default_colours(names), strict=True):
         chosen = side.polygons[side.kinds == name]
         burn(picture, chosen[shapely.intersects(chosen, box)], georef, colour, 0)
-    burn(picture, side.lines[shapely.intersects(side.lines, box)], georef, _LINE, 1.0)
+    burn(picture, side.lines[shapely.intersects(side.lines, box)], georef, _LINE, 1)
     return picture
 
 
-def burn(
-    picture: Photo, shapes: NDArray[Any], georef: Georef, colour: Colour, width: float
-) -> None:
+def burn(picture: Photo, shapes: NDArray[Any], georef: Georef, colour: Colour, width: int) -> None:
     """Draw geometries into a picture.
 
     Args:
@@ -254,24 +254,23 @@ def burn(
         shapes: Geometries in the picture's CRS.
         georef: Where it lies.
         colour: RGB.
-        width: Half width of lines, px; 0 fills.
+        width: Of lines, about half of it, px; 0 fills.
     """
     if not len(shapes):
         return
     pixels = placed(shapes, georef)
     if width:
-        lines = np.where(
-            np.isin(shapely.get_type_id(pixels), (3, 6)), shapely.boundary(pixels), pixels
-        )
-        pixels = shapely.buffer(lines, width)
+        areas = np.isin(shapely.get_type_id(pixels), (3, 6))
+        pixels = np.where(areas, shapely.boundary(pixels), pixels)
     burnt = rasterize(
         [(p, 1) for p in pixels],
         height=georef.height,
         width=georef.width,
         transform=Affine.identity(),
-        all_touched=not width,
+        all_touched=True,
     )
-    picture[burnt == 1] = colour
+    mask = burnt == 1
+    picture[binary_dilation(mask, iterations=width - 1) if width > 1 else mask] = colour
 
 
 def before_after(canvas: Panes, shape: Any, colour: Colour) -> tuple[Photo, Photo]:
@@ -293,7 +292,7 @@ def before_after(canvas: Panes, shape: Any, colour: Colour) -> tuple[Photo, Phot
     pictures = []
     for which in (0, 1):
         picture, place = canvas.photo(which, window, _SIDE)
-        burn(picture, one, place, colour, 1.2)
+        burn(picture, one, place, colour, 2)
         pictures.append(picture)
     return pictures[0], pictures[1]
 
@@ -317,6 +316,6 @@ def overview_of(
     whole = Window(0, 0, canvas.georef.height, canvas.georef.width)
     picture, place = canvas.photo(1, whole, _OVERVIEW)
     for state, colour in colours.items():
-        burn(picture, areas[states[0] == state], place, colour, 1.5)
-        burn(picture, roads[states[1] == state], place, colour, 2.0)
+        burn(picture, areas[states[0] == state], place, colour, 2)
+        burn(picture, roads[states[1] == state], place, colour, 2)
     return picture

@@ -83,9 +83,16 @@ class Onto:
         one, two = (left @ known[..., k] @ up.T for k in (0, 1))
         return one, two
 
-    def pixels(self, window: Window) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
-        """Return the pixels of the raster that make those of a window: (H, W) rows and columns."""
-        count = min(_MOST, max(1, round(self.scale)))
+    def pixels(
+        self, window: Window, most: int = _MOST
+    ) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+        """Return the pixels of the raster that make those of a window: (H, W) rows and columns.
+
+        Args:
+            window: Of the grid.
+            most: Samples along a side of a pixel, at most.
+        """
+        count = min(most, max(1, round(self.scale)))
         parts = (np.arange(count) + 0.5) / count - 0.5
         found = []
         for down in parts:
