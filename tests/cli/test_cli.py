@@ -90,7 +90,7 @@ def test_help_imports_nothing_heavy() -> None:
         ("terradapt train landcover epo", ["epochs="]),
         ("terradapt train landcover epochs=3 data.cr", ["data.crop="]),
         ("terradapt demo optim.lr", ["optim.lr=", "optim.lr_backbone="]),
-        ("terradapt ablate arafnet-6 encoder.w", ["encoder.weights="]),
+        ("terradapt trials arafnet-6 encoder.w", ["encoder.weights="]),
         ("terradapt models --model kd", ["kd-arafnet"]),
         ("terradapt data pot", ["potsdam"]),
         ("terradapt vec", ["vectorize"]),

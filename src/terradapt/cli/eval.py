@@ -90,7 +90,7 @@ def evaluate(
     trunk: Annotated[
         Path | None, typer.Option(help="Weights of a trunk that the checkpoint only names.")
     ] = None,
-) -> None:
+) -> dict[str, Any]:
     """Score a model on labelled images; get a report.
 
     It holds the figures as JSON, Markdown and, with the extra 'report', an HTML page. Every image
@@ -136,6 +136,7 @@ def evaluate(
     if not html:
         typer.echo(f"note: no HTML page without the extra 'report': {install_line('report')}")
     typer.echo(f"report: {paths[-1]}")
+    return {"files": paths, "split": report.split, "metrics": report.metrics}
 
 
 def _source(given: list[Path], data: Path | None) -> Any:
@@ -167,14 +168,6 @@ def _protocol(*, resolution: str, match: list[str], **values: Any) -> Protocol:
         raise ConfigError(
             f"--resolution {resolution}: no resolution", "use auto, native or metres per pixel"
         ) from error
-    if values["labels"] not in {"auto", "eroded", "full"}:
-        raise ConfigError(
-            f"--labels {values['labels']}: no such labels", "use auto, eroded or full"
-        )
-    boundary = values["boundary"]
-    sizes = [x for x in (seen, values["pixel"]) if isinstance(x, float)]
-    if (boundary is not None and not boundary >= 0) or not all(x > 0 for x in sizes):
-        raise ConfigError("a length below 0", "give metres above 0")
     return Protocol(resolution=seen, match={a: b for a, _, b in pairs}, **values)
 
 
