@@ -77,7 +77,7 @@ def compare(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace results that are there.")
     ] = False,
-) -> None:
+) -> dict[str, Any]:
     """Compare two dates or maps; get what is new, gone and changed.
 
     Each side is a scene (--model maps it), a class map, or vectors: polygons and roads. The
@@ -87,7 +87,9 @@ def compare(
     from terradapt.changes.raster import here
     from terradapt.changes.roads import AlongOptions
     from terradapt.changes.run import compare as run
+    from terradapt.cli._events import say_stopped
     from terradapt.cli._progress import progress
+    from terradapt.cli._progress import say as tell
     from terradapt.scene import PredictOptions
     from terradapt.scene.job import Job
 
@@ -104,7 +106,7 @@ def compare(
                 bar=progress,
                 blocks=pool.blocks if pool else Job.blocks,
                 rows=pool.ordered if pool else here,
-                say=lambda line: typer.echo(f"note: {line}", err=True),
+                say=lambda line: tell(f"note: {line}"),
                 classes=_listed(classes),
                 things=_listed(things),
                 resolution=resolution,
@@ -121,9 +123,10 @@ def compare(
                 overwrite=overwrite,
             )
         except KeyboardInterrupt:
-            typer.echo(f"stopped; go on with --resume, the state is in {output}.part", err=True)
+            say_stopped(f"go on with --resume, the state is in {output}.part")
             raise
     _tell(output, figures)
+    return {"files": [output], "figures": figures}
 
 
 def _opened(
