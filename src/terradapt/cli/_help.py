@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
+from enum import StrEnum
+from functools import wraps
 from inspect import cleandoc
 from textwrap import indent
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
@@ -19,6 +22,13 @@ START, TRAIN, MAP, HAND_ON, COMPARE = PANELS = (
 )
 """The order of work; a verb names its place in it."""
 OTHER = "Other"
+
+
+class Progress(StrEnum):
+    """Whom a verb tells how far it is."""
+
+    auto = "auto"
+    json = "json"
 
 
 class Verbs(TyperGroup):
@@ -41,7 +51,9 @@ class Verbs(TyperGroup):
 
 
 def add(app: typer.Typer, name: str, verb: Callable[..., Any], panel: str, examples: str) -> None:
-    """Add a verb to the command line.
+    """Add a verb to the command line, with the option ``--progress``.
+
+    What the verb returns, files and key figures, is the ``result`` of ``--progress json``.
 
     Args:
         app: The command line.
@@ -52,4 +64,27 @@ def add(app: typer.Typer, name: str, verb: Callable[..., Any], panel: str, examp
     """
     lines = indent(cleandoc(examples), "  ")
     epilog = f"\b\nExamples:\n{lines}"  # \b: no line of it is broken anew
-    app.command(name, rich_help_panel=panel, epilog=epilog)(verb)
+    app.command(name, rich_help_panel=panel, epilog=epilog)(_with_progress(verb))
+
+
+def _with_progress(verb: Callable[..., Any]) -> Callable[..., Any]:
+    """Let a verb take ``--progress``, which :func:`terradapt.cli.main` has read before it."""
+
+    @wraps(verb)
+    def call(*args: Any, progress: Progress = Progress.auto, **options: Any) -> Any:
+        return verb(*args, **options)
+
+    told = typer.Option("--progress", help="json: a line each step, for programs.")
+    signature = inspect.signature(verb, eval_str=True)
+    taken = [*signature.parameters.values()]
+    taken += [
+        inspect.Parameter(
+            "progress",
+            inspect.Parameter.KEYWORD_ONLY,
+            default=Progress.auto,
+            annotation=Annotated[Progress, told],
+        )
+    ]
+    call.__signature__ = signature.replace(parameters=taken)  # type: ignore[attr-defined]
+    call.__annotations__ = {p.name: p.annotation for p in taken}
+    return call

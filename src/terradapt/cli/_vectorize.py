@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import typer
 
@@ -22,7 +23,7 @@ def run_roads(
     simplify: float | None,
     block: int,
     overwrite: bool,
-) -> None:
+) -> dict[str, Any]:
     """Write a road network and say what it is."""
     from terradapt.vector.files import missing_class, road_blocks, vectorize_roads
     from terradapt.vector.roads.bridge import BridgeOptions
@@ -53,6 +54,7 @@ def run_roads(
         f"{figures['dead_ends']:.0f} dead ends"
     )
     _tell_scale(labels, "length_m" in figures)
+    return figures
 
 
 def run_polygons(
@@ -63,7 +65,7 @@ def run_polygons(
     buildings: str | None,
     block: int,
     overwrite: bool,
-) -> None:
+) -> dict[str, Any]:
     """Write polygons and say what they are."""
     from terradapt.vector.files import is_mask, polygon_blocks, raster_classes, vectorize_polygons
     from terradapt.vector.polygons.extract import PolygonOptions
@@ -78,6 +80,7 @@ def run_polygons(
     for name, row in figures.items():
         typer.echo(f"  {name}: {row['polygons']:.0f} polygons, {_area(row)}")
     _tell_scale(labels, all("area_m2" in row for row in figures.values()))
+    return figures
 
 
 def _length(figures: dict[str, float]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -48,7 +48,7 @@ def ablate(
         str | None, typer.Option(help="Split to evaluate; by default the first of test, val.")
     ] = None,
     resume: Annotated[bool, typer.Option(help="Keep finished runs, go on with the rest.")] = False,
-) -> None:
+) -> dict[str, Any]:
     """Train a paper's ablations on your data; get the table.
 
     Every variant is trained with every seed, each as a normal run; ablation.md, .csv and .json
@@ -57,6 +57,7 @@ def ablate(
     encoder.weights=DIR/{encoder}.pt.
     """
     from terradapt import ablation
+    from terradapt.cli._events import say_stopped
     from terradapt.cli._progress import progress
     from terradapt.cli._require import require
 
@@ -77,9 +78,10 @@ def ablate(
             say=lambda line: typer.echo(line, err=True),
         )
     except KeyboardInterrupt:
-        typer.echo(f"stopped; go on with --resume, the state is in {output}", err=True)
+        say_stopped(f"go on with --resume, the state is in {output}")
         raise
     typer.echo(f"table: {output / 'ablation.md'}")
+    return {"files": [output / f"ablation.{s}" for s in ("md", "csv", "json")]}
 
 
 def _seeds(text: str) -> list[int]:

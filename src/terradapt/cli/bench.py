@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -45,7 +45,7 @@ def bench(
         list[str] | None,
         typer.Option(metavar="BACKBONE=REPORT.json", help="Measured mIoU for the plot."),
     ] = None,
-) -> None:
+) -> dict[str, Any]:
     """Time backbones and engines on this machine; get a table.
 
     This is ARAFNet's Table 4. bench.md, bench.json and bench.png (accuracy against speed) are
@@ -84,6 +84,7 @@ def bench(
             written = write_bench(output, result, known)
     typer.echo(bench_markdown(result), nl=False)
     typer.echo("\n" + "\n".join(map(str, written)))
+    return {"files": written, **result}
 
 
 def _held(folder: Path, options: Options) -> list[BenchRow]:

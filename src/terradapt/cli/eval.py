@@ -82,7 +82,7 @@ def evaluate(
     trunk: Annotated[
         Path | None, typer.Option(help="Weights of a trunk that the checkpoint only names.")
     ] = None,
-) -> None:
+) -> dict[str, Any]:
     """Score a model on labelled images; get a report.
 
     It holds the figures as JSON, Markdown and an HTML page. Every image of the split is predicted
@@ -120,6 +120,7 @@ def evaluate(
     paths = write_report(report, output)
     _print(report)
     typer.echo(f"report: {paths[2]}")
+    return {"files": paths, "split": report.split, "metrics": report.metrics}
 
 
 def _protocol(*, resolution: str, match: list[str], **values: Any) -> Protocol:

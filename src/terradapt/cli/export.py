@@ -55,7 +55,7 @@ def export(
         typer.Option(help="Folder of scenes or prepared dataset to calibrate on, with --int8."),
     ] = None,
     windows: Annotated[int, typer.Option(min=2, help="Windows to calibrate on.")] = 32,
-) -> None:
+) -> dict[str, Any]:
     """Turn a checkpoint into one ONNX file, proved to be equal.
 
     Beside MODEL.onnx it writes MODEL.stac.json and MODEL.report.{json,md}. QGIS Deepness (with
@@ -81,7 +81,8 @@ def export(
         values = _int8(checkpoint, output, calibrate, windows, trunk, sides)
     else:
         values = _float(checkpoint, output, scene, trunk, sides).to_dict()
-    _tell(output, values)
+    report = _tell(output, values)
+    return {"files": [output, report], **values}
 
 
 def _float(
@@ -120,7 +121,7 @@ def _int8(
         )
 
 
-def _tell(output: Path, values: dict[str, Any]) -> None:
+def _tell(output: Path, values: dict[str, Any]) -> Path:
     from terradapt.export.report import write_export_report
 
     report = write_export_report(output, values)
@@ -137,3 +138,4 @@ def _tell(output: Path, values: dict[str, Any]) -> None:
             f"{values['int8']['agreement']:.3%} of the pixels keep their class"
         )
     typer.echo(f"report: {report}")
+    return report

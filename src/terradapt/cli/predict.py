@@ -108,7 +108,7 @@ def predict(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace maps that are there.")
     ] = False,
-) -> None:
+) -> dict[str, Any]:
     """Map scenes; get a class GeoTIFF of each, with areas.
 
     Each is a cloud optimized GeoTIFF on the scene's own grid, with colour table and class names;
@@ -160,7 +160,8 @@ def predict(
     load = partial(load, engine=predictor.engine)
     name = f"{checkpoint.name} {digest(checkpoint)[:12]}{' tta' if tta else ''}"
     with _pool(cluster, load, name, workers, _gpus(predictor, device)) as pool:
-        _run(jobs, predictor, options, name, pool.blocks if pool else Job.blocks)
+        figures = _run(jobs, predictor, options, name, pool.blocks if pool else Job.blocks)
+    return {"files": [out for _, out in jobs], "maps": figures}
 
 
 def open_predictor(checkpoint: Path, *, tta: bool = False, **opening: Any) -> Predictor:
@@ -214,19 +215,21 @@ def _run(
     options: PredictOptions,
     name: str,
     blocks: Blocks,
-) -> None:
+) -> list[dict[str, Any]]:
+    from terradapt.cli._events import say_stopped
     from terradapt.cli._progress import progress
     from terradapt.errors import DataError, SceneError
     from terradapt.scene import predict_scene
 
     failed: list[tuple[ScenePath, TerradaptError]] = []
+    done: list[dict[str, Any]] = []
     for scene, out in jobs:
         try:
             figures = predict_scene(
                 predictor, scene, out, options, progress, model=name, blocks=blocks
             )
         except KeyboardInterrupt:
-            typer.echo(f"stopped; go on with --resume, the state is in {out}.part", err=True)
+            say_stopped(f"go on with --resume, the state is in {out}.part")
             raise
         except (SceneError, DataError) as error:  # of this scene alone
             if len(jobs) == 1:
@@ -235,12 +238,14 @@ def _run(
             typer.echo(f"error: {error.message}\nfix: {error.fix}", err=True)
             continue
         _tell(out, figures)
+        done.append({"map": out, **figures})
     if failed:
         names = ", ".join(str(scene) for scene, _ in failed)
         raise SceneError(
             f"{len(failed)} of {len(jobs)} scenes have no map: {names}",
             "mend what is told above for each, and run again with --resume",
         ) from failed[0][1]
+    return done
 
 
 def outputs(scenes: list[str], output: Path, mosaic: bool) -> list[tuple[ScenePath, Path]]:
