@@ -1,7 +1,8 @@
 """What the engine tells with ``--progress json``: one JSON object a line. No QGIS in here.
 
 ``{"phase": text, "done": int, "total": int or null, "unit": text, "seconds_left": float or null}``,
-``{"log": text}`` or ``{"result": {...}}``; any other line is taken as a line of the log.
+``{"log": text}``; and at the end ``{"result": {...}}``, ``{"error": text, "fix": text}`` or
+``{"stopped": text}``. Any other line is taken as a line of the log.
 """
 
 import json
@@ -57,6 +58,23 @@ class Result(NamedTuple):
     values: Dict[str, Any]
 
 
+class Failure(NamedTuple):
+    """What is wrong, and what to do about it."""
+
+    what: str
+    fix: str
+
+
+class Stopped(NamedTuple):
+    """It was stopped.
+
+    Attributes:
+        text: How to go on.
+    """
+
+    text: str
+
+
 @dataclass
 class Outcome:
     """What became of a call of the engine.
@@ -81,6 +99,10 @@ class Outcome:
         """Remember what an event says."""
         if isinstance(event, Result):
             self.result = event.values
+        elif isinstance(event, Failure):
+            self.error, self.fix = event
+        elif isinstance(event, Stopped):
+            self.stopped, self.fix = True, event.text
         elif isinstance(event, Log):
             self.log = [*self.log[1 - KEPT :], event.text]
             head, _, rest = event.text.partition(": ")
@@ -91,7 +113,7 @@ class Outcome:
 
 
 def parse(line: str) -> Any:
-    """Return a line of the engine as :class:`Phase`, :class:`Log` or :class:`Result`.
+    """Return a line of the engine as an event: one of the classes above.
 
     A line that is none of the engine's objects, of a library or of a crash, is a :class:`Log`; a
     blank one is None.
@@ -108,6 +130,10 @@ def parse(line: str) -> Any:
     if "result" in values:
         found = values["result"]
         return Result(found if isinstance(found, dict) else {"value": found})
+    if "error" in values:
+        return Failure(str(values["error"]), str(values.get("fix") or ""))
+    if "stopped" in values:
+        return Stopped(str(values["stopped"]))
     if "log" in values:
         return Log(str(values["log"]))
     if "phase" in values:

@@ -111,7 +111,7 @@ def run(
     process = start(command, env, folder)
     outcome = Outcome()
     lines = lines_of(process)
-    ends = 0.0
+    asked, ends = False, 0.0
     while True:
         try:
             line = lines.get(timeout=_POLL)
@@ -124,16 +124,20 @@ def run(
             outcome.take(event)
             on_event(event)
         now = time.monotonic()
-        if not outcome.stopped and cancelled():
-            outcome.stopped, ends = True, now + (grace if stops else 0)
+        if not asked and cancelled():
+            asked, ends = True, now + (grace if stops else 0)
             if stops:
                 ask_to_stop(process)
                 on_event(Log("asked to stop; what is done so far is put away first"))
-        if outcome.stopped and now >= ends:
+        if asked and now >= ends:
             process.kill()
             break
-    process.stdin.close()
+    try:
+        process.stdin.close()
+    except OSError:  # it ended before it read the word
+        pass
     outcome.status = process.wait()
+    outcome.stopped = outcome.stopped or (asked and outcome.status != 0)
     process.stdout.close()
     return outcome
 

@@ -10,7 +10,7 @@ from qgis.core import (
 )
 
 GROUP = "terradapt"
-_kept = []  # QGIS keeps no reference of a Python object
+_kept = set()  # QGIS keeps no reference of a Python object
 
 
 class Finish(QgsProcessingLayerPostProcessorInterface):
@@ -27,6 +27,7 @@ class Finish(QgsProcessingLayerPostProcessorInterface):
 
     def postProcessLayer(self, layer, context, feedback):
         """Do it; QGIS calls this in its main thread."""
+        _kept.discard(self)
         if self.style and os.path.isfile(self.style):
             layer.loadNamedStyle(self.style)
         elif isinstance(layer, QgsVectorLayer):
@@ -89,7 +90,7 @@ def _dressed(details, name, style, group):
     if hasattr(details, "groupName"):
         details.groupName = group
     processor = Finish(group, style)
-    _kept.append(processor)
+    _kept.add(processor)
     details.setPostProcessor(processor)
     return details
 

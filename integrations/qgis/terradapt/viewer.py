@@ -26,7 +26,7 @@ def open_page(command, env, feedback):
         except queue.Empty:
             if feedback.isCanceled():
                 end(process)
-                outcome.error, outcome.fix = "stopped", ""
+                outcome.error = "stopped"
                 return None, outcome
             continue
         if line is None:

@@ -23,9 +23,11 @@ class EngineAlgorithm(QgsProcessingAlgorithm):
         GROUP: Heading in the toolbox.
         HELP: What it does.
         TAGS: Words that it is found by.
+        GOES_ON: What to do after a stop.
     """
 
     NAME = TITLE = GROUP = HELP = ""
+    GOES_ON = "Run it again from the start"
     TAGS = ()
 
     def createInstance(self):
@@ -114,19 +116,18 @@ class EngineAlgorithm(QgsProcessingAlgorithm):
                 f"{remedies.ENGINE}"
             ) from error
         if outcome.stopped:
-            raise QgsProcessingException("stopped. Run it again: it goes on where it stopped")
+            raise QgsProcessingException(f"stopped. {self.GOES_ON}")
         if outcome.status and fails:
-            self.fail(outcome, feedback)
+            self.fail(outcome)
         return outcome
 
-    def fail(self, outcome, feedback):
+    def fail(self, outcome):
         """End the algorithm with what is wrong and what to do about it.
 
         Raises:
             QgsProcessingException: Always.
         """
         what, fix = remedies.of_run(outcome, self.TITLE)
-        feedback.reportError(f"What to do: {fix}" if fix else "")
         raise QgsProcessingException(f"{what}\nWhat to do: {fix}" if fix else what)
 
     def text(self, parameters, name, context):

@@ -3,6 +3,7 @@
 import os
 
 from qgis.core import (
+    Qgis,
     QgsCategorizedSymbolRenderer,
     QgsEditorWidgetSetup,
     QgsField,
@@ -89,13 +90,12 @@ class NewCorrections(EngineAlgorithm):
 
 
 def _text_type():
-    """Return the type of a text field: Qt 6 has it elsewhere."""
-    try:
-        from qgis.PyQt.QtCore import QMetaType
-
-        return QMetaType.Type.QString
-    except (ImportError, AttributeError):
+    """Return the type of a text field: QGIS 3.38 and newer have it elsewhere."""
+    if Qgis.QGIS_VERSION_INT < 33800:
         return QVariant.String
+    from qgis.PyQt.QtCore import QMetaType
+
+    return QMetaType.Type.QString
 
 
 def _dress(layer, classes, lines):

@@ -35,6 +35,7 @@ class Predict(EngineAlgorithm):
     """``terradapt predict``."""
 
     NAME, TITLE, GROUP = "predict", "Predict", GROUP
+    GOES_ON = "Run it again to the same file: it goes on where it stopped"
     TAGS = ("segmentation", "classification", "land cover", "roads", "onnx", "inference")
     HELP = (
         "Maps a scene of any size with a trained model: a class raster on the scene's own grid, "
@@ -228,5 +229,5 @@ class OpenViewer(EngineAlgorithm):
         command = [settings.find_engine(), *words, "--progress", "json"]
         address, outcome = viewer.open_page(command, settings.clean_environment(), feedback)
         if address is None:
-            self.fail(outcome, feedback)
+            self.fail(outcome)
         return {"ADDRESS": address}

@@ -67,9 +67,10 @@ class CheckData(EngineAlgorithm):
         words = ["data", "check", data, *option("--recipe", recipe), *option("-o", page)]
         outcome = self.call(words, feedback, fails=False)
         # Status 2 says either that the data would stop a run, or that it cannot be checked at all.
-        checked = any(line.startswith("dataset ") for line in outcome.log)
+        said = any(line.startswith("dataset ") for line in outcome.log)
+        checked = said or "check" in outcome.result
         if outcome.status and not checked:
-            self.fail(outcome, feedback)
+            self.fail(outcome)
         if outcome.status:
             feedback.reportError(f"{outcome.error}\nWhat to do: {outcome.fix}")
         found = {"PASSED": outcome.status == 0}
@@ -80,6 +81,7 @@ class Train(EngineAlgorithm):
     """``terradapt train``."""
 
     NAME, TITLE, GROUP = "train", "Train", GROUP
+    GOES_ON = "Run it again to the same folder with 'Go on with the run in the folder'"
     TAGS = ("learn", "model", "segmentation", "land cover", "roads")
     HELP = (
         "Trains a model on your own images and labels: a run's folder with the checkpoint, a log "

@@ -1,0 +1,103 @@
+"""A QGIS without a window, the plugin in it, and the synthetic city; shared by the tests.
+
+Variables: ``TERRADAPT_EXECUTABLE`` is the engine, ``PYTHON`` the Python with networkx,
+``QGIS_TESTS`` a folder for what is made.
+"""
+
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
+os.environ.setdefault("XDG_RUNTIME_DIR", tempfile.gettempdir())
+PREFIX = os.environ.get("QGIS_PREFIX_PATH", "/usr")
+sys.path[:0] = [str(HERE.parent), f"{PREFIX}/share/qgis/python/plugins"]
+
+from qgis.core import (  # noqa: E402
+    QgsApplication,
+    QgsProcessingContext,
+    QgsProcessingFeedback,
+    QgsProject,
+)
+
+ENGINE = os.environ["TERRADAPT_EXECUTABLE"]
+FOLDER = Path(os.environ.get("QGIS_TESTS") or tempfile.mkdtemp(prefix="terradapt-qgis-"))
+_profile = tempfile.mkdtemp(prefix="qgis-profile-")
+
+QgsApplication.setPrefixPath(PREFIX, True)
+app = QgsApplication([], True, _profile)
+app.initQgis()
+
+from processing.core.Processing import Processing  # noqa: E402
+
+Processing.initialize()
+
+from terradapt.provider import TerradaptProvider  # noqa: E402
+
+provider = TerradaptProvider()
+QgsApplication.processingRegistry().addProvider(provider)
+
+
+class Feedback(QgsProcessingFeedback):
+    """Keeps all that is said; cancels itself when ``stop_at`` is in a progress text."""
+
+    def __init__(self, stop_at=""):
+        super().__init__(False)
+        self.info, self.errors, self.texts, self.progress_seen = [], [], [], []
+        self.stop_at = stop_at
+        self.progressChanged.connect(self.progress_seen.append)
+
+    def pushInfo(self, info):
+        self.info.append(info)
+
+    def pushDebugInfo(self, info):
+        self.info.append(info)
+
+    def pushCommandInfo(self, info):
+        self.info.append(info)
+
+    def pushWarning(self, warning):
+        self.info.append(warning)
+
+    def reportError(self, error, fatalError=False):
+        self.errors.append(error)
+
+    def setProgressText(self, text):
+        self.texts.append(text)
+        if self.stop_at and self.stop_at in text:
+            self.cancel()
+
+
+def engine(*words):
+    """Call the engine itself."""
+    command = [ENGINE, *map(str, words)]
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    assert done.returncode == 0, done.stdout
+    return done.stdout
+
+
+def run(name, parameters, feedback=None, load=False):
+    """Run an algorithm as the toolbox does, with its results loaded where ``load`` is true."""
+    from processing.gui.AlgorithmExecutor import execute
+    from processing.gui.Postprocessing import handleAlgorithmResults
+    from qgis.core import QgsProcessingOutputLayerDefinition
+
+    algorithm = QgsApplication.processingRegistry().createAlgorithmById(f"terradapt:{name}")
+    feedback = feedback or Feedback()
+    context = QgsProcessingContext()
+    context.setProject(QgsProject.instance())
+    context.setFeedback(feedback)
+    given = dict(parameters)
+    if load:
+        given["OUTPUT"] = QgsProcessingOutputLayerDefinition(
+            str(parameters["OUTPUT"]), QgsProject.instance()
+        )
+    good, why = algorithm.checkParameterValues(given, context)
+    assert good, why
+    done, found = execute(algorithm, given, context, feedback)
+    if done and load:
+        assert handleAlgorithmResults(algorithm, context, feedback, False, given), feedback.errors
+    return done, found, feedback
