@@ -3,6 +3,7 @@
 import atexit
 import queue
 import re
+import subprocess
 
 from .events import Log, Outcome, Result, parse
 from .process import ask_to_stop, lines_of, shown, start
@@ -30,7 +31,8 @@ def open_page(command, env, feedback):
                 return None, outcome
             continue
         if line is None:
-            outcome.status = process.wait()
+            end(process)
+            outcome.status = process.returncode
             return None, outcome
         event = parse(line)
         if event is None:
@@ -48,13 +50,19 @@ def open_page(command, env, feedback):
 
 
 def end(process):
-    """Ask a viewer to stop, and end it where it does not."""
+    """Ask a viewer to stop, end it where it does not, and close what leads to it."""
     if process.poll() is None:
         ask_to_stop(process)
+    try:
+        process.wait(10)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+    for stream in (process.stdin, process.stdout):
         try:
-            process.wait(10)
-        except Exception:
-            process.kill()
+            stream.close()
+        except OSError:
+            pass
 
 
 def end_all():

@@ -52,6 +52,7 @@ class Algorithms(unittest.TestCase):
     def setUpClass(cls):
         if not DATA.exists():
             session.engine("data", "synthetic", "1-3", "-o", DATA, "size=512")
+        cls.trained = None
         if not RUN.exists():
             done, found, feedback = session.run("train", cls.training(RUN))
             assert done, feedback.errors
@@ -94,11 +95,11 @@ class Algorithms(unittest.TestCase):
         self.assertTrue(done)  # the check itself worked
         self.assertFalse(found["PASSED"])
         self.assertIn("city1_0.tif", feedback.errors[0])
-        self.fails("check", {"DATA": str(FOLDER / "nowhere")}, "nowhere", "What to do")
+        self.fails("check", {"DATA": str(FOLDER / "nowhere")}, "nowhere: no such folder")
 
     def test_2_trains_and_tells_how_far_it_is(self):
         self.assertEqual([name for name, _ in self.classes][:2], ["impervious", "building"])
-        if hasattr(self, "trained"):
+        if self.trained:
             found, feedback = self.trained
             self.assertTrue(os.path.isfile(found["CHECKPOINT"]))
             self.assertTrue(any("12 of 12" in text for text in feedback.texts), feedback.texts)
@@ -109,7 +110,7 @@ class Algorithms(unittest.TestCase):
         run = FOLDER / "stopped"
         shutil.rmtree(str(run), ignore_errors=True)
         feedback = session.Feedback(stop_at=": 4 of")
-        long = self.training(run, CHANGES=QUICK.replace("=12", "=200"))
+        long = self.training(run, CHANGES=QUICK.replace("epoch=12", "epoch=200"))
         done, _, feedback = session.run("train", long, feedback)
         self.assertFalse(done)
         self.assertIn("stopped. Run it again to the same folder", " ".join(feedback.errors))

@@ -62,6 +62,8 @@ class CheckData(EngineAlgorithm):
     def processAlgorithm(self, parameters, context, feedback):
         """Check."""
         data = self.text(parameters, "DATA", context)
+        if not os.path.isdir(data):
+            raise QgsProcessingException(f"{data}: no such folder")
         recipe = ["", *RECIPES][self.parameterAsEnum(parameters, "RECIPE", context)]
         page = self.parameterAsFileOutput(parameters, "PAGE", context)
         words = ["data", "check", data, *option("--recipe", recipe), *option("-o", page)]
