@@ -2,6 +2,7 @@
 # make test   the default test suite
 # make check  ruff, mypy, import-linter, the docs site without a warning
 # make config docs/config.md from the config
+# make qgis-plugin  the QGIS plugin as dist/terradapt-qgis-VERSION.zip
 # make docs   the docs site with the API reference, writes site/
 PYTHON ?= python3
 BIN := .venv/bin
@@ -10,7 +11,8 @@ DATA ?= ../shared/data
 # Names that may be defined in two files or more; no class may.
 TWICE := 20
 
-.PHONY: install demo test check docs names config format test-slow test-data test-hostile test-gpu test-weights bench clean
+.PHONY: install demo test check docs names config format test-slow test-data test-hostile test-gpu test-weights bench \
+	qgis qgis-plugin test-qgis test-networks test-portable clean
 
 install: .venv/.installed
 
@@ -69,6 +71,26 @@ test-weights: install
 	$(BIN)/python -m pip install --quiet setuptools wheel
 	SAM2_BUILD_CUDA=0 $(BIN)/python -m pip install --quiet --no-build-isolation sam2
 	$(BIN)/python -m pytest -m weights
+
+# The QGIS plugin in a real QGIS without a window: Debian's, with the Python that it belongs to.
+QGIS_PYTHON ?= /usr/bin/python3
+QGIS_FOLDER := .cache/qgis
+
+qgis-plugin: install
+	$(BIN)/python checks/qgis_plugin.py
+
+qgis:
+	@QT_QPA_PLATFORM=offscreen $(QGIS_PYTHON) -c "import qgis.core" 2>/dev/null || \
+		{ echo "QGIS is missing: installing Debian's, once"; apt-get update -qq && \
+		DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends qgis python3-qgis; }
+
+test-qgis: install qgis
+	rm -rf $(QGIS_FOLDER) && mkdir -p $(QGIS_FOLDER)
+	$(BIN)/python -m pip wheel --quiet --no-deps -w $(QGIS_FOLDER) .
+	cd integrations/qgis/tests && OMP_NUM_THREADS=1 QT_QPA_PLATFORM=offscreen \
+		TERRADAPT_ROOT=$(CURDIR) TERRADAPT_EXECUTABLE=$(CURDIR)/$(BIN)/terradapt PYTHON=$(CURDIR)/$(BIN)/python \
+		TERRADAPT_WHEEL=$$(echo $(CURDIR)/$(QGIS_FOLDER)/*.whl) QGIS_TESTS=$(CURDIR)/$(QGIS_FOLDER) \
+		$(QGIS_PYTHON) -m unittest -v test_algorithms test_pages test_process test_engine
 
 clean:
 	rm -rf .venv demo site .cache/doctrees docs/api

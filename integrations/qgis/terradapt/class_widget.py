@@ -59,6 +59,7 @@ class ClassList(WidgetWrapper):
             names = [part.strip() for part in text.split(",")]
             self.widget.setCheckedItems([n for n in names if n])
         else:
+            self.widget.setCurrentIndex(self.widget.findText(text))
             self.widget.setEditText(text)
 
     def value(self):

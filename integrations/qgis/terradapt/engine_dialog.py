@@ -76,7 +76,7 @@ class EngineDialog(QDialog):
         return box
 
     def _maker_box(self):
-        box = QGroupBox("Make one, in a folder of its own (nothing goes into the Python of QGIS)")
+        box = QGroupBox("Make one, apart from the Python of QGIS")
         form = QFormLayout(box)
         self.kind = QComboBox()
         for key, text in KINDS:
@@ -89,6 +89,8 @@ class EngineDialog(QDialog):
         wheel.clicked.connect(self._choose_wheel)
         folder.clicked.connect(self._choose_folder)
         row = QHBoxLayout()
+        for button in (wheel, folder):
+            button.setAutoDefault(False)
         for widget in (self.source, wheel, folder):
             row.addWidget(widget)
         form.addRow("terradapt comes from", row)

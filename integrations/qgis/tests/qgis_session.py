@@ -42,13 +42,18 @@ QgsApplication.processingRegistry().addProvider(provider)
 
 
 class Feedback(QgsProcessingFeedback):
-    """Keeps all that is said; cancels itself when ``stop_at`` is in a progress text."""
+    """Keeps all that is said; cancels itself in the midst of the phase ``stop_in``."""
 
-    def __init__(self, stop_at=""):
+    def __init__(self, stop_in=""):
         super().__init__(False)
         self.info, self.errors, self.texts, self.progress_seen = [], [], [], []
-        self.stop_at = stop_at
-        self.progressChanged.connect(self.progress_seen.append)
+        self.stop_in = stop_in
+        self.progressChanged.connect(self.on_progress)
+
+    def on_progress(self, percent):
+        self.progress_seen.append(percent)
+        if self.stop_in and percent > 1 and self.stop_in in " ".join(self.texts[-1:]):
+            self.cancel()
 
     def pushInfo(self, info):
         self.info.append(info)
@@ -67,8 +72,6 @@ class Feedback(QgsProcessingFeedback):
 
     def setProgressText(self, text):
         self.texts.append(text)
-        if self.stop_at and self.stop_at in text:
-            self.cancel()
 
 
 def engine(*words):

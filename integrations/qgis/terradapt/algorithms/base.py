@@ -1,6 +1,7 @@
 """What all algorithms share: they turn parameters into a command line and read what comes back."""
 
 import os
+import time
 
 from qgis.core import QgsProcessingAlgorithm, QgsProcessingException, QgsProcessingParameterFile
 from qgis.PyQt.QtGui import QIcon
@@ -11,6 +12,7 @@ from ..events import Log, Phase
 from ..process import run, shown
 
 ICON = os.path.join(os.path.dirname(os.path.dirname(__file__)), "icon.svg")
+TEXT_EVERY = 10.0  # s
 MODELS = "Models (*.safetensors *.onnx);;All files (*)"
 
 
@@ -92,16 +94,17 @@ class EngineAlgorithm(QgsProcessingAlgorithm):
         words = [str(a) for a in arguments if a is not None]
         command = [settings.find_engine(), *words, "--progress", "json"]
         feedback.pushCommandInfo(shown(command))
-        phases = {}
+        told = {"name": None, "at": 0.0}
 
         def on_event(event):
             if isinstance(event, Phase):
-                feedback.setProgressText(str(event))
+                # QGIS keeps each text in its log: a phase's ends, and one now and then between.
+                now, whole = time.monotonic(), event.percent == 100
+                if event.name != told["name"] or whole or now - told["at"] >= TEXT_EVERY:
+                    told.update(name=event.name, at=now)
+                    feedback.setProgressText(str(event))
                 if event.percent is not None:
                     feedback.setProgress(event.percent)
-                if phases.get(event.name) is None or event.percent == 100:
-                    feedback.pushDebugInfo(str(event))
-                phases[event.name] = event.percent
             elif isinstance(event, Log):
                 if event.text.startswith("warning: "):
                     feedback.pushWarning(event.text)
