@@ -78,7 +78,9 @@ def found_classes(value):
     """Return name and colour of each class of a model's file, a raster layer or a raster's file."""
     if not value:
         return []
-    layer = value if isinstance(value, QgsRasterLayer) else QgsProject.instance().mapLayer(str(value))
+    layer = (
+        value if isinstance(value, QgsRasterLayer) else QgsProject.instance().mapLayer(str(value))
+    )
     if layer is not None:
         parts = QgsProviderRegistry.instance().decodeUri("gdal", layer.source())
         return raster_classes(parts.get("path", ""))

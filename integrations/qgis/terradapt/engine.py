@@ -95,7 +95,9 @@ def pythons(environ: Mapping[str, str], platform: str = sys.platform) -> List[Li
             for minor in order:
                 base = f"/Library/Frameworks/Python.framework/Versions/3.{minor}/bin/python3"
                 found += [[base]]
-            found += [[f"{brew}/bin/{n}"] for brew in ("/opt/homebrew", "/usr/local") for n in names]
+            found += [
+                [f"{brew}/bin/{n}"] for brew in ("/opt/homebrew", "/usr/local") for n in names
+            ]
         found += [[shutil.which(n, path=environ.get("PATH")) or ""] for n in names]
         own = [Path(sys.exec_prefix) / "bin" / "python3"]
     found += [[str(path)] for path in own]
@@ -112,7 +114,7 @@ def usable(command: Sequence[str], ask: Callable[[Sequence[str]], str]) -> bool:
     """
     try:
         parts = ask([*command, "-c", _VERSION]).split()[-1].split(".")
-        return OLDEST <= (int(parts[0]), int(parts[1]))
+        return (int(parts[0]), int(parts[1])) >= OLDEST
     except (OSError, ValueError, IndexError):
         return False
 
@@ -156,7 +158,7 @@ def requirement(plan: Plan) -> tuple:
 
 
 def proxy_environment(values: Mapping[str, str]) -> Dict[str, str]:
-    """Return the variables that tell pip of QGIS's proxy; in no command, where others could read it.
+    """Return the variables that tell pip of QGIS's proxy: in a command others could read it.
 
     Args:
         values: ``enabled``, ``type``, ``host``, ``port``, ``user``, ``password`` and ``excluded``

@@ -189,7 +189,7 @@ class EngineDialog(QDialog):
         flags = getattr(subprocess, "CREATE_NO_WINDOW", 0)
         try:
             done = subprocess.run(
-                [program, "--version"], env=settings.clean_environment(), timeout=60,
+                [program, "--version"], check=False, env=settings.clean_environment(), timeout=60,
                 stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
                 creationflags=flags,
             )  # fmt: skip
@@ -208,5 +208,7 @@ class EngineDialog(QDialog):
     def _choose_folder(self):
         from qgis.PyQt.QtWidgets import QFileDialog
 
-        path = QFileDialog.getExistingDirectory(self, "Folder of wheels, or the source of terradapt")
+        path = QFileDialog.getExistingDirectory(
+            self, "Folder of wheels, or the source of terradapt"
+        )
         self.source.setText(path or self.source.text())

@@ -7,6 +7,7 @@
 
 import json
 from dataclasses import dataclass, field
+from math import isfinite
 from typing import Any, Dict, List, NamedTuple, Optional
 
 KEPT = 200  # last lines of the log
@@ -159,6 +160,6 @@ def duration(seconds: float) -> str:
 
 
 def _number(value: Any) -> Optional[float]:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or value != value:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not isfinite(value):
         return None
     return value

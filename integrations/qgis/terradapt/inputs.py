@@ -54,9 +54,7 @@ def write_source(source, context, name):
     Only what is selected, where that was chosen.
     """
     kind = source.wkbType()
-    return _write(
-        source.getFeatures(), source.fields(), kind, source.sourceCrs(), context, name
-    )
+    return _write(source.getFeatures(), source.fields(), kind, source.sourceCrs(), context, name)
 
 
 def _write(features, fields, kind, crs, context, name):
@@ -69,9 +67,7 @@ def _write(features, fields, kind, crs, context, name):
     kept = QgsFields()
     for i in keep:
         kept.append(fields.at(i))
-    writer = QgsVectorFileWriter.create(
-        path, kept, kind, crs, context.transformContext(), options
-    )
+    writer = QgsVectorFileWriter.create(path, kept, kind, crs, context.transformContext(), options)
     if writer.hasError() != QgsVectorFileWriter.WriterError.NoError:
         raise QgsProcessingException(f"{path}: cannot be written ({writer.errorMessage()})")
     for feature in features:

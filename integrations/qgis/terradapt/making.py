@@ -76,7 +76,7 @@ def choose_python(given: str, env: Mapping[str, str]) -> Sequence[str]:
     def ask(command: Sequence[str]) -> str:
         flags = getattr(subprocess, "CREATE_NO_WINDOW", 0)
         return subprocess.run(
-            list(command), env=dict(env), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+            list(command), check=False, env=dict(env), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT, timeout=60, creationflags=flags,
         ).stdout.decode("utf-8", "replace")  # fmt: skip
 

@@ -12,7 +12,8 @@ from .algorithms.vectors import Polygons, Roads
 from .settings import EXECUTABLE
 
 ALGORITHMS = (
-    CheckData, Train, NewCorrections, Retrain, Predict, Compare, OpenViewer, Polygons, Roads, Export,
+    CheckData, Train, NewCorrections, Retrain, Predict, Compare, OpenViewer, Polygons, Roads,
+    Export,
 )  # fmt: skip
 
 

@@ -69,7 +69,9 @@ def proxy_environment():
     }
     values = {k: str(settings.value(f"proxy/{v}", "") or "") for k, v in keys.items()}
     values["enabled"] = values["enabled"].lower()
-    excluded = [settings.value(f"proxy/{k}", []) or [] for k in ("noProxyUrls", "proxyExcludedUrls")]
+    excluded = [
+        settings.value(f"proxy/{k}", []) or [] for k in ("noProxyUrls", "proxyExcludedUrls")
+    ]
     texts = [e.split("|") if isinstance(e, str) else list(e) for e in excluded]
     values["excluded"] = ",".join(t for some in texts for t in some)
     authcfg = str(settings.value("proxy/authcfg", "") or "")

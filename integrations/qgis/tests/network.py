@@ -15,7 +15,7 @@ import shapely
 def main() -> None:
     """Print the paths."""
     path, count = sys.argv[1], int(sys.argv[2])
-    meta, _, lines, _ = pyogrio.raw.read(path, layer="edges")
+    _, _, lines, _ = pyogrio.raw.read(path, layer="edges")
     graph = nx.MultiGraph()
     for line in shapely.from_wkb(lines):
         ends = tuple(line.coords[0]), tuple(line.coords[-1])  # equal to the last bit, or no node

@@ -16,7 +16,7 @@ os.environ.setdefault("XDG_RUNTIME_DIR", tempfile.gettempdir())
 PREFIX = os.environ.get("QGIS_PREFIX_PATH", "/usr")
 sys.path[:0] = [str(HERE.parent), f"{PREFIX}/share/qgis/python/plugins"]
 
-from qgis.core import (  # noqa: E402
+from qgis.core import (
     QgsApplication,
     QgsProcessingContext,
     QgsProcessingFeedback,
@@ -31,11 +31,11 @@ QgsApplication.setPrefixPath(PREFIX, True)
 app = QgsApplication([], True, _profile)
 app.initQgis()
 
-from processing.core.Processing import Processing  # noqa: E402
+from processing.core.Processing import Processing
 
 Processing.initialize()
 
-from terradapt.provider import TerradaptProvider  # noqa: E402
+from terradapt.provider import TerradaptProvider
 
 provider = TerradaptProvider()
 QgsApplication.processingRegistry().addProvider(provider)

@@ -19,8 +19,9 @@ from qgis.core import (
     QgsRectangle,
     QgsVectorLayer,
 )
-from terradapt import results, settings
 from terradapt.model_file import classes_of
+
+from terradapt import results, settings
 
 FOLDER = session.FOLDER
 DATA, RUN = FOLDER / "data", FOLDER / "run"
@@ -149,7 +150,9 @@ class Algorithms(unittest.TestCase):
         scene = QgsRasterLayer(str(SCENE))
         box = scene.extent()
         quarter = QgsRectangle(box.xMinimum(), box.yMinimum(), box.center().x(), box.center().y())
-        text = f"{quarter.xMinimum()},{quarter.xMaximum()},{quarter.yMinimum()},{quarter.yMaximum()}"
+        text = (
+            f"{quarter.xMinimum()},{quarter.xMaximum()},{quarter.yMinimum()},{quarter.yMaximum()}"
+        )
         out = FOLDER / "quarter.tif"
         given = {"MODEL": str(RUN), "INPUT": str(SCENE), "OUTPUT": str(out), "REPLACE": True}
         self.ok("predict", {**given, "EXTENT": f"{text} [EPSG:32633]"})
@@ -291,8 +294,8 @@ class Algorithms(unittest.TestCase):
         names = [name for name, _ in classes_of(found["CHECKPOINT"])]
         self.assertEqual(names, [*(n for n, _ in self.classes), "pool"])
         layer.rollBack()
-        self.fails("retrain", {"MODEL": str(RUN), "CORRECTIONS": layer.id(), "FIELD": "class",
-                               "IMAGES": [str(SCENE)], "RUN": str(run)}, "Draw some first")  # fmt: skip
+        given = {"MODEL": str(RUN), "CORRECTIONS": layer.id(), "FIELD": "class", "RUN": str(run)}
+        self.fails("retrain", {**given, "IMAGES": [str(SCENE)]}, "Draw some first")
 
     def test_9_verbs_of_a_newer_engine_say_so(self):
         here = session.engine("--help")
@@ -307,9 +310,9 @@ class Algorithms(unittest.TestCase):
         try:
             settings.set_executable(str(FOLDER / "nowhere"))
             self.assertIsNone(settings.find_engine())
-            good, why = QgsApplication.processingRegistry().algorithmById(
-                "terradapt:predict"
-            ).canExecute()
+            good, why = (
+                QgsApplication.processingRegistry().algorithmById("terradapt:predict").canExecute()
+            )
             self.assertFalse(good)
             self.assertIn("nowhere", why)
         finally:

@@ -12,8 +12,9 @@ from pathlib import Path
 
 import qgis_session as session
 from qgis.core import QgsSettings
-from terradapt import engine, making, settings
 from terradapt.engine_dialog import EngineDialog
+
+from terradapt import engine, making, settings
 
 WHEEL = os.environ["TERRADAPT_WHEEL"]
 

@@ -109,7 +109,12 @@ class Pages(unittest.TestCase):
             str(RUN), session.QgsProcessingContext()
         )
         dialog.setParameters(
-            {"MODEL": str(RUN), "INPUT": self.scene, "CLASSES": "building, tree", "CONFIDENCE": True}
+            {
+                "MODEL": str(RUN),
+                "INPUT": self.scene,
+                "CLASSES": "building, tree",
+                "CONFIDENCE": True,
+            }
         )
         dialog.resize(900, 700)
         self.assertTrue(picture(dialog, "predict").is_file())

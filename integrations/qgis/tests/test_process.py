@@ -39,7 +39,9 @@ class Process(unittest.TestCase):
         out = FOLDER / "process.gpkg"
         if out.exists():
             out.unlink()
-        found = call("run", "terradapt:polygons", "--json", "--", f"INPUT={labels}", f"OUTPUT={out}")
+        found = call(
+            "run", "terradapt:polygons", "--json", "--", f"INPUT={labels}", f"OUTPUT={out}"
+        )
         told = json.loads(found[found.index("{") :])
         self.assertEqual(told["results"]["OUTPUT"], f"{out}|layername=polygons")
         self.assertTrue(out.is_file())

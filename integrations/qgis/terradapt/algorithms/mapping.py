@@ -68,7 +68,9 @@ class Predict(EngineAlgorithm):
         )
         for parameter in (
             QgsProcessingParameterBoolean("SCORES", "Write the probability of each class", False),
-            QgsProcessingParameterBoolean("TTA", "Mean over eight turned and mirrored views", False),
+            QgsProcessingParameterBoolean(
+                "TTA", "Mean over eight turned and mirrored views", False
+            ),
             QgsProcessingParameterString(
                 "RESOLUTION", "What the model sees: auto, native or metres per pixel", "auto"
             ),
@@ -121,9 +123,7 @@ class Predict(EngineAlgorithm):
         stem = os.path.splitext(output)[0]
         found = {"FIGURES": f"{stem}.json"}
         name = f"{scene.name()}: classes"
-        found["OUTPUT"] = results.finish(
-            context, output, name, style=results.style_beside(output)
-        )
+        found["OUTPUT"] = results.finish(context, output, name, style=results.style_beside(output))
         if yes["CONFIDENCE"]:
             raster = f"{stem}_confidence.tif"
             style = f"{stem}_confidence.qml"

@@ -94,9 +94,7 @@ class Train(EngineAlgorithm):
     def initAlgorithm(self, configuration=None):
         """Declare parameters and outputs."""
         self.addParameter(QgsProcessingParameterFile("DATA", "Folder of training data", FOLDER))
-        self.addParameter(
-            QgsProcessingParameterEnum("RECIPE", "Recipe", RECIPES, defaultValue=0)
-        )
+        self.addParameter(QgsProcessingParameterEnum("RECIPE", "Recipe", RECIPES, defaultValue=0))
         self.addParameter(
             QgsProcessingParameterNumber(
                 "EPOCHS", "Epochs (as the recipe says when empty)", INTEGER, optional=True,
