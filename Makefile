@@ -92,5 +92,21 @@ test-qgis: install qgis
 		TERRADAPT_WHEEL=$$(echo $(CURDIR)/$(QGIS_FOLDER)/*.whl) QGIS_TESTS=$(CURDIR)/$(QGIS_FOLDER) \
 		$(QGIS_PYTHON) -m unittest -v test_algorithms test_pages test_process test_engine
 
+# momepy and osmnx bring pandas, geopandas and more: not for every development environment.
+test-networks: install
+	$(BIN)/python -m pip install --quiet momepy osmnx
+	$(BIN)/python -m pytest -m networks
+
+# What Windows and macOS are unlike: workers are spawned, and the locale's encoding is cp1252.
+LOCALES := .cache/locales
+test-portable: install
+	@command -v localedef >/dev/null && test -e /usr/share/i18n/charmaps/CP1252.gz || \
+		{ echo "the locale's sources are missing: installing Debian's, once"; apt-get install -y -qq locales; }
+	mkdir -p $(LOCALES)
+	test -d $(LOCALES)/en_US.CP1252 || localedef -i en_US -f CP1252 $(LOCALES)/en_US.CP1252
+	LOCPATH=$(CURDIR)/$(LOCALES) LC_ALL=en_US.CP1252 PYTHONCOERCECLOCALE=0 PYTHONUTF8=0 OMP_NUM_THREADS=1 \
+		PYTHONPATH=tests $(BIN)/python -m pytest -p portable -n auto --dist worksteal \
+		tests/scene tests/raster tests/data tests/prepare tests/vector tests/test_files.py
+
 clean:
 	rm -rf .venv demo site .cache/doctrees docs/api

@@ -76,8 +76,8 @@ def choose_python(given: str, env: Mapping[str, str]) -> Sequence[str]:
     def ask(command: Sequence[str]) -> str:
         flags = getattr(subprocess, "CREATE_NO_WINDOW", 0)
         return subprocess.run(
-            list(command), check=False, env=dict(env), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT, timeout=60, creationflags=flags,
+            list(command), check=False, env=dict(env), stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=60, creationflags=flags,
         ).stdout.decode("utf-8", "replace")  # fmt: skip
 
     offered = [[given]] if given else pythons(env)
