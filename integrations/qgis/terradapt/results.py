@@ -108,11 +108,3 @@ def network_layers(path):
 def style_beside(path):
     """Return the QML file that the engine writes beside a file."""
     return os.path.splitext(path)[0] + ".qml"
-
-
-def layers_in(path):
-    """Return the names of the layers in a vector file."""
-    from qgis.core import QgsProviderRegistry
-
-    metadata = QgsProviderRegistry.instance().providerMetadata("ogr")
-    return [details.name() for details in metadata.querySublayers(path)]

@@ -5,6 +5,7 @@ import os
 from qgis.core import (
     QgsProcessingException,
     QgsProcessingOutputFile,
+    QgsProcessingOutputHtml,
     QgsProcessingOutputRasterLayer,
     QgsProcessingOutputString,
     QgsProcessingOutputVectorLayer,
@@ -14,6 +15,7 @@ from qgis.core import (
     QgsProcessingParameterFeatureSource,
     QgsProcessingParameterFile,
     QgsProcessingParameterMapLayer,
+    QgsProcessingParameterMultipleLayers,
     QgsProcessingParameterNumber,
     QgsProcessingParameterRasterDestination,
     QgsProcessingParameterRasterLayer,
@@ -22,8 +24,8 @@ from qgis.core import (
 )
 
 from .. import results, settings, viewer
-from ..enums import FILE, INTEGER, POLYGONS, RASTER, VECTOR, advanced
-from ..inputs import area_of_interest, file_of
+from ..enums import FILE, FOLDER, INTEGER, POLYGONS, RASTER, VECTOR, advanced
+from ..inputs import area_of_interest, file_of, write_source
 from ..widgets import class_list
 from .base import MODELS, EngineAlgorithm, model_parameter, option
 
@@ -138,6 +140,7 @@ class Compare(EngineAlgorithm):
     """``terradapt compare``."""
 
     NAME, TITLE, GROUP = "compare", "Compare", GROUP
+    GOES_ON = "Run it again to the same file: it goes on where it stopped"
     TAGS = ("change detection", "two dates", "update", "cadastre")
     HELP = (
         "Shows what is new, gone or changed between two dates: two maps, two scenes (which the "
@@ -164,6 +167,8 @@ class Compare(EngineAlgorithm):
         )
         self.addParameter(QgsProcessingParameterVectorDestination("OUTPUT", "Changes"))
         self.addOutput(QgsProcessingOutputVectorLayer("EDGES", "Changed roads"))
+        self.addOutput(QgsProcessingOutputRasterLayer("CHANGE", "Probability of change"))
+        self.addOutput(QgsProcessingOutputHtml("REPORT_PAGE", "Report"))
 
     def processAlgorithm(self, parameters, context, feedback):
         """Compare."""
@@ -173,19 +178,20 @@ class Compare(EngineAlgorithm):
         output = self.parameterAsOutputLayer(parameters, "OUTPUT", context)
         words = ["compare", *dates, "-o", output]
         words += option("--model", self.text(parameters, "MODEL", context))
-        if self.parameterAsBool(parameters, "REPLACE", context):
-            words.append("--overwrite")
+        words.append(
+            "--overwrite" if self.parameterAsBool(parameters, "REPLACE", context) else "--resume"
+        )
         words += self.text(parameters, "MORE", context).split()
         self.call(words, feedback)
-        names = results.layers_in(output)
-        first = next((n for n in ("polygons", "edges") if n in names), None)
-        shown = f"{output}|layername={first}" if first else None
-        found = {"OUTPUT": results.finish(context, output, "changes", shown=shown)}
-        if first == "polygons" and "edges" in names:
-            found["EDGES"] = results.also(
-                context, found["OUTPUT"], f"{output}|layername=edges", "changed roads", "EDGES"
-            )
-        return found
+        shown = f"{output}|layername=polygons"
+        found = {"OUTPUT": results.finish(context, output, "changed areas", shown=shown)}
+        edges = f"{output}|layername=edges"
+        found["EDGES"] = results.also(context, shown, edges, "changed roads", "EDGES")
+        stem = os.path.splitext(output)[0]
+        if os.path.isfile(f"{stem}_change.tif"):
+            raster = f"{stem}_change.tif"
+            found["CHANGE"] = results.also(context, shown, raster, "change", "CHANGE")
+        return {**found, "REPORT_PAGE": f"{stem}.html"} if os.path.isfile(f"{stem}.html") else found
 
 
 class OpenViewer(EngineAlgorithm):
@@ -197,17 +203,35 @@ class OpenViewer(EngineAlgorithm):
         "Opens a page in your browser, served by your own machine alone: a scene and what the "
         "model makes of it, or a map that is there. It shows where the model is least sure, takes "
         "corrections and retrains on them.\n\n"
+        "With a model, corrections and new models go into a folder of yours; corrections that "
+        "you drew in QGIS can be taken along. Without one a map is looked at.\n\n"
         "The page stays until QGIS closes or the plugin is switched off."
     )
 
     def initAlgorithm(self, configuration=None):
         """Declare parameters and outputs."""
-        self.addParameter(QgsProcessingParameterRasterLayer("INPUT", "Scene or class map"))
         self.addParameter(
+            QgsProcessingParameterRasterLayer("INPUT", "Scene; without a model, a class map")
+        )
+        for parameter in (
             QgsProcessingParameterFile(
                 "MODEL", "Model (none to look at a map)", FILE, optional=True, fileFilter=MODELS
-            )
-        )
+            ),
+            QgsProcessingParameterFile(
+                "FOLDER", "With a model: folder of corrections and new models", FOLDER,
+                optional=True,
+            ),
+            QgsProcessingParameterFeatureSource(
+                "CORRECTIONS", "With a model: corrections drawn in QGIS", [VECTOR], optional=True
+            ),
+            QgsProcessingParameterRasterLayer(
+                "IMAGE", "Without a model: the scene under the map", optional=True
+            ),
+            QgsProcessingParameterMultipleLayers(
+                "VECTORS", "Vectors to show", VECTOR, optional=True
+            ),
+        ):  # fmt: skip
+            self.addParameter(parameter)
         self.addParameter(
             advanced(
                 QgsProcessingParameterString("MORE", "More options of the command", optional=True)
@@ -216,7 +240,7 @@ class OpenViewer(EngineAlgorithm):
         self.addOutput(QgsProcessingOutputString("ADDRESS", "Address of the page"))
 
     def processAlgorithm(self, parameters, context, feedback):
-        """Start the page; wait for its end only where QGIS has no window."""
+        """Start the page."""
         layer = self.parameterAsRasterLayer(parameters, "INPUT", context)
         if layer is None:
             raise QgsProcessingException(self.invalidRasterError(parameters, "INPUT"))
@@ -224,7 +248,19 @@ class OpenViewer(EngineAlgorithm):
         if not possible:
             raise QgsProcessingException(why)
         model = self.text(parameters, "MODEL", context)
+        folder = self.text(parameters, "FOLDER", context)
         words = ["view", *([model] if model else []), file_of(layer)]
+        if model:
+            if not folder:
+                raise QgsProcessingException("choose a folder for corrections and new models")
+            words += ["-o", folder]
+            source = self.parameterAsSource(parameters, "CORRECTIONS", context)
+            words += option("--labels", source and write_source(source, context, "corrections"))
+        else:
+            image = self.parameterAsRasterLayer(parameters, "IMAGE", context)
+            words += option("--image", file_of(image) if image else None)
+        for vectors in self.parameterAsLayerList(parameters, "VECTORS", context) or []:
+            words += ["--vectors", file_of(vectors)]
         words += self.text(parameters, "MORE", context).split()
         command = [settings.find_engine(), *words, "--progress", "json"]
         address, outcome = viewer.open_page(command, settings.clean_environment(), feedback)
