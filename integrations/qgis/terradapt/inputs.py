@@ -35,7 +35,7 @@ def file_of(layer):
             f"{layer.name()}: is no file on this machine. Save it as one (right click > Export > "
             "Save As...) and choose that"
         )
-    return path
+    return os.path.abspath(path)
 
 
 def write_polygons(geometries, crs, context, name="area"):

@@ -38,7 +38,11 @@ class Finish(QgsProcessingLayerPostProcessorInterface):
         if node is None or node.parent() != root:
             return  # QGIS from 3.32 on puts it into the group itself
         group = root.findGroup(self.group) or root.insertGroup(0, self.group)
-        group.insertChildNode(0, node.clone())
+        place = 0
+        if not isinstance(layer, QgsVectorLayer):  # rasters lie below lines and polygons
+            shown = [isinstance(n.layer(), QgsVectorLayer) for n in group.findLayers()]
+            place = shown.index(False) if False in shown else len(shown)
+        group.insertChildNode(place, node.clone())
         root.removeChildNode(node)
 
 

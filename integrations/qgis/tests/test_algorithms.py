@@ -5,10 +5,14 @@ import os
 import re
 import shutil
 import subprocess
+import time
 import unittest
 from pathlib import Path
+from urllib.error import HTTPError
+from urllib.request import urlopen
 
 import qgis_session as session
+from osgeo import gdal
 from qgis.core import (
     QgsApplication,
     QgsFeature,
@@ -21,7 +25,7 @@ from qgis.core import (
 )
 from terradapt.model_file import classes_of
 
-from terradapt import results, settings
+from terradapt import results, settings, viewer
 
 FOLDER = session.FOLDER
 DATA, RUN = FOLDER / "data", FOLDER / "run"
@@ -190,9 +194,10 @@ class Algorithms(unittest.TestCase):
         })  # fmt: skip
         area = sum(f["area_m2"] for f in layer.getFeatures())
         self.assertAlmostEqual(area / (512 * 512 * 0.09), 1, 2)
+        os.chdir(str(FOLDER))
         for suffix in ("geojson", "shp"):
             project()
-            path = FOLDER / f"polygons.{suffix}"
+            path = f"polygons.{suffix}"  # relative: the engine runs in another folder
             given = {"INPUT": str(LABELS), "OUTPUT": str(path), "REPLACE": True}
             self.ok("polygons", given, load=True)
             (layer,) = QgsProject.instance().mapLayersByName("city3_0: polygons")
@@ -297,13 +302,46 @@ class Algorithms(unittest.TestCase):
         given = {"MODEL": str(RUN), "CORRECTIONS": layer.id(), "FIELD": "class", "RUN": str(run)}
         self.fails("retrain", {**given, "IMAGES": [str(SCENE)]}, "Draw some first")
 
-    def test_9_verbs_of_a_newer_engine_say_so(self):
-        here = session.engine("--help")
-        if " compare " not in here:
-            given = {"OLD": str(LABELS), "NEW": str(LABELS), "OUTPUT": str(FOLDER / "c.gpkg")}
-            self.fails("compare", given, "needs a newer terradapt", "Engine...")
-        if " view " not in here:
-            self.fails("view", {"INPUT": str(SCENE)}, "needs a newer terradapt")
+    def test_9_compares_two_maps(self):
+        changed = FOLDER / "changed.tif"
+        copy = gdal.GetDriverByName("GTiff").CreateCopy(str(changed), gdal.Open(str(MAP)))
+        values = copy.ReadAsArray()
+        values[100:200, 100:300] = 1
+        copy.GetRasterBand(1).WriteArray(values)
+        copy = None  # closes the file
+        given = {"OLD": str(MAP), "NEW": str(changed), "OUTPUT": str(FOLDER / "update.gpkg")}
+        if " compare " not in session.engine("--help"):
+            return self.fails("compare", given, "needs a newer terradapt", "Engine...")
+        project()
+        found, _ = self.ok("compare", {**given, "REPLACE": True}, load=True)
+        names = ["changed areas", "changed roads", "change"]
+        group = QgsProject.instance().layerTreeRoot().findGroup("terradapt")
+        self.assertEqual([node.name() for node in group.findLayers()][-1], "change")
+        layers = [QgsProject.instance().mapLayersByName(name)[0] for name in names]
+        self.assertTrue(all(layer.isValid() for layer in layers))
+        self.assertEqual(layers[0].renderer().type(), "categorizedSymbol")
+        self.assertGreater(layers[0].featureCount(), 0)
+        self.assertTrue(os.path.isfile(found["REPORT_PAGE"]))
+
+    def test_9_opens_the_viewer_and_ends_it(self):
+        given = {"INPUT": str(MAP), "IMAGE": str(SCENE), "MORE": "--no-browser"}
+        if " view " not in session.engine("--help"):
+            return self.fails("view", {"INPUT": str(MAP)}, "needs a newer terradapt")
+        found, _ = self.ok("view", given)
+        status = None
+        for _ in range(150):
+            try:
+                status = urlopen(found["ADDRESS"]).status
+            except HTTPError as error:  # without the page's cookie
+                status = error.code
+            except OSError:
+                time.sleep(0.2)
+                continue
+            break
+        self.assertIsNotNone(status)
+        viewer.end_all()
+        self.assertRaises(OSError, urlopen, found["ADDRESS"])
+        self.fails("view", {**given, "MODEL": str(RUN)}, "choose a folder")
 
     def test_9_without_an_engine_it_says_what_to_do(self):
         before = os.environ.pop("TERRADAPT_EXECUTABLE")

@@ -134,7 +134,7 @@ class Pages(unittest.TestCase):
 
     def test_4_the_map_shows_what_was_found(self):
         out = {"REPLACE": True, "OUTPUT": str(session.FOLDER / "shown.tif")}
-        given = {"MODEL": str(RUN), "INPUT": str(SCENE), **out}
+        given = {"MODEL": str(RUN), "INPUT": str(SCENE), **out}  # relative paths too
         done, _, feedback = session.run("predict", given, load=True)
         self.assertTrue(done, feedback.errors)
         out["OUTPUT"] = str(session.FOLDER / "shown.gpkg")

@@ -137,6 +137,24 @@ class EngineAlgorithm(QgsProcessingAlgorithm):
         """Return a parameter as text without blanks around it."""
         return self.parameterAsString(parameters, name, context).strip()
 
+    def path(self, parameters, name, context):
+        """Return a parameter as an absolute path; "" where it was not given.
+
+        The engine runs in another folder than QGIS. An address on the hub stays as it is.
+        """
+        text = self.text(parameters, name, context)
+        return text if not text or text.startswith("hf:") else os.path.abspath(text)
+
+    def output(self, parameters, context):
+        """Return the absolute path of the result layer, under which it is loaded too."""
+        given = self.parameterAsOutputLayer(parameters, "OUTPUT", context)
+        path = os.path.abspath(given)
+        if path != given and context.willLoadLayerOnCompletion(given):
+            waiting = context.layersToLoadOnCompletion()
+            waiting[path] = waiting.pop(given)
+            context.setLayersToLoadOnCompletion(waiting)
+        return path
+
     def given(self, parameters, name):
         """Tell whether an optional parameter was given."""
         return parameters.get(name) not in (None, "")

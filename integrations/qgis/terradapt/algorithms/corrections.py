@@ -57,14 +57,14 @@ class NewCorrections(EngineAlgorithm):
 
     def processAlgorithm(self, parameters, context, feedback):
         """Make the layer."""
-        classes = classes_of(self.text(parameters, "MODEL", context))
+        classes = classes_of(self.path(parameters, "MODEL", context))
         if not classes:
             raise QgsProcessingException(
                 "no classes found in this model. Choose a checkpoint.safetensors or model.onnx "
                 "that terradapt wrote"
             )
         lines = self.parameterAsEnum(parameters, "GEOMETRY", context) == 1
-        output = self.parameterAsOutputLayer(parameters, "OUTPUT", context)
+        output = self.output(parameters, context)
         if not output.lower().endswith(".gpkg"):
             raise QgsProcessingException(f"{output}: corrections are a GeoPackage, name it .gpkg")
         if os.path.exists(output):

@@ -1,5 +1,7 @@
 """Export a checkpoint as one ONNX file."""
 
+import os
+
 from qgis.core import (
     QgsProcessingException,
     QgsProcessingParameterBoolean,
@@ -63,15 +65,15 @@ class Export(EngineAlgorithm):
 
     def processAlgorithm(self, parameters, context, feedback):
         """Export."""
-        output = self.parameterAsFileOutput(parameters, "OUTPUT", context)
+        output = os.path.abspath(self.parameterAsFileOutput(parameters, "OUTPUT", context))
         int8 = self.parameterAsBool(parameters, "INT8", context)
-        folder = self.text(parameters, "CALIBRATE", context)
+        folder = self.path(parameters, "CALIBRATE", context)
         if int8 and not folder:
             raise QgsProcessingException(
                 "8 bit integers need a folder of typical scenes to find their range on"
             )
         scene = self.parameterAsRasterLayer(parameters, "SCENE", context)
-        words = ["export", self.text(parameters, "MODEL", context), "-o", output]
+        words = ["export", self.path(parameters, "MODEL", context), "-o", output]
         words += ["--for", CONSUMERS[self.parameterAsEnum(parameters, "FOR", context)]]
         words += ["--int8", "--calibrate", folder] if int8 else []
         words += option("--scene", file_of(scene) if scene and not int8 else None)

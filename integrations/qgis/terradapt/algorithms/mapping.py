@@ -105,12 +105,12 @@ class Predict(EngineAlgorithm):
             extent = self.parameterAsExtentGeometry(parameters, "EXTENT", context, scene.crs())
         source = self.parameterAsSource(parameters, "AREA", context)
         area = area_of_interest(extent, source, scene.crs(), context)
-        output = self.parameterAsOutputLayer(parameters, "OUTPUT", context)
+        output = self.output(parameters, context)
         yes = {
             name: self.parameterAsBool(parameters, name, context)
             for name in ("CONFIDENCE", "SCORES", "TTA", "REPLACE")
         }
-        words = ["predict", self.text(parameters, "MODEL", context), path, "-o", output]
+        words = ["predict", self.path(parameters, "MODEL", context), path, "-o", output]
         words += ["--overwrite" if yes["REPLACE"] else "--resume"]
         words += [f"--{n.lower()}" for n in ("CONFIDENCE", "SCORES", "TTA") if yes[n]]
         words += option("--aoi", area)
@@ -175,9 +175,9 @@ class Compare(EngineAlgorithm):
         dates = [
             file_of(self.parameterAsLayer(parameters, name, context)) for name in ("OLD", "NEW")
         ]
-        output = self.parameterAsOutputLayer(parameters, "OUTPUT", context)
+        output = self.output(parameters, context)
         words = ["compare", *dates, "-o", output]
-        words += option("--model", self.text(parameters, "MODEL", context))
+        words += option("--model", self.path(parameters, "MODEL", context))
         words.append(
             "--overwrite" if self.parameterAsBool(parameters, "REPLACE", context) else "--resume"
         )
@@ -247,8 +247,8 @@ class OpenViewer(EngineAlgorithm):
         possible, why = self.canExecute()
         if not possible:
             raise QgsProcessingException(why)
-        model = self.text(parameters, "MODEL", context)
-        folder = self.text(parameters, "FOLDER", context)
+        model = self.path(parameters, "MODEL", context)
+        folder = self.path(parameters, "FOLDER", context)
         words = ["view", *([model] if model else []), file_of(layer)]
         if model:
             if not folder:

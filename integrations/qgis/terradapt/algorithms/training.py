@@ -61,11 +61,12 @@ class CheckData(EngineAlgorithm):
 
     def processAlgorithm(self, parameters, context, feedback):
         """Check."""
-        data = self.text(parameters, "DATA", context)
+        data = self.path(parameters, "DATA", context)
         if not os.path.isdir(data):
             raise QgsProcessingException(f"{data}: no such folder")
         recipe = ["", *RECIPES][self.parameterAsEnum(parameters, "RECIPE", context)]
         page = self.parameterAsFileOutput(parameters, "PAGE", context)
+        page = page and os.path.abspath(page)
         words = ["data", "check", data, *option("--recipe", recipe), *option("-o", page)]
         outcome = self.call(words, feedback, fails=False)
         # Status 2 says either that the data would stop a run, or that it cannot be checked at all.
@@ -119,13 +120,13 @@ class Train(EngineAlgorithm):
 
     def processAlgorithm(self, parameters, context, feedback):
         """Train."""
-        own = self.text(parameters, "OWN", context)
+        own = self.path(parameters, "OWN", context)
         recipe = own or RECIPES[self.parameterAsEnum(parameters, "RECIPE", context)]
         changes = split_changes(self.text(parameters, "CHANGES", context))
         if self.given(parameters, "EPOCHS"):
             changes.append(f"epochs={self.parameterAsInt(parameters, 'EPOCHS', context)}")
-        run = self.text(parameters, "RUN", context)
-        words = ["train", recipe, *changes, "--data", self.text(parameters, "DATA", context)]
+        run = self.path(parameters, "RUN", context)
+        words = ["train", recipe, *changes, "--data", self.path(parameters, "DATA", context)]
         words += ["-o", run]
         if self.parameterAsBool(parameters, "RESUME", context):
             words.append("--resume")
@@ -193,7 +194,7 @@ class Retrain(EngineAlgorithm):
     def processAlgorithm(self, parameters, context, feedback):
         """Retrain."""
         images = self.parameterAsLayerList(parameters, "IMAGES", context)
-        data = self.text(parameters, "DATA", context)
+        data = self.path(parameters, "DATA", context)
         if bool(images) == bool(data):
             raise QgsProcessingException(
                 "give either the images under the corrections, or the folder of training data"
@@ -218,7 +219,7 @@ class Retrain(EngineAlgorithm):
         if self.given(parameters, "LINE_WIDTH"):
             width = self.parameterAsDouble(parameters, "LINE_WIDTH", context)
             changes.append(f"data.line_width={width}")
-        run = self.text(parameters, "RUN", context)
+        run = self.path(parameters, "RUN", context)
         self.call(["train", "retrain", *changes, "--data", data, "-o", run], feedback)
         return run_outputs(run)
 

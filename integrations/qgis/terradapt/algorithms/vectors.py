@@ -133,7 +133,7 @@ def _words(algorithm, parameters, context):
     raster = algorithm.parameterAsRasterLayer(parameters, "INPUT", context)
     if raster is None:
         raise QgsProcessingException(algorithm.invalidRasterError(parameters, "INPUT"))
-    output = algorithm.parameterAsOutputLayer(parameters, "OUTPUT", context)
+    output = algorithm.output(parameters, context)
     words = ["vectorize", file_of(raster), "-o", output]
     if algorithm.parameterAsBool(parameters, "REPLACE", context):
         words.append("--overwrite")
