@@ -92,8 +92,11 @@ test-qgis: install qgis
 		TERRADAPT_WHEEL=$$(echo $(CURDIR)/$(QGIS_FOLDER)/*.whl) QGIS_TESTS=$(CURDIR)/$(QGIS_FOLDER) \
 		$(QGIS_PYTHON) -m unittest -v test_algorithms test_pages test_process test_engine
 
-# momepy and osmnx bring pandas, geopandas and more: not for every development environment.
+# pgRouting is Debian's; momepy and osmnx bring pandas, geopandas and more: not for every development environment.
 test-networks: install
+	@test -n "$$(ls /usr/share/postgresql/*/extension/pgrouting.control 2>/dev/null)" || \
+		{ echo "pgRouting is missing: installing Debian's, once"; apt-get update -qq && \
+		DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends '^postgresql-[0-9]+-pgrouting$$'; }
 	$(BIN)/python -m pip install --quiet momepy osmnx
 	$(BIN)/python -m pytest -m networks
 

@@ -5,6 +5,11 @@ QGIS's own shortest path is held against networkx's in `make test-qgis`.
 
 from __future__ import annotations
 
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator
 from itertools import pairwise
 from pathlib import Path
 
@@ -45,9 +50,8 @@ def pairs_of(count: int) -> list[tuple[int, int]]:
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_a_network_keeps_the_rules_of_pgrouting(tmp_path: Path, seed: int) -> None:
-    """``pgr_dijkstra('SELECT fid AS id, from_node AS source, to_node AS target, length_m AS cost
-    FROM edges', ...)``: whole numbers, no null, cost above 0; ``pgr_extractVertices`` finds the
-    same vertices, since ends are equal to the last bit; single lines in two dimensions."""
+    """Whole numbers, no null, cost above 0; vertices are found by ends that are equal to the last
+    bit; single lines in two dimensions."""
     path = tmp_path / "n.gpkg"
     write_network(path, network(seed))
     edges, lines, _ = layer(path, "edges")
@@ -70,6 +74,85 @@ def test_a_network_keeps_the_rules_of_pgrouting(tmp_path: Path, seed: int) -> No
     assert dict(zip(ids.tolist(), degrees.tolist(), strict=True)) == dict(
         zip(nodes["node"].tolist(), nodes["degree"].tolist(), strict=True)
     )
+
+
+@pytest.fixture(scope="module")
+def sql() -> Iterator[Callable[[str], list[list[str]]]]:
+    """Run SQL in a PostgreSQL of its own with pgRouting; it ends with the tests."""
+    programs = max(Path("/usr/lib/postgresql").glob("*/bin"))
+    folder = Path(tempfile.mkdtemp(prefix="pg"))  # pytest's own are closed to the user postgres
+    as_user: list[str] = []
+    if os.geteuid() == 0:  # which PostgreSQL refuses
+        shutil.chown(folder, "postgres")
+        as_user = ["runuser", "-u", "postgres", "--"]
+
+    def call(name: str, *words: object, text: str = "") -> str:
+        command = [*as_user, str(programs / name), *map(str, words)]
+        done = subprocess.run(
+            command, input=text, cwd="/", check=False, capture_output=True, encoding="utf-8"
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    data, log = folder / "data", folder / "log"
+    call("initdb", "-D", data, "--auth=trust", "--no-sync")
+    options = f"-k {folder} -c listen_addresses= -c fsync=off"
+    # The server keeps the pipes that it is given: it gets none.
+    command = [*as_user, str(programs / "pg_ctl"), "-D", str(data), "-l", str(log), "-w", "-o"]
+    subprocess.run([*command, options, "start"], cwd="/", check=True, stdout=subprocess.DEVNULL)
+
+    def ask(text: str) -> list[list[str]]:
+        base = ("-h", folder, "-d", "postgres", "-qAtF,", "-v", "ON_ERROR_STOP=1")
+        return [line.split(",") for line in call("psql", *base, text=text).splitlines()]
+
+    try:
+        ask("CREATE EXTENSION pgrouting CASCADE;")
+        yield ask
+    finally:
+        call("pg_ctl", "-D", data, "-m", "fast", "stop")
+        shutil.rmtree(folder)
+
+
+@pytest.mark.networks
+@pytest.mark.parametrize("seed", SEEDS)
+def test_pgrouting_routes_on_the_edges_as_they_are(
+    tmp_path: Path, seed: int, sql: Callable[[str], list[list[str]]]
+) -> None:
+    made = network(seed)
+    path = tmp_path / "n.gpkg"
+    write_network(path, made)
+    edges, lines, _ = layer(path, "edges")
+    rows = ",".join(
+        f"({i}, {a}, {b}, {length!r}, ST_GeomFromWKB(decode('{line.wkb_hex}', 'hex'), 32633))"
+        for i, (a, b, length, line) in enumerate(
+            zip(
+                edges["from_node"].tolist(),
+                edges["to_node"].tolist(),
+                edges["length_m"].tolist(),
+                lines,
+                strict=True,
+            ),
+            1,
+        )
+    )
+    sql(
+        "DROP TABLE IF EXISTS edges; CREATE TABLE edges (fid int PRIMARY KEY, from_node int, "
+        "to_node int, length_m float8, geom geometry(LineString, 32633));"
+        f"INSERT INTO edges VALUES {rows};"
+    )
+    pairs = [(a, b) for a, b in pairs_of(len(made.graph())) if a != b]
+    asked = ",".join(f"({a},{b})" for a, b in pairs)
+    table = "SELECT fid AS id, from_node AS source, to_node AS target, length_m AS cost FROM edges"
+    found = sql(
+        f"SELECT start_vid, end_vid, agg_cost FROM pgr_dijkstraCost('{table}', "
+        f"'SELECT * FROM (VALUES {asked}) t (source, target)', directed := false);"
+    )
+    costs = {(int(a), int(b)): float(cost) for a, b, cost in found}
+    ours = dict(zip(pairs, ways(made.graph(), "length", pairs), strict=True))
+    assert costs == pytest.approx({pair: way for pair, way in ours.items() if way is not None})
+    assert len(costs) > 5
+    vertices = sql("SELECT count(*) FROM pgr_extractVertices('SELECT fid AS id, geom FROM edges');")
+    assert vertices == [[str(made.graph().number_of_nodes())]]
 
 
 @pytest.mark.networks
