@@ -33,8 +33,9 @@ OF_OS = {
 }  # fmt: skip
 OF_SIGNAL = {"SIGALRM", "SIGHUP", "SIGKILL", "SIGQUIT", "SIGUSR1", "alarm", "pthread_kill", "pause"}
 GUARDS = ("platform", "hasattr", "_WINDOWS", "os.name")
-# Reached only after something that Windows has not was read.
-AFTER = {("machine.py", "sysconf"), ("files.py", "kill"), ("machine.py", "resource")}
+# Reached only after something that Windows has not was read, or harmless there: `cell` ends itself.
+AFTER = {("machine.py", "sysconf"), ("files.py", "kill"), ("machine.py", "resource"),
+         ("cell.py", "kill")}  # fmt: skip
 
 
 def parents(tree: ast.AST) -> dict[ast.AST, ast.AST]:

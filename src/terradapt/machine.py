@@ -50,10 +50,13 @@ def free_memory() -> int | None:
     return min(told, default=None)
 
 
-def peak_memory() -> int:
-    """Return the most bytes that this process has held at a time."""
+def peak_memory() -> int | None:
+    """Return the most bytes that this process has held so far.
+
+    None where the system does not tell.
+    """
     if sys.platform == "win32":
-        return _windows_peak()
+        return _windows_peak() or None
     import resource
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

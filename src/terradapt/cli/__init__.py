@@ -14,7 +14,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from terradapt.cli._events import asked, events, speaking
+from terradapt.cli._events import INTERRUPTED, asked, events, how_stopped, speaking
 from terradapt.cli._help import Verbs
 from terradapt.errors import MissingExtraError, OutputError, TerradaptError, reason
 from terradapt.files import check_name
@@ -122,11 +122,11 @@ def _finish(done: object) -> NoReturn:
 
 def end_stopped() -> NoReturn:
     """Exit as Ctrl-C does, with status 130."""
-    program = events()
+    program, how = events(), how_stopped()
     if program:
-        program.tell(stopped=program.how)
-    else:
-        print("\ninterrupted", file=sys.stderr)
+        program.tell(stopped=how)
+    elif how == INTERRUPTED:  # else it was said
+        print(f"\n{INTERRUPTED}", file=sys.stderr)
     sys.exit(STOPPED)
 
 

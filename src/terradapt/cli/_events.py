@@ -24,19 +24,15 @@ from terradapt.progress import Show
 
 LINE_EVERY = 0.2  # s between lines of a phase
 STOP = b"stop"
+INTERRUPTED = "interrupted"
 
 
 class Events:
-    """The lines that go to the calling program.
-
-    Attributes:
-        how: How a stopped verb goes on.
-    """
+    """The lines that go to the calling program."""
 
     def __init__(self, out: TextIO) -> None:
         self.out = out
         self.lock = threading.Lock()
-        self.how = "interrupted"
 
     def tell(self, **event: Any) -> None:
         """Write one object; when the reader has gone, the work goes on without it."""
@@ -108,6 +104,7 @@ class _Printed(io.TextIOBase):
 
 
 _open: list[Events] = []
+_stopped: list[str] = []
 
 
 def events() -> Events | None:
@@ -117,11 +114,14 @@ def events() -> Events | None:
 
 def say_stopped(how: str) -> None:
     """Say how a stopped verb goes on; a program hears it last."""
-    program = events()
-    if program:
-        program.how = how
-    else:
+    _stopped[:] = [how]
+    if not events():
         print(f"stopped; {how}", file=sys.stderr)
+
+
+def how_stopped() -> str:
+    """Return what was said of it, once."""
+    return _stopped.pop() if _stopped else INTERRUPTED
 
 
 def asked(arguments: Iterable[str]) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import shlex
 from collections.abc import Callable
 from enum import StrEnum
 from functools import wraps
@@ -13,6 +14,8 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from terradapt.errors import ConfigError
+
 START, TRAIN, MAP, HAND_ON, COMPARE = PANELS = (
     "Look around",
     "Prepare and train",
@@ -22,6 +25,8 @@ START, TRAIN, MAP, HAND_ON, COMPARE = PANELS = (
 )
 """The order of work; a verb names its place in it."""
 OTHER = "Other"
+MOVED = {"ablate": "trials"}
+"""Verbs of earlier versions and what they are now."""
 
 
 class Progress(StrEnum):
@@ -33,6 +38,15 @@ class Progress(StrEnum):
 
 class Verbs(TyperGroup):
     """The verbs under the headings of :data:`PANELS`, as plain text that any terminal shows."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Say of a verb that has moved where it went."""
+        if args and args[0] in MOVED:
+            now = shlex.join(["terradapt", MOVED[args[0]], *args[1:]])
+            raise ConfigError(
+                f"terradapt {args[0]} is terradapt {MOVED[args[0]]} now", f"run: {now}"
+            )
+        return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
         """Write the verbs with the first sentence of their help; none is cut at 80 columns."""

@@ -36,6 +36,14 @@ def progress(total: int | None, label: str, unit: str = "it") -> Iterator[Show]:
         yield advance
 
 
+def say(line: str) -> None:
+    """Print a line on stderr, above a bar if one is shown."""
+    if _shown:
+        _shown[0].console.print(line, markup=False, highlight=False, soft_wrap=True)
+    else:
+        print(line, file=sys.stderr, flush=True)
+
+
 @contextmanager
 def _bar(total: int | None, label: str, unit: str) -> Iterator[Show]:
     from rich.console import Console
@@ -101,5 +109,5 @@ def _beside(
     rate = done / max(seconds, 1e-9)
     if left is None and total and rate and done < total:
         left = (total - done) / rate
-    shown = "" if left is None else f"{duration_text(left)} left"
+    shown = "" if not left else f"{duration_text(left)} left"
     return "  ".join(p for p in (note, f"{rate:.3g} {unit}/s", shown) if p)

@@ -7,7 +7,6 @@ from typing import Any
 
 import typer
 
-from terradapt.classes import IGNORE
 from terradapt.cli._progress import progress
 
 
@@ -26,13 +25,9 @@ def run_roads(
 ) -> dict[str, Any]:
     """Write a road network and say what it is."""
     from terradapt.vector.files import missing_class, road_blocks, vectorize_roads
-    from terradapt.vector.roads.bridge import BridgeOptions
-    from terradapt.vector.roads.clean import CleanOptions
     from terradapt.vector.roads.extract import RoadOptions
 
-    options = RoadOptions(
-        max_width, CleanOptions(min_spur=min_spur), BridgeOptions(max_gap=max_gap), simplify, block
-    )
+    options = RoadOptions.of(max_width, min_spur, max_gap, simplify, block)
     with progress(road_blocks(labels, options), "roads", "blocks") as advance:
         figures = vectorize_roads(
             labels,
@@ -67,12 +62,10 @@ def run_polygons(
     overwrite: bool,
 ) -> dict[str, Any]:
     """Write polygons and say what they are."""
-    from terradapt.vector.files import is_mask, polygon_blocks, raster_classes, vectorize_polygons
+    from terradapt.vector.files import building_value, polygon_blocks, vectorize_polygons
     from terradapt.vector.polygons.extract import PolygonOptions
 
-    square = None if buildings is None else raster_classes(labels).value(buildings, labels)
-    if square == IGNORE and is_mask(labels):
-        square = 1
+    square = None if buildings is None else building_value(labels, buildings)
     options = PolygonOptions(simplify, min_area, square, block)
     with progress(polygon_blocks(labels, options), "polygons", "blocks") as advance:
         figures = vectorize_polygons(labels, output, options, advance, overwrite=overwrite)

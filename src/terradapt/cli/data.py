@@ -92,7 +92,7 @@ def datasets(
 def _prepare(
     name: str, source: Path, values: Mapping[str, Any], output: Path | None, recipe: str | None
 ) -> dict[str, Any]:
-    from terradapt.cli._progress import progress
+    from terradapt.cli._progress import progress, say
     from terradapt.errors import ConfigError, one_of
     from terradapt.files import write_json
     from terradapt.preflight.page import write_page
@@ -104,10 +104,11 @@ def _prepare(
     if output is None:
         raise ConfigError("no folder for the result", "name it with -o DIR")
     prepare = _function(DATASETS[name])
-    told = {"tell": _tell} if "tell" in signature(prepare).parameters else {}
+    told = {"tell": say} if "tell" in signature(prepare).parameters else {}
     dataset = prepare(source, output, values, progress, **told)
     counts = ", ".join(f"{k} {len(v)}" for k, v in dataset.splits.items())
-    typer.echo(f"{name}: {len(dataset.items)} images ({counts}) in {output}")
+    bare = f", {len(dataset.unlabelled)} without a label" if dataset.unlabelled else ""
+    typer.echo(f"{name}: {len(dataset.split('all'))} images ({counts}{bare}) in {output}")
     report, estimate = _checked(output, values, recipe, pictures=True)
     found = to_dict(report, estimate)
     write_json(output / "check.json", found)
@@ -116,10 +117,6 @@ def _prepare(
     typer.echo(f"report: {page}")
     report.raise_first()
     return {"files": [output / "check.json", page], "dataset": output, "check": found}
-
-
-def _tell(line: str) -> None:
-    typer.echo(line, err=True)
 
 
 def _check(
@@ -151,8 +148,10 @@ def _checked(
     from terradapt.preflight.check import check_dataset
     from terradapt.prepare.folder import OPTIONS, folder_config
 
-    config = folder_config({k: v for k, v in values.items() if k in OPTIONS})
     run = load_config(recipe) if recipe else None
+    like = {k: getattr(run.data, k) for k in ("crop", "resolution")} if run else {}
+    config = folder_config({k: v for k, v in values.items() if k in OPTIONS})
+    config = config.model_copy(update={k: v for k, v in like.items() if k not in values})
     report = check_dataset(root, config, progress, pictures=pictures)
     estimate: dict[str, Any] = {}
     if run is not None and report.dataset is not None and not report.of("error"):
@@ -175,6 +174,7 @@ def _print(report: CheckReport, estimate: Mapping[str, Any]) -> None:
 def _options(pairs: list[str]) -> dict[str, Any]:
     from terradapt.documents import parse_pairs
 
+    pairs = [pair.removeprefix("data.") for pair in pairs]  # as a recipe spells them
     return parse_pairs(pairs, "line_width=4")
 
 

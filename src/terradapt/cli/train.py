@@ -46,7 +46,7 @@ def train(
     """
     from terradapt import training
     from terradapt.cli._events import say_stopped
-    from terradapt.cli._progress import progress
+    from terradapt.cli._progress import progress, say
     from terradapt.cli._require import require
     from terradapt.config import load_config
 
@@ -61,10 +61,10 @@ def train(
             output,
             resume=resume,
             bar=progress,
-            say=lambda line: typer.echo(line, err=True),
+            say=say,
         )
     except KeyboardInterrupt:
-        say_stopped(f"go on with --resume, the state is in {output}")
+        say_stopped(_how_to_go_on(output))
         raise
     if os.environ.get("RANK", "0") != "0":  # one voice under accelerate launch
         return {}
@@ -80,12 +80,28 @@ def train(
     return {"files": files, "run": output, "metrics": best, "confidence": confidence}
 
 
+def _how_to_go_on(run: Path) -> str:
+    """Say where the state of a stopped run is, where there is one."""
+    if (run / "last.safetensors").is_file():
+        return f"go on with --resume, the state is in {run}"
+    if (run / "config.yaml").is_file():
+        return f"no step was saved yet; {run} holds the config alone, --resume begins anew"
+    return "nothing was written yet"
+
+
 def _report(run: Path, data: Path) -> Path:
+    from terradapt.cli._events import say_stopped
+    from terradapt.cli._progress import progress
     from terradapt.cli._require import require
     from terradapt.evaluation import report_run
 
     require("the report of terradapt train", "report", "jinja2", "matplotlib")
-    report = report_run(run, data)
     page = run / "report.html"
+    try:
+        report = report_run(run, data, bar=progress)
+    except KeyboardInterrupt:
+        again = f"terradapt eval {run} --data {data} -o {run / 'report.json'}"
+        say_stopped(f"the run is whole, its report is not; make it with: {again}")
+        raise
     typer.echo(f"report: {page} (split {report.split})")
     return page

@@ -62,4 +62,4 @@ def _used(device: torch.device) -> int:
     """Peak bytes so far: of the device, or of this process."""
     if device.type == "cuda":
         return int(torch.cuda.max_memory_allocated(device))
-    return peak_memory()
+    return peak_memory() or 0
