@@ -27,7 +27,10 @@ class TerradaptPlugin:
 
     def initGui(self):
         """Add the provider and the menu."""
-        from qgis.PyQt.QtWidgets import QAction
+        try:
+            from qgis.PyQt.QtGui import QAction  # Qt 6
+        except ImportError:
+            from qgis.PyQt.QtWidgets import QAction
 
         self.initProcessing()
         self.action = QAction(self.provider.icon(), "Engine...", self.iface.mainWindow())
