@@ -236,7 +236,8 @@ def test_what_is_no_model_scene_or_map_is_told(scene: Path, mapper, tmp_path: Pa
 
 def test_the_whole_way(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data = write_folder(tmp_path / "data")
-    values = dict(pair.split("=") for pair in SMALL)
+    pairs = (pair.split("=") for pair in SMALL)
+    values = {key: None if value == "null" else value for key, value in pairs}
     values |= {"model.encoder.name": "mobilenetv3_small_050", "epochs": 1}
     values["train.epochs"] = 1
     run = terradapt.train("landcover", data, tmp_path / "run", **{
