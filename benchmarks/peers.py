@@ -32,10 +32,12 @@ from terradapt.documents import read_log
 from terradapt.evaluation import Protocol
 from terradapt.files import write_json, write_text
 from terradapt.machine import hardware
+from terradapt.training.run import BEST, LAST, LOG
 
 OURS = "kd-arafnet"
 PEERS = ("smp-unet", "smp-upernet", "smp-deeplabv3plus", "smp-segformer", "smp-fpn")
 RATES = (5e-4, 1e-3, 2e-3)
+BATCH = 8
 
 Row = dict[str, Any]
 
@@ -51,6 +53,7 @@ def config_of(args: argparse.Namespace, data: Path, plan: Row) -> RunConfig:
         f"encoder.name={args.encoder}",
         *([f"encoder.weights={args.weights}"] if args.weights else []),
         f"data.crop={args.crop}",
+        f"train.batch={BATCH}",
         "data.workers=0",
         "train.epochs=1",
         f"train.steps_per_epoch={args.steps}",
@@ -73,46 +76,40 @@ def train(args: argparse.Namespace, data: Path, plan: Row) -> Row:
     """Train, or go on with a run that was stopped, and measure on the validation images."""
     folder = folder_of(args, plan)
     training.train(config_of(args, data, plan), data, folder, resume=True)
-    log = read_log(folder / "log.jsonl")
-    ends = [e["seconds"] for e in log if e["event"] == "step" and "seconds" in e]
-    (folder / "last.safetensors").unlink(missing_ok=True)
-    return {**plan, "val": measure(data, folder, "val")["figure"], "step_seconds": step(ends)}
-
-
-def step(seconds: list[float]) -> float | None:
-    return round(statistics.median(seconds), 4) if seconds else None
+    speeds = [e["crops_per_second"] for e in read_log(folder / LOG) if "crops_per_second" in e]
+    seconds = BATCH / statistics.median(speeds) if speeds else None
+    return {**plan, "val": measure(data, folder, "val"), "step_seconds": seconds}
 
 
 def measure(data: Path, folder: Path, split: str) -> Row:
-    task = evaluation.open_task(folder / "checkpoint.safetensors", data, split)
+    task = evaluation.open_task(folder / BEST, data, split)
     two = len(task.dataset.classes) == 2
     report = task.run(Protocol(threshold_from="val" if two else None), pictures=0)
     second = report.metrics["per_class"][task.dataset.classes.names[1]]
     row = {"figure": second["f1"] if two else report.metrics["miou"], "ece": report.metrics["ece"]}
     if two:
-        row |= {k: second[k] for k in ("precision", "recall", "iou")}
+        row |= {k: second[k] for k in ("f1", "precision", "recall")}
         row["threshold"] = report.protocol["threshold"]
-    parameters = task.predictor.parameters
-    return {**row, "parameters": parameters}
+    return {**row, "parameters": task.predictor.parameters}
 
 
 def plans(args: argparse.Namespace, rows: list[Row]) -> Iterator[tuple[Path, Row, bool]]:
     """Yield what is to be trained next: data, plan, whether it sees the test images.
 
-    The search of a model ends before its first plan that does is asked for: ``rows`` has it all.
+    Asked for a model's next plan, ``rows`` must hold what came of all plans before it.
     """
-    tries = [(rate, loss) for rate in args.rates for loss in args.losses]
+    tries = [{"rate": rate, "loss": loss} for rate in args.rates for loss in args.losses]
     for seed in args.seeds:
         for data in args.data:
             for model in args.models:
                 base = {"data": data.name, "model": model}
                 if seed == args.seeds[0] and len(tries) > 1:
-                    for rate, loss in tries:
-                        yield data, {**base, "seed": seed, "rate": rate, "loss": loss}, False
+                    for one in tries:
+                        yield data, {**base, "seed": seed, **one}, False
                 searched = [r for r in rows if matches(r, {**base, "seed": args.seeds[0]})]
-                best = max(searched, key=lambda r: r["val"], default=None)
-                rate, loss = (best["rate"], best["loss"]) if best else tries[0]
-                yield data, {**base, "seed": seed, "rate": rate, "loss": loss}, True
+                best = max(searched, key=lambda r: r["val"]["figure"], default=tries[0])
+                chosen = {k: best[k] for k in tries[0]}
+                yield data, {**base, "seed": seed, **chosen}, True
 
 
 def matches(row: Row, wanted: Row) -> bool:
@@ -122,70 +119,68 @@ def matches(row: Row, wanted: Row) -> bool:
 def work(args: argparse.Namespace, settings: Row, rows: list[Row]) -> None:
     started = time.monotonic()
     for data, plan, tested in plans(args, rows):
+        folder = folder_of(args, plan)
         row = next((r for r in rows if matches(r, plan)), None)
+        if row is not None and ("test" in row or not tested):
+            continue
         if time.monotonic() - started > 60 * args.minutes:
             return
-        if row is None or (tested and "test" not in row):
-            if row is None or not folder_of(args, plan).is_dir():
-                rows[:] = [r for r in rows if r is not row]
-                row = train(args, data, plan)
-                rows.append(row)
-            if tested:
-                row["test"] = measure(data, folder_of(args, plan), "test")
-            print(json.dumps(row), flush=True)
-            write(args, settings, rows)
-        if tested:  # the tries that lost are not needed any more
-            for other in [r for r in rows if r["data"] == data.name]:
-                if other["model"] == plan["model"]:
-                    shutil.rmtree(folder_of(args, {k: other[k] for k in plan}), ignore_errors=True)
+        if row is None or not folder.is_dir():
+            rows[:] = [r for r in rows if r is not row]
+            rows.append(row := train(args, data, plan))
+        if tested:
+            row["test"] = measure(data, folder, "test")
+        write(args, settings, rows)
+        print(json.dumps(row), flush=True)
+        (folder / LAST).unlink(missing_ok=True)
+        if tested:  # nor are the tries that lost needed any more
+            for old in rows:
+                if matches(old, {k: plan[k] for k in ("data", "model")}):
+                    shutil.rmtree(folder_of(args, {k: old[k] for k in plan}), ignore_errors=True)
 
 
 def summary(rows: list[Row], models: list[str]) -> dict[str, list[Row]]:
     """Return a line a model for each data set: mean, spread, each seed, and against the first.
 
-    A difference is the model's less that of the first model with the same seed, in points; a win is
-    a seed in which the first model is higher.
+    A difference is the model's figure less the first model's with the same seed, in points; a win
+    is a seed in which the first model is higher.
     """
+    tested = [r for r in rows if "test" in r]
     tables: dict[str, list[Row]] = {}
-    for data in dict.fromkeys(r["data"] for r in rows):
-        lines = tables.setdefault(data, [])
-        of = {
-            model: {
-                r["seed"]: r for r in rows if matches(r, {"data": data, "model": model})
-                if "test" in r
-            }
-            for model in models
-        }  # fmt: skip
-        ours = of[models[0]]
-        for model, mine in of.items():
+    for data in dict.fromkeys(r["data"] for r in tested):
+        ours = of_seeds(tested, data, models[0])
+        for model in models:
+            mine = [r for r in tested if matches(r, {"data": data, "model": model})]
             if not mine:
                 continue
-            figures = {seed: 100 * r["test"]["figure"] for seed, r in mine.items()}
-            differences = [
-                value - 100 * ours[seed]["test"]["figure"]
-                for seed, value in figures.items()
-                if seed in ours and model != models[0]
-            ]
-            first = next(iter(mine.values()))
-            times = [r["step_seconds"] for r in mine.values() if r["step_seconds"]]
+            figures = of_seeds(tested, data, model)
+            differences = [v - ours[s] for s, v in figures.items() if s in ours]
+            differences = [] if model == models[0] else differences
+            times = [r["step_seconds"] for r in mine if r["step_seconds"]]
             line = {
                 "model": model,
-                "seeds": {str(seed): round(value, 2) for seed, value in figures.items()},
+                "figure": "F1" if "f1" in mine[0]["test"] else "mIoU",
+                "seeds": figures,
                 "mean": statistics.fmean(figures.values()),
                 "spread": spread([*figures.values()]),
                 "difference": statistics.fmean(differences) if differences else None,
                 "difference_spread": spread(differences),
-                "wins": sum(d < 0 for d in differences) if differences else None,
+                "wins": sum(d < 0 for d in differences),
                 "pairs": len(differences),
-                "rate": first["rate"],
-                "loss": first["loss"],
+                "ece": statistics.fmean(r["test"]["ece"] for r in mine),
+                "rate": mine[0]["rate"],
+                "loss": mine[0]["loss"],
                 "step_seconds": statistics.median(times) if times else None,
-                "parameters": first["test"]["parameters"],
-                "figure": "F1" if "threshold" in first["test"] else "mIoU",
-                "ece": statistics.fmean(r["test"]["ece"] for r in mine.values()),
+                "parameters": mine[0]["test"]["parameters"],
             }
-            lines.append(line)
-    return {data: lines for data, lines in tables.items() if lines}
+            tables.setdefault(data, []).append(line)
+    return tables
+
+
+def of_seeds(tested: list[Row], data: str, model: str) -> dict[int, float]:
+    """The figure of each seed, in points."""
+    mine = (r for r in tested if matches(r, {"data": data, "model": model}))
+    return {r["seed"]: 100 * r["test"]["figure"] for r in mine}
 
 
 def spread(values: list[float]) -> float | None:
@@ -193,14 +188,15 @@ def spread(values: list[float]) -> float | None:
 
 
 def page(tables: dict[str, list[Row]], settings: Row) -> str:
-    text = f"# Peers: {settings['steps']} steps of 8 crops of {settings['crop']} px, "
-    text += f"{settings['encoder']}, {hardware()}\n\nTest images; rate and loss chosen on "
-    text += "validation images by the first seed, and so is the threshold of two classes.\n"
+    """Return the table as Markdown, a section for each data set."""
+    text = f"# Peers: {settings['steps']} steps of {BATCH} crops of {settings['crop']} px, "
+    text += f"{settings['encoder']}, {hardware()}\n\nTest images. Rate and loss are chosen on "
+    text += "validation images with the first seed, the threshold of two classes on them too.\n"
     for data, lines in tables.items():
         ours = lines[0]["model"]
-        text += f"\n## {data}\n\n| model | {lines[0]['figure']} | of each seed | less {ours} | "
-        text += f"{ours} wins | ECE | rate | ms a step | parameters M |\n"
-        text += "|---|---|---|---|---|---|---|---|---|\n"
+        heads = ["model", lines[0]["figure"], "of each seed", f"less {ours}", f"{ours} wins"]
+        heads += ["ECE", "rate", "ms a step", "parameters M"]
+        text += f"\n## {data}\n\n| {' | '.join(heads)} |\n|{'---|' * len(heads)}\n"
         for line in lines:
             seconds = line["step_seconds"]
             cells = [
@@ -208,10 +204,10 @@ def page(tables: dict[str, list[Row]], settings: Row) -> str:
                 with_spread(line["mean"], line["spread"]),
                 ", ".join(f"{v:.2f}" for v in line["seeds"].values()),
                 with_spread(line["difference"], line["difference_spread"], "+"),
-                "" if line["wins"] is None else f"{line['wins']} of {line['pairs']}",
+                f"{line['wins']} of {line['pairs']}" if line["pairs"] else "",
                 f"{100 * line['ece']:.2f}",
                 f"{line['rate']:g} {line['loss']}".strip(),
-                "" if seconds is None else f"{1000 * seconds:.0f}",
+                f"{1000 * seconds:.0f}" if seconds else "",
                 f"{line['parameters'] / 1e6:.2f}",
             ]
             text += f"| {' | '.join(cells)} |\n"
@@ -253,9 +249,9 @@ def main() -> None:
     if len({data.name for data in args.data}) < len(args.data):
         parser.error("two folders of --data have one name")
     overrides = [f"{k}={Path(v).name}" for k, _, v in (o.partition("=") for o in args.override)]
-    settings: Row = {k: getattr(args, k) for k in ("encoder", "steps", "crop")}
+    settings: Row = {k: getattr(args, k) for k in ("encoder", "steps", "crop", "rates", "losses")}
     settings |= {"weights": Path(args.weights).name if args.weights else None}
-    settings |= {"overrides": overrides}
+    settings |= {"overrides": overrides, "search_seed": args.seeds[0]}
     path = args.output.with_name(f"{args.output.name}.json")
     held = json.loads(path.read_text("utf-8")) if path.is_file() else {"settings": settings}
     if held["settings"] != settings:
