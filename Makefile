@@ -1,6 +1,7 @@
 # make demo   the whole way on synthetic scenes, writes demo/
 # make test   the default test suite
 # make check  ruff, mypy, import-linter, the docs site without a warning
+# make notebooks  the notebooks, from an empty folder
 # make config docs/config.md from the config
 # make docs   the docs site with the API reference, writes site/
 # make dist   the wheel and the source distribution, checked, in dist/
@@ -11,7 +12,7 @@ DATA ?= ../shared/data
 # Names that may be defined in two files or more; no class may.
 TWICE := 20
 
-.PHONY: install demo test check docs dist names config format test-slow test-data test-hostile test-gpu test-weights bench clean
+.PHONY: install demo test check docs dist names notebooks config format test-slow test-data test-hostile test-gpu test-weights bench clean
 
 install: .venv/.installed
 
@@ -47,6 +48,9 @@ dist: install
 
 config: install
 	$(BIN)/python checks/config_page.py
+
+notebooks: install
+	$(BIN)/python checks/notebooks.py
 
 names: install
 	$(BIN)/python checks/names.py --limit $(TWICE)

@@ -243,3 +243,28 @@ def test_a_fresh_environment_with_the_base_install(tmp_path: Path, scene: Path) 
     for call in (PREDICT, VECTORIZE, BENCH):
         subprocess.run([home / "bin" / "terradapt", *call], check=True, cwd=tmp_path)
     assert (tmp_path / "out.gpkg").stat().st_size > 0
+
+
+PYTHON = """
+import terradapt
+result = terradapt.predict("model.onnx", "scene.tif", confidence=True, progress=False)
+assert result._repr_html_() and result.confidence.shape == result.classes.shape
+print("FOUND", terradapt.vectorize(result, "map.gpkg", progress=False).summary())
+try:
+    terradapt.train("demo", "data")
+except terradapt.errors.MissingExtraError as error:
+    print("FIX", error.fix)
+"""
+
+
+def test_python_maps_with_the_base_install(tmp_path: Path) -> None:
+    write_tiny(tmp_path / "model.onnx")
+    write_scene(tmp_path / "scene.tif", noise(64, 64))
+    code = BARE.partition("from terradapt import cli")[0] + PYTHON
+    arguments = [json.dumps(sorted(extras())), "[]"]
+    call = [sys.executable, "-c", code, *arguments]
+    done = subprocess.run(call, capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "area_m2" in done.stdout
+    assert "[train]'" in done.stdout
+    assert (tmp_path / "map.gpkg").is_file()

@@ -365,6 +365,8 @@ def test_hub_that_cannot_be_reached_is_told(monkeypatch: pytest.MonkeyPatch) -> 
         return real(name, **kwargs)
 
     monkeypatch.setattr(timm, "create_model", unreachable)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("terradapt.weights.hub_fault", lambda _: "")
     with pytest.raises(CheckpointError, match="no route to host") as caught:
         build_encoder(SMALL, "hub")
     assert "local file" in caught.value.fix

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -54,7 +54,7 @@ def bench(
         list[str] | None,
         typer.Option(metavar="BACKBONE=REPORT.json", help="Measured mIoU for the plot."),
     ] = None,
-) -> None:
+) -> dict[str, Any]:
     """Time a model, or backbones, on this machine; get a table.
 
     Of a MODEL: latency, windows/s and memory on each engine, as MODEL.bench.md and .json. Without
@@ -69,10 +69,9 @@ def bench(
 
     if model is not None:
         foreign = {"backbone": backbone, "device": device, "resume": resume, "accuracy": accuracy}
-        _one_model(
+        return _one_model(
             model, output, engine, size, batch, seconds, [k for k, v in foreign.items() if v]
         )
-        return
     require("terradapt bench", "train", "torch", "timm")
     require("terradapt bench", "export", "onnx")
     require("the plot of terradapt bench", "report", "matplotlib")
@@ -101,6 +100,7 @@ def bench(
             written = write_bench(output, result, known)
     typer.echo(bench_markdown(result), nl=False)
     typer.echo("\n" + "\n".join(map(str, written)))
+    return {"files": written, **result}
 
 
 def _one_model(
@@ -111,7 +111,7 @@ def _one_model(
     batch: int | None,
     seconds: float,
     foreign: list[str],
-) -> None:
+) -> dict[str, Any]:
     from terradapt import hub
     from terradapt.bench.exported import bench_exported, exported_markdown, write_exported
     from terradapt.cli._progress import progress
@@ -136,6 +136,7 @@ def _one_model(
     if not names and "openvino" not in engines.installed():
         typer.echo(f"\nnot measured, not installed: openvino ({install_line('openvino')})")
     typer.echo("\n" + "\n".join(map(str, written)))
+    return {"files": written, **result}
 
 
 def _held(folder: Path, options: Options) -> list[BenchRow]:

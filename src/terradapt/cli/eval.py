@@ -96,7 +96,7 @@ def evaluate(
     trunk: Annotated[
         Path | None, typer.Option(help="Weights of a trunk that the checkpoint only names.")
     ] = None,
-) -> None:
+) -> dict[str, Any]:
     """Score a model on labelled images; get a report.
 
     It holds the figures as JSON, Markdown and, with the extra 'report', an HTML page. Every image
@@ -142,6 +142,7 @@ def evaluate(
     if not html:
         typer.echo(f"note: no HTML page without the extra 'report': {install_line('report')}")
     typer.echo(f"report: {paths[-1]}")
+    return {"files": paths, "split": report.split, "metrics": report.metrics}
 
 
 def _source(given: list[Path], data: Path | None) -> Any:
@@ -175,20 +176,10 @@ def _protocol(*, threshold: str, resolution: str, match: list[str], **values: An
         ) from error
     try:
         above = 0.5 if threshold == "val" else float(threshold)
-    except ValueError:
-        above = -1.0
-    if not 0 <= above <= 1:
+    except ValueError as error:
         raise ConfigError(
             f"--threshold {threshold}: no probability", "give a number from 0 to 1, or val"
-        )
-    if values["labels"] not in {"auto", "eroded", "full"}:
-        raise ConfigError(
-            f"--labels {values['labels']}: no such labels", "use auto, eroded or full"
-        )
-    boundary = values["boundary"]
-    sizes = [x for x in (seen, values["pixel"]) if isinstance(x, float)]
-    if (boundary is not None and not boundary >= 0) or not all(x > 0 for x in sizes):
-        raise ConfigError("a length below 0", "give metres above 0")
+        ) from error
     return Protocol(
         threshold=above,
         threshold_from="val" if threshold == "val" else None,

@@ -61,7 +61,7 @@ def export(
         bool,
         typer.Option("--argmax", help="End in class ids, uint8; not for terradapt predict."),
     ] = False,
-) -> None:
+) -> dict[str, Any]:
     """Turn a checkpoint into one ONNX file, proved to be equal.
 
     Beside MODEL.onnx it writes MODEL.stac.json and MODEL.report.{json,md}. QGIS Deepness (with
@@ -96,7 +96,8 @@ def export(
         values = _int8(checkpoint, output, calibrate, windows, trunk, sides)
     else:
         values = _float(checkpoint, output, scene, trunk, sides).to_dict()
-    _tell(output, values)
+    report = _tell(output, values)
+    return {"files": [output, report], **values}
 
 
 def _float(
@@ -119,7 +120,7 @@ def _int8(
     trunk: Path | None,
     sides: dict[str, Any],
 ) -> dict[str, Any]:
-    from terradapt.cli._progress import progress
+    from terradapt.cli._progress import progress, say
     from terradapt.export.quantized import export_int8
 
     return export_int8(
@@ -130,11 +131,11 @@ def _int8(
         trunk=trunk,
         **sides,
         track=progress,
-        say=lambda line: typer.echo(line, err=True),
+        say=say,
     )
 
 
-def _tell(output: Path, values: dict[str, Any]) -> None:
+def _tell(output: Path, values: dict[str, Any]) -> Path:
     from terradapt.export.report import kept_classes, write_export_report
 
     report = write_export_report(output, values)
@@ -163,3 +164,4 @@ def _tell(output: Path, values: dict[str, Any]) -> None:
             "score. For terradapt predict, export without --argmax"
         )
     typer.echo(f"report: {report}")
+    return report

@@ -14,6 +14,7 @@ from terradapt.classes import ClassMap
 from terradapt.data import Dataset, Item
 from terradapt.data.reading import ItemReader
 from terradapt.data.scan import is_labelled
+from terradapt.data.splits import splits_digest
 from terradapt.documents import read_log
 from terradapt.errors import ConfigError, DataError
 from terradapt.evaluation.counted import check_items, choose_threshold, counted_labels, road_of
@@ -105,7 +106,7 @@ def evaluate(
             count = len(joined.classes)
             places += image_places(item.id, label, ids, count, PICTURE_SIDE, keep)
     seconds = time.monotonic() - started
-    notes = [*joined.notes, *_notes(dataset, items, predictor, protocol, scorer)]
+    notes = [*dataset.notes, *joined.notes, *_notes(dataset, items, predictor, protocol, scorer)]
     notes += networks.notes() if networks else []
     metrics = scorer.metrics()
     per_class = metrics.pop("per_class")
@@ -121,6 +122,7 @@ def evaluate(
         model=_model(predictor.meta),
         confusion=scorer.confusion.matrix,
         images=sorted(scorer.rows, key=lambda row: (row["miou"], row["id"])),
+        image_confusion=scorer.matrices,
         facts=_facts(predictor, items, seconds) | dict(facts or {}),
         notes=notes,
         events=read_log(Path(checkpoint).with_name("log.jsonl")) if checkpoint else (),
@@ -174,6 +176,7 @@ def _data(dataset: Dataset, split: str, items: Sequence[Item], meta: Meta | None
         "name": dataset.name,
         "split": split,
         "images": len(items),
+        "splits_digest": splits_digest(dataset),
         "root": str(dataset.root),
         "resolution_m": float(np.median(known)) if known else None,
         "trained_on": (meta and meta.data) or None,
@@ -252,11 +255,10 @@ def _pictures(
     classes: ClassMap,
     chosen: Sequence[tuple[str, Place]],
 ) -> list[Picture]:
-    by_id = {item.id: item for item in dataset.items}
     what = f"1 - IoU of {classes.names[1]}" if len(classes) == 2 else "wrong pixels"
     pictures = []
     for why, place in chosen:
-        with ItemReader(dataset, by_id[place.id], predictor.spec) as reader:
+        with ItemReader(dataset, dataset.item(place.id), predictor.spec) as reader:
             pixels, _ = reader.read(place.window)
         label, prediction = place.arrays()
         w = place.window

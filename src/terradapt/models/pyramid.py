@@ -31,7 +31,7 @@ class SimplePyramid(nn.Module):
         self.channels = (quarter, half, width, width)
         self.fine = nn.Sequential(
             nn.ConvTranspose2d(width, half, 2, 2),
-            ChannelNorm(half),
+            LayerNorm2d(half),
             nn.GELU(),
             nn.ConvTranspose2d(half, quarter, 2, 2),
         )
@@ -43,7 +43,7 @@ class SimplePyramid(nn.Module):
         return self.fine(x), self.middle(x), x, self.coarse(x)
 
 
-class ChannelNorm(nn.LayerNorm):
+class LayerNorm2d(nn.LayerNorm):
     """LayerNorm over the channels of (B, C, H, W)."""
 
     def forward(self, x: Tensor) -> Tensor:

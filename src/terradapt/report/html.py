@@ -70,7 +70,7 @@ def render_html(report: Report) -> str:
             (title_of(k), shown(k, v), MEANINGS.get(k, ""))
             for k, v in headline(report.metrics, everything=True)
         ],
-        colours=[css(c) for c in report.classes.colours],
+        colours=report.classes.css,
         classes=_class_rows(report),
         class_columns=per_class_columns(class_rows(report.metrics)),
         heat=_heat(report),

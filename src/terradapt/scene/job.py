@@ -95,13 +95,18 @@ class Job:
         )
 
 
-def _check_memory(source: Scene, predictor: Predictor, grid: Grid, wanted: Wanted) -> None:
-    """Compare what full rows take with what is there, before the first is made."""
+def row_memory(predictor: Predictor, grid: Grid, wanted: Wanted) -> int:
+    """Return the bytes that the full rows of a scene take while it is predicted, at least."""
     classes = len(wanted.subset) or len(predictor.classes)
     kept = 1 + 4 * wanted.confidence + 4 * classes * wanted.scores
     column = grid.window * len(predictor.spec.bands) + grid.block * kept
     lattice = 8 + 12 * grid.window // grid.stride  # bytes of an axis's weights to a pixel
-    needed = column * grid.width + lattice * (grid.width + grid.height)
+    return column * grid.width + lattice * (grid.width + grid.height)
+
+
+def _check_memory(source: Scene, predictor: Predictor, grid: Grid, wanted: Wanted) -> None:
+    """Compare what full rows take with what is there, before the first is made."""
+    needed = row_memory(predictor, grid, wanted)
     free = free_memory()
     if free is not None and needed > free:
         raise SceneError(
