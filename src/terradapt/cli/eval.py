@@ -20,7 +20,7 @@ def register(app: typer.Typer) -> None:
     examples = """
         # the figures of the split test: report.json, .md, .html
         terradapt eval run --data data
-        # two classes: the threshold with the best F1 on the split val, counted on test
+        # two classes: at the threshold with the best F1 on val
         terradapt eval run --data data --threshold val
         # an exported model, with boundary F1 at 1 m
         terradapt eval model.onnx data --split val --boundary 1 -o val.json
