@@ -38,13 +38,13 @@ from terradapt.files import (
     digest,
     read_json,
     replacing,
-    stamp,
     write_json,
     write_together,
 )
 from terradapt.owner import owned
 from terradapt.progress import Track
 from terradapt.raster import ScenePath, part_folder, scene_files, signature_of
+from terradapt.raster.pam import SUFFIX, beside_stamp
 from terradapt.scene import PredictOptions, Predictor, predict_scene
 from terradapt.scene.job import Blocks, Job
 from terradapt.vector.geopackage import Layer, write_geopackage
@@ -116,7 +116,8 @@ def compare(
     asked = {k: str(v) for k, v in vars(chosen).items() if k not in ("resume", "overwrite")}
     predict = replace(predict or PredictOptions(), resume=chosen.resume, overwrite=True)
     setting = {k: str(v) for k, v in vars(predict).items() if k not in ("resume", "overwrite")}
-    stamps = [[str(f), stamp(f)] for f in reads]
+    marks = {str(f): beside_stamp(f) for f in reads}
+    stamps = [[f, mark] for f, mark in marks.items() if mark or not f.endswith(SUFFIX)]
     signature = signature_of([stamps, asked, setting, name, predictor and predictor.engine])
     with ExitStack() as stack:
         stack.enter_context(owned(output))
