@@ -1,4 +1,4 @@
-"""Comparison: what of two sides is compared with what, and how it is done."""
+"""Pairing: what of two sides is compared with what, and how it is done."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class Result:
 
 
 @dataclass
-class Comparison:
+class Pairing:
     """What is compared with what, settled before anything is written.
 
     Attributes:
@@ -78,7 +78,7 @@ class Comparison:
     notes: list[str] = field(default_factory=list)
 
     @classmethod
-    def of(cls, old: Side, new: Side, options: CompareOptions) -> Comparison:
+    def of(cls, old: Side, new: Side, options: CompareOptions) -> Pairing:
         """Settle what is compared.
 
         Raises:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from terradapt.changes.comparison import Comparison
+from terradapt.changes.comparison import Pairing
 from terradapt.changes.networks import Edges
 from terradapt.changes.objects import Objects
 from terradapt.changes.raster import STEPS
@@ -19,7 +19,7 @@ FORMAT = "terradapt-changes-1"
 
 
 def figures_of(
-    plan: Comparison,
+    plan: Pairing,
     polygons: Objects,
     edges: Edges,
     rows: list[dict[str, Any]],
@@ -82,7 +82,7 @@ def figures_of(
 
 
 def _per_class(
-    plan: Comparison, polygons: Objects, rows: list[dict[str, Any]]
+    plan: Pairing, polygons: Objects, rows: list[dict[str, Any]]
 ) -> dict[str, dict[str, Any]]:
     """Objects and square metres that each class gained and lost, and its whole area."""
     names = list(plan.joined.names) if plan.joined else []
@@ -116,7 +116,7 @@ def _told(side: Side) -> dict[str, Any]:
     return {"file": str(file), "kind": kind, "probabilities": side.surety}
 
 
-def _grid(plan: Comparison) -> dict[str, Any]:
+def _grid(plan: Pairing) -> dict[str, Any]:
     assert plan.pair is not None
     georef = plan.pair.georef
     return {
@@ -128,7 +128,7 @@ def _grid(plan: Comparison) -> dict[str, Any]:
     }
 
 
-def _whole(plan: Comparison) -> Any:
+def _whole(plan: Pairing) -> Any:
     from terradapt.grid import Window
 
     assert plan.pair is not None

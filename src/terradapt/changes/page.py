@@ -16,7 +16,7 @@ from affine import Affine
 from numpy.typing import NDArray
 from scipy.ndimage import binary_dilation
 
-from terradapt.changes.comparison import Comparison
+from terradapt.changes.comparison import Pairing
 from terradapt.changes.networks import Edges
 from terradapt.changes.objects import Objects, metric_frame
 from terradapt.changes.sampling import Onto, Shift, box_of, placed
@@ -58,7 +58,7 @@ class Shown:
 
 
 def changes_page(
-    plan: Comparison, polygons: Objects, edges: Edges, figures: dict[str, Any], colours: Colours
+    plan: Pairing, polygons: Objects, edges: Edges, figures: dict[str, Any], colours: Colours
 ) -> str | None:
     """Return the page as HTML; None where the libraries of the extra ``report`` are missing.
 
@@ -138,7 +138,7 @@ class Panes:
     readers: tuple[Any, Any]
 
     @classmethod
-    def of(cls, plan: Comparison, stack: ExitStack) -> Panes:
+    def of(cls, plan: Pairing, stack: ExitStack) -> Panes:
         """Open both sides for pictures."""
         sides = (plan.old, plan.new)
         if plan.pair is not None:

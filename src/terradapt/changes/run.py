@@ -15,7 +15,7 @@ import numpy as np
 import shapely
 
 from terradapt.changes import raster
-from terradapt.changes.comparison import Comparison, Result
+from terradapt.changes.comparison import Pairing, Result
 from terradapt.changes.figures import figures_of
 from terradapt.changes.options import CompareOptions
 from terradapt.changes.page import changes_page
@@ -112,7 +112,7 @@ def compare(
         _side(path, work / f"{label}.tif", predictor, which)
         for path, label, which in zip(paths, ("old", "new"), named, strict=True)
     ]
-    run = Comparison.of(sides[0], sides[1], chosen)
+    run = Pairing.of(sides[0], sides[1], chosen)
     asked = {k: str(v) for k, v in vars(chosen).items() if k not in ("resume", "overwrite")}
     predict = replace(predict or PredictOptions(), resume=chosen.resume, overwrite=True)
     setting = {k: str(v) for k, v in vars(predict).items() if k not in ("resume", "overwrite")}
