@@ -9,6 +9,8 @@ stopped and called again.
 
     python benchmarks/distillation.py coarsen --data DIR --resolution 0.09 -o COARSE
     python benchmarks/distillation.py gain --data COARSE --teacher CKPT --seeds 0 1 2 -o OUT
+    python benchmarks/distillation.py gain --data ROADS --recipe roads --teacher CKPT \
+        --variants labels KL CWD -o OUT
     python benchmarks/distillation.py cache --data COARSE --teacher CKPT -o OUT
 """
 
@@ -58,6 +60,13 @@ VARIANTS: dict[str, list[str]] = {
         "objective.distill.loss=kl",
         "objective.distill.temperature=2",
         "objective.distill.t_squared=true",
+    ],
+    "with CWD (T 4, T^2, 3)": [
+        "objective.name=distill",
+        "objective.distill.loss=cwd",
+        "objective.distill.temperature=4",
+        "objective.distill.t_squared=true",
+        "objective.distill.soft=3",
     ],
 }
 FIGURES = ("miou", "mf1", "oa")

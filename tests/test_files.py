@@ -260,6 +260,9 @@ def test_a_file_in_use_on_windows_is_called_so(
         write_text(path, "new")
     assert "close it there" in caught.value.fix
     assert path.read_text() == "old"
+    with pytest.raises(OutputError, match="the length of its path") as caught:
+        write_text(tmp_path / ("long" * 40) / "a.gpkg", "new")
+    assert "shorter" in caught.value.fix
     assert here(tmp_path) == ["a.gpkg"]
 
 

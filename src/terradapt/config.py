@@ -209,11 +209,12 @@ class LossNetConfig(ConfigPart):
 
 
 class DistillConfig(ConfigPart):
-    """DIST (ARAFNet Eqs 6-8), or Hinton's KL."""
+    """DIST (ARAFNet Eqs 6-8), Hinton's KL, or channel-wise distillation."""
 
     teacher: str | None = None  # a checkpoint; none: the one that the run starts from
     where: Literal["labelled", "unlabelled", "all"] = "labelled"  # pixels with a soft loss
-    loss: Literal["dist", "kl"] = "dist"  # two classes: kl uses all that the teacher says
+    loss: Literal["dist", "kl", "cwd"] = "dist"  # two classes: kl uses all that the teacher says;
+    # cwd: where in the image a class is
     temperature: float = Field(0.5, gt=0)  # both sides' logits are divided by it
     beta: float = 1.0  # weight of DIST between classes
     gamma: float = 1.0  # weight of DIST within classes

@@ -35,6 +35,7 @@ _PART = re.compile(r"\.(.+)\.([\w-]+)\.([1-9]\d*)\.[0-9a-f]{8}\.part", re.ASCII 
 _ADDRESS = re.compile(r"/vsi|[a-z][a-z0-9+.-]+:/", re.IGNORECASE)
 _FULL = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
 _WEEK = 7 * 86400  # s
+_LONG = 150  # letters; what is written beside has up to 100 more, and Windows takes 260
 _OUTSIDE = 0xEFFFFFFC  # Linux's space of process numbers outside containers
 _mine: set[str] = set()  # parts that this process has not finished
 _tidied: set[Path] = set()  # folders where it has looked for leftovers
@@ -79,6 +80,9 @@ def writing(path: str | Path, *errors: type[Exception]) -> Iterator[None]:
         elif _WINDOWS and isinstance(error, PermissionError) and Path(path).exists():
             what = "cannot be replaced: another program holds it open, or it is read-only"
             fix = "close it there (QGIS, a table, a viewer)"
+        elif _WINDOWS and len(str(Path(path).absolute())) > _LONG:
+            what = f"cannot be written, perhaps for the length of its path ({reason(error)})"
+            fix = "take a shorter folder or name, or set LongPathsEnabled in Windows"
         else:
             what = f"cannot be written ({reason(error)})"
             fix = "check the folder's rights and the free space"

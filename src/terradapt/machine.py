@@ -43,7 +43,9 @@ def free_memory() -> int | None:
         told.append(next(int(s.split()[1]) << 10 for s in lines if s.startswith("MemAvailable")))
     with suppress(OSError, ValueError):
         group = Path("/sys/fs/cgroup")
-        limit, used = ((group / f"memory.{n}").read_text().strip() for n in ("max", "current"))
+        limit, used = (
+            (group / f"memory.{n}").read_text("utf-8").strip() for n in ("max", "current")
+        )
         told.append(max(0, int(limit) - int(used)))
     return min(told, default=None)
 
@@ -51,14 +53,38 @@ def free_memory() -> int | None:
 def peak_memory() -> int | None:
     """Return the most bytes that this process has held so far.
 
-    None where the system does not tell (Windows).
+    None where the system does not tell.
     """
-    try:
-        import resource
-    except ImportError:
-        return None
+    if sys.platform == "win32":
+        return _windows_peak() or None
+    import resource
+
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return int(peak) if sys.platform == "darwin" else int(peak) * 1024
+
+
+def _windows_peak() -> int:
+    """Ask Windows's PROCESS_MEMORY_COUNTERS; 0 where it does not answer."""
+    import ctypes
+
+    class Counters(ctypes.Structure):
+        _fields_ = [
+            ("size", ctypes.c_uint32),
+            ("faults", ctypes.c_uint32),
+            ("peak", ctypes.c_size_t),
+            *((name, ctypes.c_size_t) for name in "abcdefg"),
+        ]
+
+    counters = Counters(ctypes.sizeof(Counters))
+    kernel = vars(ctypes)["windll"].kernel32
+    kernel.GetCurrentProcess.restype = ctypes.c_void_p
+    kernel.K32GetProcessMemoryInfo.argtypes = [
+        ctypes.c_void_p, ctypes.POINTER(Counters), ctypes.c_uint32,
+    ]  # fmt: skip
+    kernel.K32GetProcessMemoryInfo(
+        kernel.GetCurrentProcess(), ctypes.byref(counters), counters.size
+    )
+    return int(counters.peak)
 
 
 def taken_cores(seconds: float = 0.3) -> float:
@@ -89,7 +115,7 @@ def hardware() -> str:
 def _busy_seconds() -> float:
     """Seconds that the allowed cores have worked since the start, all programs together."""
     try:
-        lines = Path("/proc/stat").read_text().splitlines()
+        lines = Path("/proc/stat").read_text("utf-8").splitlines()
     except OSError:
         return 0.0
     names = {f"cpu{cpu}" for cpu in _allowed_cpus()}
@@ -112,7 +138,7 @@ def _physical_cores(cpus: set[int]) -> int:
     for cpu in cpus:
         file = Path(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list")
         try:
-            cores.add(file.read_text().strip())
+            cores.add(file.read_text("utf-8").strip())
         except OSError:
             cores.add(str(cpu))
     return len(cores)
@@ -120,7 +146,7 @@ def _physical_cores(cpus: set[int]) -> int:
 
 def _quota() -> int:
     try:
-        limit, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        limit, period = Path("/sys/fs/cgroup/cpu.max").read_text("utf-8").split()
         return math.ceil(int(limit) / int(period))
     except (OSError, ValueError):
         return os.cpu_count() or 1

@@ -280,7 +280,7 @@ def code_commit() -> str:
     try:
         subprocess.run(tracked, check=True, capture_output=True, timeout=10)
         return subprocess.run(
-            command, check=True, capture_output=True, text=True, timeout=10
+            command, check=True, capture_output=True, encoding="utf-8", timeout=10
         ).stdout.strip()
     except (OSError, subprocess.SubprocessError):
         return ""

@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from eval_files import GreyPredictor, blobs, write_dataset, write_raster
 from terradapt.classes import ISPRS, ROADS, ClassMap
 from terradapt.config import DataConfig, RunConfig
 from terradapt.data import Dataset, open_dataset, read_mask
-from terradapt.errors import DataError
+from terradapt.errors import ConfigError, DataError
 from terradapt.evaluation import Protocol, evaluate, score_images
 from terradapt.evaluation.joining import join_classes
 from terradapt.evaluation.places import choose_places, image_places
@@ -143,6 +144,35 @@ def test_the_road_may_come_first(roads: Dataset, threshold: float) -> None:
     predictor.table = np.where(predictor.table == 1, 0, 1)
     assert evaluate(predictor, roads, protocol=protocol).metrics == expected
     assert (expected["rlod"] == 1.0) and (expected["mdice"] == 1.0) == (threshold == 0.5)
+
+
+class UnsurePredictor(GreyPredictor):
+    """Says 0.3 of road where road is, and 0.1 elsewhere: at 0.5 it finds none."""
+
+    def predict(self, images: NDArray[np.uint8], /) -> NDArray[np.float32]:
+        road = np.where(self.table[images[:, 0]] == 1, np.float32(0.3), np.float32(0.1))
+        return np.stack([1 - road, road], 1)
+
+
+def test_a_threshold_is_chosen_on_another_split(roads: Dataset) -> None:
+    roads = replace(roads, splits={**roads.splits, "val": roads.splits["train"]})
+    assert evaluate(UnsurePredictor(ROADS), roads).metrics["per_class"]["road"]["f1"] == 0.0
+    report = evaluate(UnsurePredictor(ROADS), roads, protocol=Protocol(threshold_from="val"))
+    assert report.metrics["per_class"]["road"]["f1"] == 1.0
+    assert report.metrics["mdice"] == 1.0
+    assert report.protocol["threshold"] == pytest.approx(0.3, abs=1 / 255)
+    assert report.protocol["threshold"] < 0.3
+    assert report.protocol["threshold_from"].startswith("val")
+    assert not any("threshold" in note for note in report.notes)
+    same = evaluate(UnsurePredictor(ROADS), roads, "val", Protocol(threshold_from="val"))
+    assert any("too high" in note for note in same.notes)
+
+
+def test_no_threshold_for_many_classes_nor_without_a_road(roads: Dataset, land: Dataset) -> None:
+    with pytest.raises(ConfigError, match="2 classes, the model has"):
+        evaluate(GreyPredictor(LAND), land, protocol=Protocol(threshold_from="test"))
+    with pytest.raises(DataError, match="val"):
+        evaluate(GreyPredictor(ROADS), roads, protocol=Protocol(threshold_from="val"))
 
 
 def test_one_class_of_many_can_have_road_figures(land: Dataset) -> None:

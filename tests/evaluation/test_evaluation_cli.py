@@ -147,6 +147,9 @@ def test_a_checkpoint_that_is_none(terradapt: Call, data: Path, tmp_path: Path) 
         ("--labels", "half"),
         ("--road", "canal"),
         ("--threshold", "2"),
+        ("--threshold", "nan"),
+        ("--threshold", "train"),
+        ("--threshold", "val"),
     ],
 )
 def test_options_out_of_range(

@@ -177,6 +177,8 @@ def test_a_file_for_deepness_has_integer_sides_and_the_checkpoints_classes(
     exported: tuple[Any, Any, Path],
     tmp_path: Path,
 ) -> None:
+    import onnxruntime as ort
+
     model, meta, plain = exported
     out = tmp_path / "deep.onnx"
     done = terradapt("export", plain.with_name("checkpoint.safetensors"), "-o", out,
@@ -187,6 +189,14 @@ def test_a_file_for_deepness_has_integer_sides_and_the_checkpoints_classes(
     sides = [d.dim_value for d in proto.graph.input[0].type.tensor_type.shape.dim[2:]]
     props = {p.key: json.loads(p.value) for p in proto.metadata_props}
     assert sides == [128, 128] and props["tile_size"] == props["tiles_size"] == 128
+    # What its loader does: one input, one square output of four dimensions, each key as its type.
+    session = ort.InferenceSession(out.read_bytes(), providers=["CPUExecutionProvider"])
+    (given,), (told,) = session.get_inputs(), session.get_outputs()
+    assert given.shape[1:] == [3, 128, 128] and told.shape[1:] == [len(LAND.names), 128, 128]
+    assert sorted(map(int, props["class_names"])) == list(range(len(LAND.names)))
+    whole = ("tile_size", "tiles_overlap", "seg_small_segment")
+    assert all(type(props[key]) is int for key in whole)
+    assert all(type(props[key]) is float for key in ("resolution", "seg_thresh"))
     opened = OnnxPredictor(out)
     assert (opened.window, opened.multiple) == (128, 128)
     images = pixels(2, 128, 128, seed=5)

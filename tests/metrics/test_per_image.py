@@ -8,7 +8,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from terradapt.metrics.per_image import ImageHistogram, PerImage, grey_map, image_scores
+from terradapt.metrics.per_image import (
+    ImageHistogram,
+    PerImage,
+    best_threshold,
+    grey_map,
+    image_scores,
+)
 
 
 def _images(count: int, seed: int) -> list[tuple[np.ndarray, np.ndarray]]:
@@ -112,3 +118,26 @@ def test_grey_map_agrees_with_the_larger_of_two_classes() -> None:
     probability = np.linspace(0, 1, 4097, dtype=np.float32)
     clear = np.abs(probability - 0.5) > 1e-6
     np.testing.assert_array_equal((grey_map(probability) > 127)[clear], (probability > 0.5)[clear])
+
+
+def test_the_best_threshold_has_the_highest_f1_of_all() -> None:
+    rng = np.random.default_rng(0)
+    target = (rng.random((64, 64)) < 0.2).astype(np.uint8)
+    target[0] = 255
+    probability = np.clip(0.3 * target % 255 + rng.normal(0.25, 0.1, target.shape), 0, 1)
+    found = best_threshold(ImageHistogram().update(target, grey_map(probability)))
+
+    def f1(threshold: float) -> float:
+        said, road = (grey_map(probability) > 255 * threshold)[1:], target[1:] == 1
+        return 2 * (said & road).sum() / (said.sum() + road.sum())
+
+    assert f1(found) == max(f1((level + 0.5) / 255) for level in range(255))
+    assert f1(found) > f1(0.5)
+
+
+def test_of_equal_thresholds_the_nearest_to_a_half_is_taken() -> None:
+    target = np.array([[1, 0]], np.uint8)
+    found = best_threshold(ImageHistogram().update(target, np.array([[200, 20]], np.uint8)))
+    assert found == pytest.approx(127.5 / 255)
+    high = best_threshold(ImageHistogram().update(target, np.array([[50, 20]], np.uint8)))
+    assert high == pytest.approx(49.5 / 255)

@@ -256,6 +256,24 @@ def test_a_changed_scene_does_not_resume(tmp_path):
         predict_scene(PlainPredictor(window=64), path, out, PredictOptions(resume=True))
 
 
+def test_statistics_beside_a_scene_keep_what_is_done(tmp_path):
+    """QGIS writes them at the first look, between a stop and its resume."""
+    path, out = write_scene(tmp_path / "scene.tif", noise(96, 96)), tmp_path / "map.tif"
+    beside, options = tmp_path / "scene.tif.aux.xml", PredictOptions(resume=True)
+    shown = '<MDI key="STATISTICS_MEAN">{}</MDI><MDI key="STATISTICS_VALID_PERCENT">100</MDI>'
+    text = '<PAMDataset>\n <PAMRasterBand band="1"><Metadata>{}</Metadata>{}</PAMRasterBand>'
+    text += "</PAMDataset>\n"
+    done = predict_scene(PlainPredictor(window=64), path, out, options)
+    bins = "<Histograms><HistItem><HistCounts>1|2</HistCounts></HistItem></Histograms>"
+    for inside in ((shown.format(1), ""), (shown.format(2), bins)):
+        beside.write_text(text.format(*inside))
+        never = BreakingPredictor(0, window=64)
+        assert predict_scene(never, path, out, options) == done
+    beside.write_text(text.format(shown.format(1), "<NoDataValue>0</NoDataValue>"))
+    with pytest.raises(OutputError, match="exists already"):
+        predict_scene(PlainPredictor(window=64), path, out, options)
+
+
 def test_a_full_disk_names_the_place(tmp_path, scene, monkeypatch):
     out = tmp_path / "map.tif"
     real = os.fsync

@@ -21,7 +21,7 @@ from terradapt.config import (
 )
 from terradapt.data import open_dataset
 from terradapt.errors import CheckpointError, ConfigError, OutputError
-from terradapt.losses.distill import dist, kl
+from terradapt.losses.distill import cwd, dist, kl
 from terradapt.meta import Meta
 from terradapt.training.distillation import Distilled, LogitCache, fingerprint
 from terradapt.training.objectives import Supervised
@@ -139,7 +139,7 @@ def test_the_teacher_may_run_in_half_precision(teacher: Path, precision: str) ->
         ("sam2-unet", "sam2ms"),
     ],
 )
-@pytest.mark.parametrize("loss", ["dist", "kl"])
+@pytest.mark.parametrize("loss", ["dist", "kl", "cwd"])
 def test_any_teacher_teaches_any_student_roads(
     tmp_path: Path, teacher_model: str, student_model: str, loss: str
 ) -> None:
@@ -183,6 +183,47 @@ def test_kl_with_two_classes_is_bce_against_the_teachers_probability() -> None:
     assert not found[0, :, :3].any()
     assert float(kl(teacher, teacher, mask)) == pytest.approx(0, abs=1e-7)
     assert float(kl(student.detach(), teacher, torch.full_like(mask, 255))) == 0
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_cwd_is_the_formula_pixel_by_pixel(classes: int) -> None:
+    """T^2 / (B C) sum_c sum_i q_t log(q_t / q_s), q = exp(z / T) / sum_j exp(z_j / T)."""
+    rng = torch.Generator().manual_seed(0)
+    student, teacher = (torch.randn(2, classes, 4, 5, generator=rng) for _ in range(2))
+    mask = torch.zeros(2, 4, 5, dtype=torch.long)
+    mask[0, 1:3, 2:] = mask[1, 0] = 255
+    expected, channels = 0.0, 1 if classes == 2 else classes
+    for image in range(2):
+        seen = mask[image] != 255
+        for c in range(channels):
+            one, other = (
+                (x[image, 1] - x[image, 0] if classes == 2 else x[image, c])[seen].double() / 4
+                for x in (student, teacher)
+            )
+            q_s, q_t = one.exp() / one.exp().sum(), other.exp() / other.exp().sum()
+            expected += float((q_t * (q_t / q_s).log()).sum())
+    expected *= 16 / (2 * channels)
+    found = cwd(student, teacher, mask, temperature=4.0, t_squared=True)
+    assert float(found) == pytest.approx(expected, rel=1e-4)
+    assert float(cwd(student, teacher, mask)) == pytest.approx(expected / 16, rel=1e-4)
+
+
+def test_cwd_sees_the_place_alone_and_no_ignored_pixel() -> None:
+    rng = torch.Generator().manual_seed(0)
+    student, teacher = (torch.randn(2, 2, 8, 8, generator=rng) for _ in range(2))
+    mask = torch.zeros(2, 8, 8, dtype=torch.long)
+    mask[0] = mask[1, :3] = 255
+    student.requires_grad_()
+    value = cwd(student, teacher, mask)
+    (gradient,) = torch.autograd.grad(value, student)
+    assert not gradient[0].any() and not gradient[1, :, :3].any()
+    assert gradient[1, :, 3:].abs().min() > 0
+    assert gradient[1, 1].sum() == pytest.approx(0, abs=1e-6)  # a shift of all changes nothing
+    raised = student + torch.tensor([0.0, 3.0]).view(1, 2, 1, 1)
+    torch.testing.assert_close(cwd(raised, teacher, mask), value)
+    alike = torch.stack([torch.zeros(2, 8, 8), (teacher[:, 1] - teacher[:, 0])], 1)
+    assert float(cwd(alike, teacher, mask)) == pytest.approx(0, abs=1e-6)
+    assert float(cwd(student.detach(), teacher, torch.full_like(mask, 255))) == 0
 
 
 @pytest.mark.parametrize("loss", ["dist", "kl"])

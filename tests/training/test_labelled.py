@@ -52,3 +52,11 @@ def test_an_evaluation_of_nothing_is_refused(terradapt, tmp_path: Path) -> None:
     write_raster(root / "labels" / "3.tif", np.full((96, 96), 255, np.uint8))
     done = terradapt("eval", run / "checkpoint.safetensors", "--data", root, "-o", tmp_path / "e")
     assert done.is_user_error("no pixel of the split 'test' is labelled")
+
+
+def test_a_crop_that_the_model_cannot_take_is_refused(terradapt, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    root, run = write_folder(tmp_path / "d"), tmp_path / "r"
+    done = terradapt("train", "demo", "--data", root, "-o", run, *SHORT, "data.crop=70")
+    assert done.is_user_error("a crop of 70 px", "multiples of 32")
+    assert "data.crop=64" in done.err
+    assert not run.exists()

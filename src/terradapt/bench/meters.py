@@ -56,7 +56,7 @@ def energy() -> float | None:
     """Return joules that the processor packages used so far (RAPL), or None."""
     try:
         files = [f / "energy_uj" for f in RAPL.glob("intel-rapl:?")]
-        return sum(int(f.read_text()) for f in files) / 1e6 if files else None
+        return sum(int(f.read_text("utf-8")) for f in files) / 1e6 if files else None
     except (OSError, ValueError):
         return None
 
@@ -70,7 +70,7 @@ def reset_peak() -> bool:
     with suppress(OSError, AttributeError):  # glibc alone has it
         ctypes.CDLL(None).malloc_trim(0)
     try:
-        Path("/proc/self/clear_refs").write_text("5")
+        Path("/proc/self/clear_refs").write_text("5", "utf-8")
     except OSError:
         return False
     return True
@@ -79,7 +79,7 @@ def reset_peak() -> bool:
 def resident(field: str = "VmRSS") -> float | None:
     """Return resident memory in MiB, now (``VmRSS``) or at its peak (``VmHWM``)."""
     try:
-        lines = Path("/proc/self/status").read_text().splitlines()
+        lines = Path("/proc/self/status").read_text("utf-8").splitlines()
     except OSError:
         return None
     kib = [int(line.split()[1]) for line in lines if line.startswith(f"{field}:")]
@@ -98,7 +98,9 @@ def gpus() -> list[str]:
     """Return the names of NVIDIA GPUs."""
     command = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)
+        done = subprocess.run(
+            command, capture_output=True, encoding="utf-8", timeout=20, check=True
+        )
     except (OSError, subprocess.SubprocessError):
         return []
     return [line.strip() for line in done.stdout.splitlines() if line.strip()]

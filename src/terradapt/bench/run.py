@@ -175,7 +175,7 @@ def measure_backbone(backbone: str, options: Options, limit: float) -> Iterator[
     model, meta = random_model(backbone, options.size)
     complexity = measure(model, options.batch, options.size)
     size_mib = sum(t.numel() * t.element_size() for t in model.state_dict().values()) / MIB
-    with TemporaryDirectory() as folder:
+    with TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         file = Path(folder) / "model.onnx"
         if any(name not in TORCH_ENGINES for name in options.engines):
             export_model(model, meta, file, window=options.size)

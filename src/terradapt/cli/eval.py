@@ -20,6 +20,8 @@ def register(app: typer.Typer) -> None:
     examples = """
         # the figures of the split test: report.json, .md, .html
         terradapt eval run --data data
+        # two classes: at the threshold with the best F1 on val
+        terradapt eval run --data data --threshold val
         # an exported model, with boundary F1 at 1 m
         terradapt eval model.onnx data --split val --boundary 1 -o val.json
         # one image with its label raster; needs no torch
@@ -50,8 +52,12 @@ def evaluate(
         str | None, typer.Option(help="Class with mDice, mIoU, MAE and RLOD per image.")
     ] = None,
     threshold: Annotated[
-        float, typer.Option(min=0, max=1, help="Two classes: the second above this probability.")
-    ] = 0.5,
+        str,
+        typer.Option(
+            metavar="P|val",
+            help="Two classes: the second above this probability, or the best one on val.",
+        ),
+    ] = "0.5",
     labels: Annotated[
         str, typer.Option(help="auto, eroded (as ISPRS evaluates) or full labels.")
     ] = "auto",
@@ -154,7 +160,7 @@ def _source(given: list[Path], data: Path | None) -> Any:
     return tuple(given)
 
 
-def _protocol(*, resolution: str, match: list[str], **values: Any) -> Protocol:
+def _protocol(*, threshold: str, resolution: str, match: list[str], **values: Any) -> Protocol:
     from terradapt.errors import ConfigError
     from terradapt.evaluation import Protocol
 
@@ -168,7 +174,19 @@ def _protocol(*, resolution: str, match: list[str], **values: Any) -> Protocol:
         raise ConfigError(
             f"--resolution {resolution}: no resolution", "use auto, native or metres per pixel"
         ) from error
-    return Protocol(resolution=seen, match={a: b for a, _, b in pairs}, **values)
+    try:
+        above = 0.5 if threshold == "val" else float(threshold)
+    except ValueError as error:
+        raise ConfigError(
+            f"--threshold {threshold}: no probability", "give a number from 0 to 1, or val"
+        ) from error
+    return Protocol(
+        threshold=above,
+        threshold_from="val" if threshold == "val" else None,
+        resolution=seen,
+        match={a: b for a, _, b in pairs},
+        **values,
+    )
 
 
 def _command() -> str:

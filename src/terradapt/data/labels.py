@@ -215,9 +215,15 @@ def decode_shown(
     """
     if valid.all():
         return decode(raw)
-    ids = np.full(valid.shape, IGNORE, np.uint8)
-    if valid.any():
-        ids[valid] = decode(raw[:, None, valid])[0]
+    if not valid.any():
+        return np.full(valid.shape, IGNORE, np.uint8)
+    row, col = np.unravel_index(int(valid.argmax()), valid.shape)
+    try:  # with a shown value in place of the hidden ones: far faster than picking pixels
+        ids = decode(np.where(valid, raw, raw[:, row, col][:, None, None]))
+    except DataError:
+        ids = np.full(valid.shape, IGNORE, np.uint8)
+        ids[valid] = decode(raw[:, None, valid])[0]  # counts the pixels that are shown alone
+    ids[~valid] = IGNORE
     return ids
 
 

@@ -21,6 +21,8 @@ class Protocol:
         road: Class with per-image road figures (Dice, IoU, MAE, RLOD); None: the second class of
             a checkpoint with two classes.
         threshold: With two classes, the second one where its probability is above this, 0..1.
+        threshold_from: Name of a split on whose images the threshold with the highest F1 of the
+            second class is chosen, in place of ``threshold``; two classes only.
         boundary: Tolerance of the boundary F1, metres; None: not measured.
         labels: ``eroded``: the labels with ignored borders that ISPRS evaluates on; ``full``: the
             labels as they are; ``auto``: eroded where the dataset has them, with the headline
@@ -45,6 +47,7 @@ class Protocol:
 
     road: str | None = None
     threshold: float = 0.5
+    threshold_from: str | None = None
     boundary: float | None = None
     labels: Literal["auto", "eroded", "full"] = "auto"
     erode: int = 0
@@ -73,8 +76,10 @@ class Protocol:
         }
         if self.erode:
             values["eroded_px"] = self.erode
-        if self.threshold != 0.5:
+        if self.threshold != 0.5 or self.threshold_from is not None:
             values["threshold"] = self.threshold
+        if self.threshold_from is not None:
+            values["threshold_from"] = f"{self.threshold_from}: its highest F1"
         if self.boundary is not None:
             values["boundary_tolerance_m"] = self.boundary
         if self.network:
@@ -92,6 +97,7 @@ class ProtocolChoices(TypedDict, total=False):
 
     road: str | None
     threshold: float
+    threshold_from: str | None
     boundary: float | None
     labels: Literal["auto", "eroded", "full"]
     erode: int

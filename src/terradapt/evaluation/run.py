@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +17,15 @@ from terradapt.data.scan import is_labelled
 from terradapt.data.splits import splits_digest
 from terradapt.documents import read_log
 from terradapt.errors import ConfigError, DataError
+from terradapt.evaluation.counted import check_items, choose_threshold, counted_labels, road_of
 from terradapt.evaluation.describe import references
-from terradapt.evaluation.joining import JoinedClasses, join_classes
+from terradapt.evaluation.joining import join_classes
 from terradapt.evaluation.networks import LEGEND, NetworkScorer, draw_plate
 from terradapt.evaluation.options import Protocol
 from terradapt.evaluation.places import Place, choose_places, image_places
 from terradapt.evaluation.predicting import Road, Trust, score_item
 from terradapt.evaluation.resolution import check_resolution, resolution_notes
 from terradapt.evaluation.scoring import Scorer
-from terradapt.grid import Window
 from terradapt.machine import hardware
 from terradapt.meta import Meta
 from terradapt.progress import Advance
@@ -34,7 +35,6 @@ from terradapt.scene import Predictor
 PICTURES = 6
 PICTURE_SIDE = 512  # px
 _TOLD = 4  # images whose values are looked at
-_REST = {"background", "other", "rest", "none"}  # names of what is not the road
 
 
 def evaluate(
@@ -71,20 +71,24 @@ def evaluate(
         DataError: No such split, an image without a label, a label that does not fit its image or
             holds unknown values, or no common class.
         SceneError: An image cannot be read or does not fit the model.
-        ConfigError: A resolution is asked for, and no image says its own.
+        ConfigError: A resolution is asked for, and no image says its own; a threshold is to be
+            chosen, and there are more than two classes.
     """
     protocol = protocol or Protocol()
-    full, dataset = dataset, _counted(dataset, split, protocol)
+    full, dataset = dataset, counted_labels(dataset, split, protocol)
     items = dataset.split(split)
     joined = join_classes(dataset.classes, predictor.classes, protocol.match)
-    road = _road(joined, predictor.classes, protocol.road)
+    road = road_of(joined, predictor.classes, protocol.road)
     check_resolution(items, protocol)
-    _check_items(dataset, items, predictor)
+    check_items(dataset, items, predictor)
     if not is_labelled(dataset, items):
         raise DataError(
             f"{dataset.root}: no pixel of the split '{split}' is labelled, all are ignored",
             "evaluate a split with labels, or label its images",
         )
+    if protocol.threshold_from is not None:
+        chosen = choose_threshold(full, predictor, joined, protocol, road)
+        protocol = replace(protocol, threshold=chosen)
     scorer = Scorer(joined.classes, protocol, road.joined if road else None)
     trust = Trust(joined.classes, predictor.meta.calibration if predictor.meta else None)
     networks = _networks(protocol, road)
@@ -143,31 +147,6 @@ def _told_protocol(
     return {**values, "network": networks.definitions} if networks else values
 
 
-def _counted(dataset: Dataset, split: str, protocol: Protocol) -> Dataset:
-    """Return the dataset with the labels that the protocol counts."""
-    items = dataset.split(split)
-    if protocol.labels == "eroded":
-        for item in items:
-            if item.eroded is None:
-                raise DataError(
-                    f"{item.image}: has no eroded label",
-                    "evaluate with --labels full, or with --erode 3",
-                )
-    some = any(item.eroded is not None for item in items)
-    return dataset.with_eroded_labels() if some and protocol.labels != "full" else dataset
-
-
-def _road(joined: JoinedClasses, checkpoint: ClassMap, name: str | None) -> Road | None:
-    """The class with per-image figures, where the checkpoint has it."""
-    if name is None and len(checkpoint) != 2:
-        return None
-    if name is not None:
-        score = checkpoint.index(name)
-    else:
-        score = 0 if checkpoint.names[1].casefold() in _REST else 1
-    return Road(int(joined.predictions[score]), score)
-
-
 def _networks(protocol: Protocol, road: Road | None) -> NetworkScorer | None:
     if not protocol.network:
         return None
@@ -176,19 +155,6 @@ def _networks(protocol: Protocol, road: Road | None) -> NetworkScorer | None:
             "the network of which class?", "name it with --road, for example --road road"
         )
     return NetworkScorer(road.joined, protocol.centrelines, protocol.pixel)
-
-
-def _check_items(dataset: Dataset, items: Sequence[Item], predictor: Predictor) -> None:
-    """Meet the faults that would come up after hours: labels missing or of another size."""
-    for item in items:
-        if not dataset.is_labelled(item):
-            raise DataError(
-                f"{item.image}: has no label to be evaluated against",
-                "label it, or leave it out of the split in splits.json",
-            )
-    for item in items:
-        with ItemReader(dataset, item, predictor.spec) as reader:
-            reader.mask(Window(0, 0, 1, 1))
 
 
 def _files(dataset: Dataset, checkpoint: str | Path, protocol: Protocol) -> list[Path]:
@@ -258,6 +224,11 @@ def _notes(
         notes.append(
             "geoseg_compat: padding is counted as class 0. These figures are too high; "
             "use them only to compare with tools that do the same."
+        )
+    chosen_on = dataset.split(protocol.threshold_from) if protocol.threshold_from else ()
+    if {i.id for i in items} & {i.id for i in chosen_on}:
+        notes.append(
+            "The threshold was chosen on images that are counted here: the figures are too high."
         )
     notes += resolution_notes(items, predictor, protocol, cross=cross)
     notes += _remarks(dataset, items, predictor)

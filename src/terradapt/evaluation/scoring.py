@@ -95,8 +95,9 @@ class Scorer:
         }
 
     def _road(self, target: NDArray[np.uint8], grey: NDArray[np.uint8]) -> dict[str, float]:
-        binary = np.where(target == IGNORE, np.uint8(IGNORE), (target == self.road).view(np.uint8))
-        scores = self.per_image.add(ImageHistogram().update(binary, grey))
+        assert self.road is not None
+        histogram = ImageHistogram().update(one_against_all(target, self.road), grey)
+        scores = self.per_image.add(histogram)
         return {k: scores[k] for k in ("dice", "iou", "rlod", "mae") if k in scores}
 
     def _boundary(self, image: Scored) -> None:
@@ -136,6 +137,11 @@ def score_images(
             grey = None if road is None else (ids == road).astype(np.uint8) * np.uint8(255)
         scorer.add(Scored(str(index), target, ids, grey, resolution))
     return scorer.metrics()
+
+
+def one_against_all(target: NDArray[np.uint8], road: int) -> NDArray[np.uint8]:
+    """Return ids where 1 is one class, 0 every other, 255 what is not counted."""
+    return np.where(target == IGNORE, np.uint8(IGNORE), (target == road).view(np.uint8))
 
 
 def road_class(classes: ClassMap, name: str | None) -> int | None:

@@ -80,7 +80,7 @@ def exported(path: Path, engine: str, trunk: str | Path | None = None) -> Predic
     """Export a checkpoint into a folder that vanishes and open it with an engine."""
     from terradapt.export.run import export_checkpoint
 
-    with TemporaryDirectory() as folder:
+    with TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         file = Path(folder) / f"{path.stem}.onnx"
         export_checkpoint(path, file, trunk=trunk)
         return engines.open_engine(file, engine)

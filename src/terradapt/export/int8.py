@@ -38,7 +38,7 @@ INPUTS_WITH_ZERO_POINT = 3
 def has_vnni() -> bool:
     """Say whether the processor multiplies 8-bit integers without a 16-bit saturation."""
     try:
-        flags = Path("/proc/cpuinfo").read_text()
+        flags = Path("/proc/cpuinfo").read_text("utf-8")
     except OSError:
         return False
     return any(flag in flags for flag in ("avx512_vnni", "avx_vnni", "asimddp"))

@@ -89,7 +89,7 @@ def export_int8(
     """
     path = check_export(path, source, trunk, *folder.rglob("*"))
     model, meta = checkpoint.load(source, trunk=trunk)
-    with owned(path), TemporaryDirectory() as work:
+    with owned(path), TemporaryDirectory(ignore_cleanup_errors=True) as work:
         bare = replace(meta, calibration=None)
         plain = export_model(model, bare, Path(work) / "float.onnx", window=window, fixed=fixed)
         sample = gather_sample(folder, meta, plain.meta.window, count)

@@ -158,7 +158,7 @@ def push(
     name, revision = _parts(repo)
     if revision is not None:
         raise ConfigError(f"{repo}: a revision cannot be pushed to", f"use {name}")
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         save(checkpoint, folder, repo=name, licence=licence, bundle=bundle, trunk=trunk)
         api = HfApi()
         failed = f"{name}: cannot be published"

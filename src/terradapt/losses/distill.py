@@ -1,7 +1,8 @@
-"""Losses against a teacher: DIST's relations (ARAFNet Eqs 6-8) and Hinton's KL divergence.
+"""Losses against a teacher: DIST (ARAFNet Eqs 6-8), Hinton's KL divergence, and channel by channel.
 
 Huang et al. 2022, "Knowledge distillation from a stronger teacher"; Hinton et al. 2015,
-"Distilling the knowledge in a neural network". Shapes: N valid pixels, K classes.
+"Distilling the knowledge in a neural network"; Shu et al. 2021, "Channel-wise knowledge
+distillation for dense prediction". Shapes: N valid pixels, K classes.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from torch.nn import functional as F
 from terradapt.classes import IGNORE
 
 EPS = 1e-8
+NOWHERE = -1e9  # a logit of no weight in a softmax; finite, so that an image may be all ignored
 
 
 def dist(
@@ -77,6 +79,42 @@ def kl(
         return student.sum() * 0.0
     divergence = F.kl_div(log_p_NK, log_q_NK, reduction="batchmean", log_target=True)
     return divergence * (temperature**2 if t_squared else 1.0)
+
+
+def cwd(
+    student: Tensor,
+    teacher: Tensor,
+    target: Tensor | None = None,
+    *,
+    temperature: float = 4.0,
+    t_squared: bool = False,
+) -> Tensor:
+    """Return the mean over images and classes of KL(teacher || student), each spread over space.
+
+    q = softmax over an image's pixels of z / T: where a class is, not how surely. With K = 2 z is
+    the one logit z_1 - z_0, so that (0, z) and any other two logits of the same softmax are alike.
+    A logit's level over a whole image has no gradient: the labels' loss sets it.
+
+    Args:
+        student: Logits (B, K, H, W).
+        teacher: Logits (B, K, H, W), taken as constant.
+        target: (B, H, W); pixels of 255 take no part. None: all take part.
+        temperature: T of both softmaxes.
+        t_squared: Multiply by T^2, as the paper does.
+    """
+    log_p_BCN, log_q_BCN = (
+        _over_space(x, temperature, target) for x in (student, teacher.detach())
+    )
+    divergence = F.kl_div(log_p_BCN, log_q_BCN, reduction="sum", log_target=True)
+    return divergence / log_p_BCN[..., 0].numel() * (temperature**2 if t_squared else 1.0)
+
+
+def _over_space(logits: Tensor, temperature: float, target: Tensor | None) -> Tensor:
+    z = logits.float() / temperature
+    z = z[:, 1:] - z[:, :1] if z.shape[1] == 2 else z
+    if target is not None:
+        z = z.masked_fill((target == IGNORE)[:, None], NOWHERE)
+    return z.flatten(2).log_softmax(2)
 
 
 def pearson(x_RC: Tensor, y_RC: Tensor) -> Tensor:

@@ -92,6 +92,21 @@ def image_scores(
     return result
 
 
+def best_threshold(histogram: ImageHistogram) -> float:
+    """Return the threshold, 0..1, above which the road's F1 is the highest.
+
+    Of several as good ones, the nearest to 0.5.
+
+    Args:
+        histogram: Grey levels of all images together; some pixel is road.
+    """
+    other, road = (row[::-1].cumsum()[::-1][1:] for row in histogram.counts)  # above level 0..254
+    f1, _ = _overlap(road, other, histogram.counts[1].sum(), 0.0)
+    thresholds = (np.arange(255) + 0.5) / 255
+    best = thresholds[f1 == f1.max()]
+    return float(best[np.abs(best - 0.5).argmin()])
+
+
 @dataclass
 class PerImage:
     """Means over images; additive over processes.

@@ -85,10 +85,34 @@ MODELS: dict[str, ModelEntry] = {
         dates=2,
     ),
     "smp-unet": ModelEntry(
-        "baselines.smp_unet",
+        "baselines.smp_decoders",
         "SmpUnet",
         "resnet18",
         "U-Net of segmentation_models_pytorch: the baseline",
+    ),
+    "smp-upernet": ModelEntry(
+        "baselines.smp_decoders",
+        "SmpUPerNet",
+        "resnet18",
+        "UPerNet of segmentation_models_pytorch: pooling above a feature pyramid",
+    ),
+    "smp-deeplabv3plus": ModelEntry(
+        "baselines.smp_decoders",
+        "SmpDeepLabV3Plus",
+        "resnet18",
+        "DeepLabV3+ of segmentation_models_pytorch: dilated convolutions",
+    ),
+    "smp-segformer": ModelEntry(
+        "baselines.smp_decoders",
+        "SmpSegformer",
+        "resnet18",
+        "SegFormer's decoder of segmentation_models_pytorch: linear layers",
+    ),
+    "smp-fpn": ModelEntry(
+        "baselines.smp_decoders",
+        "SmpFPN",
+        "resnet18",
+        "FPN of segmentation_models_pytorch: a feature pyramid",
     ),
     "pspnet": ModelEntry(
         "baselines.pspnet", "PSPNet", "resnet18", "PSPNet: pyramid pooling on a dilated encoder"

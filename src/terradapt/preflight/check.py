@@ -25,7 +25,7 @@ from terradapt.data.scan import CACHE_NAME, ClassIndex, class_index, scan_labels
 from terradapt.data.vector_files import spellings
 from terradapt.data.vector_labels import uncovered, vector_source
 from terradapt.errors import DataError, TerradaptError
-from terradapt.preflight.alignment import PATCHES, WARN, Shift, Surfaces
+from terradapt.preflight.alignment import WARN, Shift, Surfaces
 from terradapt.preflight.inspection import (
     Facts,
     Level,
@@ -40,6 +40,7 @@ from terradapt.progress import Track, silent
 _THREADS = 4
 _ALIGNED = 64  # images whose alignment is estimated, spread over the set
 _PATCHES = 2048  # of all images together
+_EACH = (32, 64)  # of one image, at least and at most
 _THUMBS = 24  # on the page
 _RARE = 0.001  # share of a class that is worth a note
 
@@ -371,7 +372,7 @@ def _shifts(dataset: Dataset, track: Track) -> tuple[dict[str, Shift | None], Sh
     items = [i for i in dataset.items if i.label is not None]
     step = np.linspace(0, len(items) - 1, min(_ALIGNED, len(items))).round().astype(int)
     chosen = [items[i] for i in step]
-    patches = int(np.clip(_PATCHES // max(1, len(chosen)), 32, PATCHES))
+    patches = int(np.clip(_PATCHES // max(1, len(chosen)), *_EACH))
     shifts, means = {}, Surfaces()
     with track(len(chosen), "alignment", "images") as advance:
         for item in chosen:

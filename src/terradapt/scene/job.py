@@ -8,12 +8,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from terradapt.errors import SceneError
-from terradapt.files import size_text, stamp
+from terradapt.files import size_text
 from terradapt.grid import Grid, Window
 from terradapt.machine import free_memory
 from terradapt.progress import Advance
 from terradapt.raster import Clipped, Scene, ScenePath, open_scene, signature_of
 from terradapt.raster.cog import TILE
+from terradapt.raster.pam import SUFFIX, beside_stamp
 from terradapt.scene.options import PredictOptions
 from terradapt.scene.predictor import Predictor
 from terradapt.scene.resample import fitted, magnified, scale_notes
@@ -156,7 +157,8 @@ def open_job(
     if options.aoi is not None:
         source = stack.enter_context(Clipped(source, options.aoi))
     job = Job.of(source, predictor, options)
-    files = [Path(str(p)) for p in source.files]
+    marks = {Path(str(p)): beside_stamp(p) for p in source.files}
+    files = [p for p, mark in marks.items() if mark or not str(p).endswith(SUFFIX)]
     apart = ("resume", "overwrite")
     settings = {k: str(v) for k, v in vars(options).items() if k not in apart}
     crs = None if source.crs is None else source.crs.to_wkt()
@@ -171,7 +173,7 @@ def open_job(
             predictor.classes.names,
         ]
     )
-    stamps = tuple(stamp(p) for p in files)
+    stamps = tuple(marks[p] for p in files)
     notes = (*source.remarks(), *scale_notes(source, predictor, options))
     if job.scale is not None:
         notes += (

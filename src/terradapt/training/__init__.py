@@ -46,7 +46,7 @@ def train(
     """
     from terradapt.data import open_dataset
     from terradapt.files import check_output
-    from terradapt.training.opening import row
+    from terradapt.training.opening import told_row
     from terradapt.training.run import Run
     from terradapt.training.starting import start_classes
     from terradapt.training.trainer import Trainer
@@ -66,5 +66,5 @@ def train(
             for line in [*trainer.opening(), *trainer.notes]:
                 say(line)
             for warning in trainer.warnings:
-                say("\n".join(row("warning:", warning)))
+                say("\n".join(told_row("warning:", warning)))
         return trainer.fit(bar=bar or silent, say=say)

@@ -18,7 +18,7 @@ from terradapt.config import DistillConfig, RunConfig
 from terradapt.data import Dataset, input_spec
 from terradapt.errors import CheckpointError, ConfigError, OutputError
 from terradapt.files import digest, replacing
-from terradapt.losses.distill import dist, kl
+from terradapt.losses.distill import cwd, dist, kl
 from terradapt.meta import Meta
 from terradapt.models.contract import SegmentationModel
 from terradapt.predictors.torch import DTYPES, normalize_tensor
@@ -94,7 +94,7 @@ class LogitCache:
 
 
 class Distilled:
-    """Hard-label loss plus DIST or KL against a frozen teacher (ARAFNet Eqs 6-8).
+    """Hard-label loss plus DIST, KL or CWD against a frozen teacher (ARAFNet Eqs 6-8).
 
     Args:
         config: Temperature and weights.
@@ -152,8 +152,9 @@ class Distilled:
         config, t, squared = self.config, self.config.temperature, self.config.t_squared
         if self.shared is not None:
             student = student[:, self.shared]
-        if config.loss == "kl":
-            return kl(student, teacher, mask, temperature=t, t_squared=squared)
+        if config.loss != "dist":
+            compare = kl if config.loss == "kl" else cwd
+            return compare(student, teacher, mask, temperature=t, t_squared=squared)
         weights = {"beta": config.beta, "gamma": config.gamma}
         return dist(student, teacher, mask, temperature=t, t_squared=squared, **weights)
 

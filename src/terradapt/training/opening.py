@@ -52,10 +52,10 @@ def opening(
         "steps": f"{total}: {train.epochs} epochs of {epoch}, {crops} crops each"
         + (f"; goes on after {done}" if done else ""),
     }
-    return [line for name, text in rows.items() for line in row(name, text)]
+    return [line for name, text in rows.items() for line in told_row(name, text)]
 
 
-def row(name: str, text: str) -> list[str]:
+def told_row(name: str, text: str) -> list[str]:
     """Return a name with its text beside it, broken at :data:`WIDTH`."""
     lines = wrap(text, WIDTH - 10, break_long_words=False, break_on_hyphens=False) or [""]
     return [f"{name:9} {lines[0]}", *(f"{'':9} {line}" for line in lines[1:])]

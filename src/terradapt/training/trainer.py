@@ -515,6 +515,7 @@ class Trainer:
             self.start.fill(model, self.dataset.classes, self.spec.channels)
         if train.channels_last:
             model = model.to(memory_format=torch.channels_last)
+        _require_multiple(self.config.data.crop, model.size_multiple)
         _require_batch(model.min_batch, train.batch, self.accelerator.num_processes)
         self.model = model.to(self.accelerator.device)
         self.average = Average(self.model, train.ema) if train.ema else None
@@ -644,6 +645,15 @@ def _require_divisible(batch: int, processes: int) -> None:
         raise ConfigError(
             f"a batch of {batch} cannot be shared by {processes} processes",
             f"set train.batch to a multiple of {processes}",
+        )
+
+
+def _require_multiple(crop: int, multiple: int) -> None:
+    if crop % multiple:
+        near = max(multiple, round(crop / multiple) * multiple)
+        raise ConfigError(
+            f"a crop of {crop} px does not suit the model, which takes multiples of {multiple}",
+            f"set data.crop={near}",
         )
 
 

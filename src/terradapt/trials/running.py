@@ -156,7 +156,8 @@ class TrialRunner:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            text=True,
+            encoding="utf-8",
+            errors="replace",
             env={**os.environ, **slot},
         ) as process:
             assert process.stdin and process.stdout and process.stderr
