@@ -35,7 +35,7 @@ Scales = Annotated[Pair, AfterValidator(_rising)]
 """Lowest and highest magnification."""
 
 Context = Literal[0, 2, 4, 8]
-"""How many times as wide as a window the ground around is that a model sees too; 0: none."""
+"""How many times as wide as a window the ground is that a model sees around it; 0: none."""
 
 
 def _channels(bands: tuple[int, ...], context: int) -> tuple[tuple[int, int], ...]:
@@ -80,8 +80,8 @@ class InputSpec(ConfigPart):
 
     A model sees uint8 bands (B, C, H, W). The scene reader applies ``stretch`` to imagery that is
     not 8 bit, so that prediction repeats what training did; the predictor alone applies
-    ``(x / 255 - mean) / std``. With ``context`` the bands come twice: of the window, and then of the
-    ground around it, as :meth:`terradapt.raster.Scene.look` reads them.
+    ``(x / 255 - mean) / std``. With ``context`` the bands come twice: of the window, and then of
+    the ground around it, as :meth:`terradapt.raster.Scene.look` reads them.
     """
 
     bands: tuple[int, ...] = (1, 2, 3)  # 1-based band indexes in the file

@@ -84,6 +84,15 @@ def test_saturation_zero_is_grey() -> None:
     assert torch.equal(grey[0], grey[1]) and torch.equal(grey[1], grey[2])
 
 
+def test_a_window_and_the_ground_around_it_get_the_same_colours() -> None:
+    image = torch.randint(0, 255, (6, 16, 16), dtype=torch.uint8)
+    chosen = Draw(brightness=0.9, contrast=1.2, saturation=0.3, sharpness=1.5)
+    both = recolour(image, chosen, bands=3)
+    assert torch.equal(both[:3], recolour(image[:3], chosen))
+    assert torch.equal(both[3:], recolour(image[3:], chosen))
+    assert not torch.equal(both, recolour(image, chosen))  # six bands have no saturation
+
+
 def test_draws_stay_in_their_ranges_and_reach_them() -> None:
     config = AugmentConfig(rotate=30.0, scale=(0.5, 1.5), hflip=0.5, sharpness=0.25)
     draws = [draw(config, generator(1, 0, i)) for i in range(400)]

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import torch
 
+from conftest import Call
 from terradapt import checkpoint, predictors, training
 from terradapt.config import RunConfig, load_config
 from terradapt.data import Dataset, input_spec, open_dataset
@@ -109,12 +112,22 @@ def test_a_run_sees_it_from_crops_to_the_exported_file(
     assert found.images.shape == (2, 6, 64, 64)
     exported = export.export_with_proof(trained, tmp_path / "model.onnx", images=found.images)
     assert exported.parity is not None and exported.parity.equal_classes == 1
+    words = onnx.load(str(tmp_path / "model.onnx")).metadata_props
+    assert "tiles_size" not in {p.key for p in words}  # Deepness gives windows alone
+    (told,) = json.loads((tmp_path / "model.stac.json").read_text())["properties"]["mlm:input"]
+    assert told["input"]["shape"][1] == len(told["value_scaling"]) == len(told["bands"]) == 6
     scores = []
     for file in (trained, tmp_path / "model.onnx"):
         predictor = predictors.load(file)
         with SceneReader(folder / "images" / "3.tif", predictor.spec) as scene:
             scores += [np.concatenate([b.classes for b in predict_blocks(scene, predictor)])]
     assert (scores[0] == scores[1]).mean() > 0.999
+
+
+def test_deepness_gives_windows_alone(terradapt: Call, trained: Path, tmp_path: Path) -> None:
+    done = terradapt("export", trained, "-o", tmp_path / "m.onnx", "--for", "deepness")
+    assert done.is_user_error("ground around")
+    assert not any(tmp_path.iterdir())
 
 
 def test_a_start_without_it_says_at_first_what_it_said(folder: Path, tmp_path: Path) -> None:
