@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from difflib import SequenceMatcher
 from importlib import resources
@@ -38,10 +39,15 @@ Context = Literal[0, 2, 4, 8]
 """How many times as wide as a window the ground is that a model sees around it; 0: none."""
 
 
-def _channels(bands: tuple[int, ...], context: int) -> tuple[tuple[int, int], ...]:
-    """Return what each channel of a model's input shows: a band, and px to the side of a cell."""
+OCTAVE = 16
+"""Steps of :meth:`InputSpec.level` to a doubling of the metres per pixel."""
+Channels = tuple[tuple[int, int], ...]
+"""What each channel of an input shows: a band, and px to the side of a cell; (0, 0): the scale."""
+
+
+def _channels(bands: tuple[int, ...], context: int, film: bool) -> Channels:
     sides = (1, context) if context else (1,)
-    return tuple((band, side) for side in sides for band in bands)
+    return tuple((band, side) for side in sides for band in bands) + ((0, 0),) * film
 
 
 NOT_ARCHITECTURE = {
@@ -81,7 +87,8 @@ class InputSpec(ConfigPart):
     A model sees uint8 bands (B, C, H, W). The scene reader applies ``stretch`` to imagery that is
     not 8 bit, so that prediction repeats what training did; the predictor alone applies
     ``(x / 255 - mean) / std``. With ``context`` the bands come twice: of the window, and then of
-    the ground around it, as :meth:`terradapt.raster.Scene.look` reads them.
+    the ground around it, as :meth:`terradapt.raster.Scene.look` reads them. With ``film`` one more
+    channel holds :meth:`level` at every pixel.
     """
 
     bands: tuple[int, ...] = (1, 2, 3)  # 1-based band indexes in the file
@@ -93,11 +100,20 @@ class InputSpec(ConfigPart):
     resolution: float | None = None  # metres per pixel at training
     grow_void: int = Field(0, ge=0, le=1024)  # px next to what is hidden that are hidden too
     context: Context = 0  # width of the ground around, in windows
+    film: bool = False  # the last channel is the scale
 
     @property
-    def channels(self) -> tuple[tuple[int, int], ...]:
-        """What each channel of the model's input shows: a band, and px to the side of a cell."""
-        return _channels(self.bands, self.context)
+    def channels(self) -> Channels:
+        """What each channel of the model's input shows."""
+        return _channels(self.bands, self.context, self.film)
+
+    def level(self, metres: float | None = None) -> int:
+        """Return metres per pixel in steps of a sixteenth of an octave, 128 for 1 m, as 0..255.
+
+        Where nobody knows the metres, they are those of the training.
+        """
+        known = metres or self.resolution or 1.0
+        return min(max(round(128 + OCTAVE * math.log2(known)), 0), 255)
 
     @property
     def ranges(self) -> tuple[Pair, ...] | None:
@@ -124,6 +140,8 @@ class EncoderConfig(ConfigPart):
     adapter_activation: Literal["gelu", "relu"] = "gelu"  # inside an adapter
     freeze: bool | None = None  # none: a trunk with adapters is frozen, all else trains
     checkpointing: bool = False  # recompute activations in the backward pass: less memory, slower
+    film: bool = False  # scale the maps of each stage by the logarithm of the metres per pixel,
+    # which come as one more channel
     args: dict[str, Any] = {}  # further arguments of the timm architecture
 
     @field_validator("name")
@@ -177,11 +195,6 @@ class DataConfig(ConfigPart):
     background: Literal["ignore", "class"] | None = None  # ground without a feature; none: see
     # data.md
     workers: int = Field(2, ge=0)  # [processes] that read ahead; 0: none
-
-    @property
-    def channels(self) -> tuple[tuple[int, int], ...]:
-        """As :attr:`InputSpec.channels`."""
-        return _channels(self.bands, self.context)
 
 
 class AugmentConfig(ConfigPart):
@@ -307,6 +320,11 @@ class RunConfig(ConfigPart):
     objective: ObjectiveConfig = ObjectiveConfig()
     optim: OptimConfig = OptimConfig()
     train: TrainConfig = TrainConfig()
+
+    @property
+    def channels(self) -> Channels:
+        """As :attr:`InputSpec.channels`."""
+        return _channels(self.data.bands, self.data.context, self.model.encoder.film)
 
     def with_overrides(self, overrides: Sequence[str]) -> RunConfig:
         """Return a copy with ``key=value`` overrides, dotted keys, YAML values.

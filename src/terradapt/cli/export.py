@@ -88,12 +88,14 @@ def export(
             "--argmax and --for deepness do not go together: Deepness reads scores",
             "leave one of them out",
         )
-    if consumer == Consumer.deepness and (around := read_meta(checkpoint).spec.context):
-        raise ConfigError(
-            f"{checkpoint}: sees the ground around too, {around} times as wide, and Deepness gives "
-            "windows alone",
-            "map with terradapt predict, or train a model with data.context=0",
-        )
+    if consumer == Consumer.deepness:
+        spec = read_meta(checkpoint).spec
+        if len(spec.channels) > len(spec.bands):
+            raise ConfigError(
+                f"{checkpoint}: sees more than a window's bands, the ground around or the scale, "
+                "and Deepness gives these alone",
+                "map with terradapt predict, or train with data.context=0 encoder.film=false",
+            )
     sides: dict[str, Any] = {
         "window": window,
         "fixed": consumer == Consumer.deepness,

@@ -88,7 +88,7 @@ class CropDataset(TorchDataset[dict[str, Any]]):
         self._epoch.fill_(epoch)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        """Return ``image`` (C or 2 C, H, W) uint8, ``mask`` (H, W) int64 and ``index``."""
+        """Return ``image`` (C, H, W) uint8 as the spec has it, ``mask`` int64 and ``index``."""
         if not 0 <= index < self._length:
             raise IndexError(index)
         return self.sample(int(self._epoch), index)
@@ -106,14 +106,18 @@ class CropDataset(TorchDataset[dict[str, Any]]):
         rng = generator(self.config.train.seed, epoch, index, *self._stream)
         chosen = draw(self.config.augment, rng) if self.augmented else Draw()
         for _ in range(_TRIES):
-            image, mask = self._read(self._place(index, epoch, chosen, rng))
+            item, window = self._place(index, epoch, chosen, rng)
+            image, mask = self._read(item, window)
             if bool((mask != IGNORE).any()):
                 break
         image, mask = augment(image, mask, chosen, self._crop, len(self.spec.bands))
+        if self.spec.film:
+            native = item.resolution or 0.0
+            level = self.spec.level(native * window.height / (self._crop * chosen.reach))
+            image = torch.cat([image, torch.full_like(image[:1], level)])
         return {"image": image, "mask": mask.long(), "index": index}
 
-    def _read(self, place: tuple[Item, Window]) -> tuple[Tensor, Tensor]:
-        item, window = place
+    def _read(self, item: Item, window: Window) -> tuple[Tensor, Tensor]:
         reader = self._cache.get(item)
         if self._labelled:
             pixels, ids = reader.sample(window)

@@ -24,8 +24,9 @@ EXTENSIONS = (
 
 
 def properties(meta: Exported) -> dict[str, str]:
-    """Return all texts for the file's ``metadata_props``; Deepness knows no ground around."""
-    return {**({} if meta.spec.context else deepness(meta)), KEY: meta.to_json()}
+    """Return all texts for the file's ``metadata_props``; Deepness gives a model bands alone."""
+    bare = len(meta.spec.channels) == len(meta.spec.bands)
+    return {**(deepness(meta) if bare else {}), KEY: meta.to_json()}
 
 
 def deepness(meta: Meta) -> dict[str, str]:
@@ -125,7 +126,8 @@ def _input(meta: Exported) -> dict[str, Any]:
 def band_names(meta: Meta) -> list[str]:
     """Return the names of the input's bands, which the item's asset lists too."""
     names = list(meta.spec.band_names or (f"band {i}" for i in meta.spec.bands))
-    return names + [f"{n} around" for n in names if meta.spec.context]
+    around = [f"{n} around" for n in names if meta.spec.context]
+    return [*names, *around, *["metres per pixel"] * meta.spec.film]
 
 
 def _output(meta: Exported) -> dict[str, Any]:

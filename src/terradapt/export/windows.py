@@ -17,6 +17,7 @@ from terradapt.data.reading import CACHE_BYTES, ItemReader, ReaderCache
 from terradapt.errors import DataError
 from terradapt.grid import Window
 from terradapt.raster import SceneReader
+from terradapt.scene.resample import with_level
 
 SUFFIXES = frozenset({".tif", ".tiff", ".png", ".jpg", ".jpeg", ".vrt"})
 MIN_VALID = 0.5
@@ -103,7 +104,7 @@ def scene_windows(
                 break
             image, valid = reader.look(window, spec.context)
             if valid.mean() >= MIN_VALID:
-                found.append(image)
+                found.append(_told(image, spec))
     return found
 
 
@@ -145,7 +146,7 @@ def _of_dataset(
             _share(count, len(items), number),
             seed + number,
         ):
-            images.append(image)
+            images.append(_told(image, spec))
             masks.append(mask)
         used += len(images) > before
     if not images:
@@ -197,6 +198,11 @@ def resample_ids(ids: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
     at = ((np.arange(side) + 0.5) * ids.shape[0] / side).astype(int)
     chosen: NDArray[np.uint8] = ids[at][:, at]
     return chosen
+
+
+def _told(image: NDArray[np.uint8], spec: InputSpec) -> NDArray[np.uint8]:
+    """A window at the training's metres per pixel with what a model is told of them."""
+    return with_level(image, spec.level()) if spec.film else image
 
 
 def _rasters(folder: Path) -> list[Path]:

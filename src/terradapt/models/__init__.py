@@ -229,6 +229,10 @@ def build(config: ModelConfig, num_classes: int) -> SegmentationModel:
     options = parse_options(config)
     config = resolve(config)
     model: SegmentationModel = line.load().from_config(config, num_classes, options)
+    if config.encoder.film and getattr(model.encoder, "film", None) is None:
+        raise ConfigError(
+            f"{config.name} has no encoder whose maps could be scaled", "set encoder.film=false"
+        )
     model.config = config
     return model
 

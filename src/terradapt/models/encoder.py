@@ -68,6 +68,31 @@ class Encoder(nn.Module):
     size_multiple: int = 32
     frozen: bool = False
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.film: nn.ParameterList | None = None
+
+    def add_film(self) -> None:
+        """Let each map be scaled by the input's last channel, which is taken off: FiLM.
+
+        Perez et al., AAAI 2018, arXiv 1709.07871, with gains and shifts that are linear in octaves
+        of metres per pixel from the training's: 2 C numbers a map, at first 0.
+        """
+        self.in_channels += 1
+        self.film = nn.ParameterList(torch.zeros(c) for c in self.channels for _ in range(2))
+
+    def __call__(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Return the maps; a scaled encoder's input has one channel more than its bands."""
+        if self.film is None:
+            maps: tuple[Tensor, ...] = super().__call__(x)
+            return maps
+        octaves = x[:, -1].mean((1, 2)).view(-1, 1, 1, 1)
+        gains, shifts = self.film[::2], self.film[1::2]
+        return tuple(
+            m * (1 + octaves * gain.view(-1, 1, 1)) + octaves * shift.view(-1, 1, 1)
+            for m, gain, shift in zip(super().__call__(x[:, :-1]), gains, shifts, strict=True)
+        )
+
     def freeze(self) -> None:
         """Stop training of every weight; normalisation layers stay in evaluation mode."""
         self.frozen = True
@@ -362,6 +387,7 @@ def build_encoder(
     adapter_activation: str = "gelu",
     freeze: bool | None = None,
     checkpointing: bool = False,
+    film: bool = False,
     **args: Any,
 ) -> Encoder:
     """Build an encoder and load its weights.
@@ -378,13 +404,14 @@ def build_encoder(
         adapter_activation: ``"gelu"`` or ``"relu"``.
         freeze: Whether the backbone's own weights train not. None: only a trunk with adapters.
         checkpointing: Recompute activations in the backward pass.
+        film: The last of ``in_channels`` scales the maps: see :meth:`Encoder.add_film`.
         args: Further arguments of ``timm.create_model``, for example ``pad_type="same"``.
 
     Raises:
         ConfigError: No such encoder, or it cannot be built.
         CheckpointError: The weight file cannot be read or does not fit.
     """
-    pretrained = weights == HUB
+    pretrained, in_channels = weights == HUB, in_channels - film
     encoder: Encoder
     if strides != STRIDES and (is_sam2(name) or is_vit(name) or name in MIT_ENCODERS):
         raise ConfigError(
@@ -416,6 +443,8 @@ def build_encoder(
         load_weights(encoder, weights)
     if frozen:
         encoder.freeze()
+    if film:
+        encoder.add_film()
     return encoder
 
 
@@ -462,6 +491,7 @@ def from_config(
         adapter_activation=config.adapter_activation,
         freeze=config.freeze,
         checkpointing=config.checkpointing,
+        film=config.film,
         **config.args,
     )
 

@@ -17,7 +17,7 @@ from terradapt.raster.cog import TILE
 from terradapt.raster.pam import SUFFIX, beside_stamp
 from terradapt.scene.options import PredictOptions
 from terradapt.scene.predictor import Predictor
-from terradapt.scene.resample import fitted, magnified, scale_notes
+from terradapt.scene.resample import fitted, levelled, magnified, scale_notes
 from terradapt.scene.scale import search_scale
 from terradapt.scene.stream import Block, Wanted, predict_region
 
@@ -62,10 +62,11 @@ class Job:
         """
         found = None
         if options.resolution == "search" and source.resolution is None:
-            found = search_scale(source, predictor, options.window or predictor.window)
-            suited = magnified(predictor, options, found)
+            told = levelled(predictor, None)
+            found = search_scale(source, told, options.window or predictor.window)
+            suited = magnified(told, options, found)
         else:
-            suited = fitted(predictor, options, source.resolution)
+            suited = levelled(fitted(predictor, options, source.resolution), source.resolution)
         grid = options.grid(suited, source.height, source.width, TILE)
         wanted = Wanted.of(options, predictor.classes)
         _check_memory(source, suited, grid, wanted)

@@ -87,7 +87,8 @@ class Predictor(ABC):
             raise SceneError(
                 f"{name} takes {takes} bands, the images (B, C, H, W) have {bands}",
                 "give imagery with the bands that it was trained on"
-                + (f", and then those of the ground around, {wide} times as wide" if wide else ""),
+                + (f", and then those of the ground around, {wide} times as wide" if wide else "")
+                + (", and last the metres per pixel as spec.level" if self.spec.film else ""),
             )
         if height % self.multiple or width % self.multiple:
             raise SceneError(

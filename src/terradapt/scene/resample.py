@@ -54,6 +54,37 @@ class Resampled(Wrapped):
         return int(max(1, -(-wished // multiple)) * multiple)
 
 
+class Levelled(Wrapped):
+    """A predictor that tells the wrapped one the metres per pixel of a scene, as a channel.
+
+    Args:
+        predictor: Takes one channel more; where it resamples, it knows by how much.
+        metres: Per pixel of the scene; None: those of the training are taken.
+    """
+
+    def __init__(self, predictor: Predictor, metres: float | None) -> None:
+        super().__init__(predictor)
+        seen = metres
+        if metres and isinstance(predictor, Resampled):
+            seen = metres * predictor.window / predictor.inner
+        self.level = self.spec.level(seen)
+
+    def predict(self, images: NDArray[np.uint8], /) -> Any:
+        """Return the inner one's scores for images (B, C, H, W) without that channel."""
+        return self.predictor.predict(with_level(images, self.level))
+
+
+def levelled(predictor: Predictor, metres: float | None) -> Predictor:
+    """Wrap a predictor whose model is told the scale; any other as it is."""
+    return Levelled(predictor, metres) if predictor.spec.film else predictor
+
+
+def with_level(images: NDArray[np.uint8], level: int) -> NDArray[np.uint8]:
+    """Return images (..., C, H, W) with one more channel of one value."""
+    plane = np.full_like(images[..., :1, :, :], level)
+    return np.concatenate([images, plane], -3)
+
+
 @lru_cache(maxsize=8)
 def resize_matrix(source: int, target: int) -> NDArray[np.float32]:
     """Return the (target, source) matrix of an antialiased linear resize; its rows sum to 1.

@@ -92,7 +92,7 @@ def speed_up(config: RunConfig, num_classes: int, seconds: float = 4.0) -> float
         seconds: Time to measure; at least two rounds are run.
     """
     encoder = config.model.encoder.model_copy(update={"weights": None})
-    channels, side = len(config.data.channels), config.data.crop
+    channels, side = len(config.channels), config.data.crop
     plan = config.model.model_copy(update={"encoder": encoder, "in_channels": channels})
     with torch.random.fork_rng(devices=[]):
         model = models.build(plan, num_classes).train()

@@ -104,6 +104,7 @@ class Distilled:
         cache: Kept logits, or None.
         shared: The student's ids of the teacher's classes, where they are not the same; the
             others are compared with nothing.
+        seen: Which of the crop's channels the teacher sees; all when None.
     """
 
     def __init__(
@@ -114,7 +115,9 @@ class Distilled:
         meta: Meta,
         cache: LogitCache | None = None,
         shared: Sequence[int] | None = None,
+        seen: Sequence[int] | None = None,
     ) -> None:
+        self.seen = None if seen is None else list(seen)
         self.shared = None if shared is None else list(shared)
         self.config = config
         self.supervised = supervised
@@ -175,7 +178,8 @@ class Distilled:
 
     @torch.no_grad()
     def _asked(self, pixels: Tensor) -> Tensor:
-        seen = pixels[:, : len(self.meta.spec.channels)]  # perhaps without the ground around
+        whole = self.seen is None or len(self.seen) == pixels.shape[1]
+        seen = pixels if whole else pixels[:, self.seen]
         image = normalize_tensor(seen, self.meta.spec)
         image = image.contiguous(memory_format=torch.channels_last)
         dtype, device = DTYPES[self.config.precision], image.device.type
@@ -207,9 +211,9 @@ def build_distilled(
     if distill.cache is not None:
         name = fingerprint(config, dataset, path)
         cache = LogitCache(Path(distill.cache), name, distill.cache_gb * 1e9)
-    return Distilled(
-        distill, supervised, teacher.to(memory_format=torch.channels_last), meta, cache, shared
-    )
+    seen = [config.channels.index(channel) for channel in meta.spec.channels]
+    teacher = teacher.to(memory_format=torch.channels_last)
+    return Distilled(distill, supervised, teacher, meta, cache, shared, seen)
 
 
 def fingerprint(config: RunConfig, dataset: Dataset, teacher: str | Path) -> str:
@@ -240,11 +244,11 @@ def _check_teacher(
             "train the teacher on the same classes, in the same order; a student with loss=kl may "
             "have more",
         )
-    if meta.spec.context not in (0, config.data.context):
+    if not set(meta.spec.channels[len(meta.spec.bands) :]) <= set(config.channels):
+        own = f"data.context={meta.spec.context} encoder.film={str(meta.spec.film).lower()}"
         raise ConfigError(
-            f"{path}: the teacher sees the ground around, {meta.spec.context} times as wide, and "
-            f"data.context is {config.data.context}",
-            f"set data.context={meta.spec.context}",
+            f"{path}: the teacher sees more than the student: the ground around, or the scale",
+            f"set {own}",
         )
     if meta.spec.bands != config.data.bands:
         raise ConfigError(

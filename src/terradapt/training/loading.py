@@ -69,8 +69,9 @@ def two_views(crops: CropDataset, epoch: int, index: int) -> dict[str, Tensor]:
     config: ConsistencyConfig = crops.config.objective.consistency
     rng = generator(crops.config.train.seed, epoch, index, _STRONG)
     image, side = plain["image"], crops.config.data.crop
-    bands = len(crops.spec.bands)
-    strong = [strengthen(image, config, rng, bands) for _ in range(config.views)]
+    bands, shown = len(crops.spec.bands), len(image) - crops.spec.film
+    views = [strengthen(image[:shown], config, rng, bands) for _ in range(config.views)]
+    strong = [torch.cat([view, image[shown:]]) for view in views]
     boxes = [cutmix_box(side, config, rng) for _ in range(config.views)]
     return {
         "unlabelled": image,

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from terradapt import checkpoint, hub
 from terradapt.classes import ClassMap
-from terradapt.config import InputSpec, ModelConfig, RunConfig
+from terradapt.config import Channels, InputSpec, ModelConfig, RunConfig
 from terradapt.data import Dataset, input_spec
 from terradapt.errors import CheckpointError, ConfigError
 from terradapt.files import digest
@@ -52,7 +52,8 @@ class Start:
         """
         old, data = self.meta, config.data
         encoder = old.config.model.encoder.model_copy(update={"weights": self._trunk(config)})
-        model = {"encoder": encoder, "in_channels": len(data.channels)}
+        seen = config.model_copy(update={"model": old.config.model})
+        model = {"encoder": encoder, "in_channels": len(seen.channels)}
         like = input_spec(dataset, data)
         if data.stretch is None and like.dtype == old.spec.dtype and data.bands == old.spec.bands:
             data = data.model_copy(update={"stretch": old.spec.stretch})
@@ -91,7 +92,7 @@ class Start:
         self,
         model: SegmentationModel,
         classes: ClassMap,
-        channels: tuple[tuple[int, int], ...],
+        channels: Channels,
     ) -> None:
         """Put the start's weights into a model.
 

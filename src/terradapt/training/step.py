@@ -29,7 +29,7 @@ def measure_step(config: RunConfig, num_classes: int) -> dict[str, Any]:
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     encoder = config.model.encoder.model_copy(update={"weights": None})
-    channels = len(config.data.channels)
+    channels = len(config.channels)
     plan = config.model.model_copy(update={"encoder": encoder, "in_channels": channels})
     model = models.build(plan, num_classes).to(device).train()
     image = torch.rand(2, channels, config.data.crop, config.data.crop, device=device)

@@ -27,7 +27,7 @@ from torch.utils.data import DataLoader
 
 from terradapt import checkpoint, hub
 from terradapt import data as datasets
-from terradapt.config import InputSpec, ModelConfig, RunConfig
+from terradapt.config import OCTAVE, InputSpec, ModelConfig, RunConfig
 from terradapt.data.reading import ItemReader
 from terradapt.data.sampling import CropDataset
 from terradapt.data.scan import is_labelled
@@ -602,15 +602,24 @@ class Trainer:
 
 def _input_spec(dataset: datasets.Dataset, config: RunConfig) -> InputSpec:
     dates, context = entry(config.model.name).dates, config.data.context
-    if dates > 1 and context:
+    film = config.model.encoder.film
+    if dates > 1 and (context or film):
         raise ConfigError(
-            f"{config.model.name} takes {dates} dates, and data.context={context} is for one",
-            "set data.context=0",
+            f"{config.model.name} takes {dates} dates, data.context and encoder.film are for one",
+            "set data.context=0 and encoder.film=false",
         )
     views = dates * (2 if context else 1)
-    each = encoder_normalization(config.model.encoder, config.model.in_channels // views)
+    each = encoder_normalization(config.model.encoder, (config.model.in_channels - film) // views)
     mean, std = (values * views for values in each)
-    spec = datasets.input_spec(dataset, config.data)
+    spec = datasets.input_spec(dataset, config.data).model_copy(update={"film": film})
+    if film and spec.resolution is None:
+        raise ConfigError(
+            f"{dataset.root}: its images do not say their metres per pixel, by which encoder.film "
+            "scales",
+            "georeference them (CRS and pixel size), or set encoder.film=false",
+        )
+    if film:
+        mean, std = (*mean, spec.level() / 255), (*std, OCTAVE / 255)
     if len(spec.channels) != config.model.in_channels:
         raise ConfigError(
             f"{len(spec.channels)} bands are read, but the model takes {config.model.in_channels}",
@@ -620,11 +629,11 @@ def _input_spec(dataset: datasets.Dataset, config: RunConfig) -> InputSpec:
 
 
 def _widened(config: RunConfig) -> ModelConfig:
-    """The model with channels for the ground around, where the config counts its bands alone."""
-    data, model = config.data, config.model
-    if model.in_channels != len(data.bands):
+    """The model with all channels of its input, where the config counts its bands alone."""
+    model = config.model
+    if model.in_channels != len(config.data.bands):
         return model
-    return model.model_copy(update={"in_channels": len(data.channels)})
+    return model.model_copy(update={"in_channels": len(config.channels)})
 
 
 def _require_labels(dataset: datasets.Dataset, split: str) -> None:
