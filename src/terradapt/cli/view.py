@@ -125,14 +125,12 @@ def _correct(
         with Session(
             list(scenes), begun, folder, labels=labels, vectors=vectors or [], also=also or []
         ) as session:
-            corrections = session.corrections
-            if corrections is not None and corrections.journal.torn:
-                typer.echo(
-                    f"{corrections.journal.path}: a last line that was never acknowledged was cut"
-                )
+            log = session.pen().log
+            if log.journal.torn:
+                typer.echo(f"{log.journal.path}: a last line that was never acknowledged was cut")
             with Work(session, kept, data=data, overrides=change or [], device=device) as work:
                 _serve(session, work, port, browser)
-            count = len(corrections.strokes()) if corrections else 0
+            count = len(log.strokes())
         typer.echo(f"{folder}: {count} corrections")
 
 

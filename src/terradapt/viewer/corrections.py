@@ -24,7 +24,7 @@ from terradapt.data.vector_files import class_keys, column_texts
 from terradapt.errors import DataError, refusing
 from terradapt.files import Closing, replacing
 from terradapt.grid import Window
-from terradapt.raster import CRS, Georef, rasterize, read_layer
+from terradapt.raster import CRS, Georef, read_layer
 from terradapt.raster.georef import move_points
 from terradapt.vector.geopackage import write_geopackage
 from terradapt.viewer.journal import Journal
@@ -34,6 +34,7 @@ from terradapt.viewer.strokes import (
     Stroke,
     check_drawing,
     georef_record,
+    pixels_of,
     read_georef,
     same_georef,
 )
@@ -66,6 +67,7 @@ class Corrections(Closing):
         self._strokes: dict[int, Stroke] = {}
         self._keys: dict[str, int] = {}
         self._undone: set[int] = set()
+        self._pieces: dict[int, list[tuple[str, BaseGeometry]]] = {}
         self._places: dict[str, Georef] = {}
         self.journal = Journal(folder)
         try:
@@ -202,6 +204,14 @@ class Corrections(Closing):
             self._undone.add(number)
             return self._strokes[number]
 
+    def learnt(self, classes: ClassMap) -> None:
+        """Take the classes of another model; those that only the journal names come after them."""
+        with self._lock:
+            self.classes = classes
+            for record in self.journal.records:
+                if record["op"] == "class":
+                    self._take(record)
+
     def strokes(self, scene: str | None = None) -> list[Stroke]:
         """Return the strokes in force, in order; of one scene or of all."""
         with self._lock:
@@ -213,23 +223,16 @@ class Corrections(Closing):
 
     def burnt(self, scene: str, window: Window) -> NDArray[np.uint8]:
         """Return the (H, W) ids that strokes give a window of a scene, 255 where there are none."""
-        box = shapely.box(window.col, window.row, window.right, window.bottom)
         index = {n: i for i, n in enumerate(self.classes.names)}
-        shapes = [
-            (shapely.transform(area, lambda xy: xy - [window.col, window.row]), index[name])
-            for stroke in self.strokes(scene)
-            for name, area in stroke.pieces()
-            if name in index and area.intersects(box)
-        ]
-        from affine import Affine
-
-        return rasterize(
-            shapes,
-            height=window.height,
-            width=window.width,
-            transform=Affine.identity(),
-            fill=IGNORE,
-        )
+        burnt = np.full((window.height, window.width), IGNORE, np.uint8)
+        for stroke in self.strokes(scene):
+            area, ids = _pixels(stroke, index)
+            common = area.intersect(window)
+            if common is not None:
+                ids = ids[common.shift(-area.row, -area.col).slices]
+                here = burnt[common.shift(-window.row, -window.col).slices]
+                np.copyto(here, ids, where=ids != IGNORE)
+        return burnt
 
     def answered(self, scene: str) -> set[tuple[int, int]]:
         """Return the blocks of a scene that were said to be right, or right after corrections."""
@@ -261,7 +264,9 @@ class Corrections(Closing):
         for stroke in strokes:
             crs = crs or stroke.georef.crs
             cut = _blocks((held or {}).get(stroke.scene, ()))
-            for name, area in stroke.pieces():
+            if stroke.number not in self._pieces:
+                self._pieces[stroke.number] = stroke.pieces()
+            for name, area in self._pieces[stroke.number]:
                 kept = area if cut is None else shapely.difference(area, cut)
                 for part in shapely.get_parts(kept):
                     if shapely.get_dimensions(part) == 2 and part.area > 0:
@@ -323,6 +328,17 @@ class Corrections(Closing):
 
 
 _KINDS: dict[str, Any] = {"stroke": np.int64, "confidence_before": np.float64}
+
+
+def _pixels(stroke: Stroke, index: Mapping[str, int]) -> tuple[Window, NDArray[np.uint8]]:
+    """The window around a stroke and its ids there, 255 beside it."""
+    if stroke.ids is not None and stroke.window is not None:
+        table = np.full(256, IGNORE, np.uint8)
+        table[: len(stroke.names)] = [index.get(n, IGNORE) for n in stroke.names]
+        return stroke.window, table[stroke.ids]
+    window, inside = pixels_of(stroke.area())
+    ids = np.where(inside, np.uint8(index.get(stroke.name, IGNORE)), np.uint8(IGNORE))
+    return window, ids
 
 
 def _drawn_elsewhere(path: Path, classes: ClassMap) -> tuple[Any, list[str]]:

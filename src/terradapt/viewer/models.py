@@ -16,9 +16,10 @@ from typing import Any
 from terradapt.errors import DataError, TerradaptError
 from terradapt.files import Closing, digest, read_json, write_json
 from terradapt.viewer.child import Child
+from terradapt.viewer.conflict import ConflictError
 from terradapt.viewer.mapping import Model
 from terradapt.viewer.retraining import request_for, scene_folder
-from terradapt.viewer.session import ConflictError, Session
+from terradapt.viewer.session import Session
 
 STATE, MODELS, MAPS = "models.json", "models", "maps"
 TRAINING = "training.gpkg"
@@ -137,7 +138,7 @@ class Work(Closing):
                 raise ConflictError(
                     "a new model waits for your decision", "keep it or throw it away first"
                 )
-            if session.corrections is None or session.model is None:
+            if session.correcting is None or session.model is None:
                 raise ConflictError("there is no model to retrain", "start with a model")
             if session.model.path.suffix != ".safetensors":
                 raise ConflictError(
@@ -145,7 +146,7 @@ class Work(Closing):
                     "start terradapt view with its checkpoint",
                 )
             file = self.folder / TRAINING
-            count = session.corrections.write(file, labels=session.labels, held=session.held())
+            count = session.correcting.log.write(file, labels=session.labels, held=session.held())
             if not count:
                 raise DataError(
                     "there is nothing to learn from yet",

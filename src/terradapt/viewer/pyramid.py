@@ -61,6 +61,11 @@ class Pyramid:
         cols = range(max(0, window.col // TILE), -(-min(window.right, self.width) // TILE))
         return [(row, col) for row in rows for col in cols]
 
+    @property
+    def all_blocks(self) -> list[tuple[int, int]]:
+        """(row, column) of every block, row by row."""
+        return self.blocks(Window(0, 0, self.height, self.width))
+
     def block(self, row: int, col: int) -> Window:
         """Return the pixels of a block, cut to the scene."""
         top, left = row * TILE, col * TILE

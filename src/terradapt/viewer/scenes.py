@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import shapely
 from numpy.typing import NDArray
+from shapely.geometry.base import BaseGeometry
 
 from terradapt.classes import IGNORE, ClassMap, default_colours
 from terradapt.config import InputSpec
@@ -207,7 +209,7 @@ class Features:
             self._names = ["" if t is None else str(t) for t in texts]
             self._tree = shapely.STRtree(shapes)
 
-    def within(self, window: Window) -> list[tuple[str, object]]:
+    def within(self, window: Window) -> list[tuple[str, BaseGeometry]]:
         """Return (name, geometry in pixels: x right, y down) of features that touch a window."""
         box = shapely.box(window.col, window.row, window.right, window.bottom)
         with self._lock:
@@ -244,3 +246,10 @@ def lonlat(georef: Georef, x: float, y: float) -> tuple[float, float] | None:
     except (DataError, SceneError):
         return None
     return (lon, lat) if np.isfinite([lon, lat]).all() else None
+
+
+def as_feature(shape: BaseGeometry, properties: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a geometry in pixels as GeoJSON, y upwards as the page has it."""
+    flipped = shapely.transform(shape, lambda xy: xy * [1, -1])
+    geometry = shapely.geometry.mapping(flipped)
+    return {"type": "Feature", "geometry": geometry, "properties": dict(properties)}

@@ -17,9 +17,10 @@ from starlette.routing import Route
 from terradapt.errors import DataError, OutputError, TerradaptError
 from terradapt.files import parse_json
 from terradapt.grid import Window
+from terradapt.viewer.conflict import ConflictError
 from terradapt.viewer.guard import Guard
 from terradapt.viewer.models import Work
-from terradapt.viewer.session import ConflictError, Session
+from terradapt.viewer.session import Session
 
 HOST = "127.0.0.1"
 _TYPES = {
@@ -58,7 +59,7 @@ def build_server(session: Session, work: Work | None, port: int, token: str = ""
     routes = _Routes(session, work)
 
     async def page(request: Request) -> Response:
-        name = request.path_params.get("name") or "index.html"
+        name = request.path_params.get("name", "index.html")
         if name not in files:
             raise HTTPException(404)
         content, kind = files[name]
@@ -126,7 +127,8 @@ class _Routes:
         if max(numbers) > _LARGEST:
             raise HTTPException(404)
         scene, z, x, y = numbers
-        found = await run_in_threadpool(self._session.tile, scene, str(values["layer"]), z, x, y)
+        view = self._session.view(scene)
+        found = await run_in_threadpool(view.tile, str(values["layer"]), z, x, y)
         if found is None:
             raise HTTPException(404)
         picture, final = found
@@ -152,10 +154,11 @@ class _Routes:
         return self._session.hectares(_small(request.path_params["scene"]))
 
     def queue(self, request: Request) -> list[dict[str, Any]]:
-        return self._session.queue(_small(request.path_params["scene"]))
+        view = self._session.view(_small(request.path_params["scene"]))
+        return self._session.pen().queue(view)
 
     def figures(self, _: Request) -> dict[str, Any]:
-        return self._session.figures()
+        return self._session.pen().figures()
 
     def look(self, body: dict[str, Any]) -> dict[str, Any]:
         box = body.get("window")
@@ -168,16 +171,18 @@ class _Routes:
         return {"waiting": self._session.look(_whole(body.get("scene")), window, layers)}
 
     def stroke(self, body: dict[str, Any]) -> dict[str, Any]:
-        stroke = self._session.stroke(_whole(body.get("scene")), body)
+        view, model = self._session.view(_whole(body.get("scene"))), self._session.model
+        stroke = self._session.pen(view).stroke(view, body, model.short if model else "")
         return {"stroke": stroke.number, "before": dict(stroke.before)}
 
     def undo(self, body: dict[str, Any]) -> dict[str, Any]:
         given = body.get("stroke")
-        stroke = self._session.undo(None if given is None else _whole(given))
+        stroke = self._session.pen().undo(None if given is None else _whole(given))
         return {"stroke": None if stroke is None else stroke.number}
 
     def add_class(self, body: dict[str, Any]) -> dict[str, Any]:
-        self._session.add_class(str(body.get("name", "")))
+        self._session.pen().log.add_class(str(body.get("name", "")))
+        self._session.events.publish("session")
         return self._session.describe()
 
     def retrain(self, _: dict[str, Any]) -> dict[str, Any]:

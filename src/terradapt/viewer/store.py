@@ -51,10 +51,14 @@ class BlockStore:
         signature: Of the job.
         pyramid: Of the scene.
         classes: Names and colours of the model.
+
+    Attributes:
+        key: Names the pixels: other ones have another.
     """
 
     def __init__(self, folder: Path, signature: str, pyramid: Pyramid, classes: ClassMap) -> None:
         self.folder, self.pyramid, self.classes = folder / signature, pyramid, classes
+        self.key = signature[:16]
         self._lock = threading.Lock()
         self._small: dict[tuple[int, int], tuple[NDArray[np.uint8], NDArray[np.uint8]]] = {}
         self._facts: dict[tuple[int, int], dict[str, Any]] = {}

@@ -15,13 +15,14 @@ from typing import Any
 
 import numpy as np
 import shapely
+from affine import Affine
 from numpy.typing import NDArray
 from shapely.geometry.base import BaseGeometry
 
 from terradapt.classes import IGNORE
 from terradapt.errors import DataError
 from terradapt.grid import Window
-from terradapt.raster import CRS, Georef, polygonize
+from terradapt.raster import CRS, Georef, polygonize, rasterize
 from terradapt.raster.georef import parse_crs
 
 BRUSH, POLYGON, LINE, RIGHT = KINDS = ("brush", "polygon", "line", "right")
@@ -159,6 +160,16 @@ def drawn(kind: str, points: NDArray[np.float64], width: float) -> BaseGeometry:
     return ring if ring.is_valid else shapely.make_valid(ring)
 
 
+def pixels_of(shape: BaseGeometry) -> tuple[Window, NDArray[np.bool_]]:
+    """Return the window around a shape in pixels, and which pixels have their centre in it."""
+    left, top, right, bottom = shape.bounds
+    row, col = math.floor(top), math.floor(left)
+    window = Window(row, col, max(1, math.ceil(bottom) - row), max(1, math.ceil(right) - col))
+    moved = shapely.transform(shape, lambda xy: np.subtract(xy, (col, row)))
+    size = {"height": window.height, "width": window.width}
+    return window, rasterize([(moved, 1)], **size, transform=Affine.identity()) > 0
+
+
 def check_drawing(values: Mapping[str, Any], height: int, width: int) -> dict[str, Any]:
     """Return kind, points, width and key of what a page sends, checked.
 
@@ -219,8 +230,6 @@ def read_georef(record: Mapping[str, Any], like: Georef | None) -> Georef:
         record: The line.
         like: A georeference whose kind of transform is used.
     """
-    from affine import Affine
-
     crs: CRS | None = None if record["crs"] is None else parse_crs(record["crs"], "corrections")
     numbers = [float(v) for v in record["transform"]]
     georef = Georef(Affine(*numbers), crs, int(record["height"]), int(record["width"]))
