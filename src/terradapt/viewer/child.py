@@ -132,10 +132,11 @@ def serve(main: Callable[[dict[str, Any]], Any]) -> None:
     Args:
         main: Takes the request; returns the result.
     """
-    request = json.loads(sys.stdin.readline())
+    lines = _lines()
+    request = json.loads(next(lines))
     if hasattr(os, "nice"):
         os.nice(_LOW)
-    threading.Thread(target=_listen, daemon=True).start()
+    threading.Thread(target=_listen, args=(lines,), daemon=True).start()
     try:
         result = main(request)
     except KeyboardInterrupt:
@@ -187,12 +188,24 @@ def told(total: int | None, label: str, unit: str) -> Iterator[Advance]:
 _PRINTING = threading.Lock()
 
 
-def _listen() -> None:
+def _lines() -> Iterator[bytes]:
+    """Yield the lines of standard input.
+
+    Not by ``sys.stdin``: a thread that waits there holds its lock, and a forked process that loads
+    data would wait for that lock for ever.
+    """
+    rest = b""
+    while part := os.read(0, 1 << 16):
+        *lines, rest = (rest + part).split(b"\n")
+        yield from lines
+
+
+def _listen(lines: Iterator[bytes]) -> None:
     """End on the word, and when the server is gone."""
     import _thread
 
-    for line in sys.stdin:
-        if line.strip() == "stop":
+    for line in lines:
+        if line.strip() == b"stop":
             _thread.interrupt_main()
             return
     os._exit(1)

@@ -156,8 +156,8 @@ class Work(Closing):
             name = self.kept.next_name()
             run = self.folder / MODELS / name
             request = request_for(session.model.path, file, data, run, self._overrides)
-            self._start("retrain", "terradapt.viewer.retraining", request, self._trained)
             self._name = name
+            self._start("retrain", "terradapt.viewer.retraining", request, self._trained)
 
     def write_maps(self) -> None:
         """Start to write the map of every scene with the model in use.
