@@ -16,7 +16,7 @@ from terradapt.cli._help import OTHER, PANELS
 COMMAND = typer.main.get_command(build_app())
 VERBS = sorted(COMMAND.commands)
 DOES = {
-    "Check", "List", "Map", "Print", "Publish", "Run", "Score", "Time", "Train", "Turn",
+    "Check", "List", "Look", "Map", "Print", "Publish", "Run", "Score", "Time", "Train", "Turn",
 }  # fmt: skip
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -95,7 +97,11 @@ class Trained:
         run.mkdir(parents=True)
         (run / "config.yaml").write_text("of the run")
         (run / "checkpoint.safetensors").write_text("new")
-        ended({"checkpoint": str(run / "checkpoint.safetensors")}, None)
+        result = {"checkpoint": str(run / "checkpoint.safetensors")}
+        threading.Thread(target=ended, args=(result, None)).start()
+
+    def stop(self) -> None:
+        """It has ended."""
 
 
 def retrain(folder: Path, say: Say) -> None:
@@ -108,15 +114,22 @@ def retrain(folder: Path, say: Say) -> None:
         pen.stroke(session.views[0], drawing(key="one00000"), "")
         say("one")
         work.retrain()
+        ended(work)
         say("trial")
         work.keep()
         say("kept")
         pen.stroke(session.views[0], drawing(key="two00000"), "")
         say("two")
         work.retrain()
+        ended(work)
         say("trial2")
         work.throw_away()
         say("thrown")
+
+
+def ended(work: Work) -> None:
+    while work.state["doing"]:
+        time.sleep(0.001)
 
 
 def begin(folder: Path) -> Session:

@@ -71,10 +71,9 @@ class Child:
         self._thread = threading.Thread(target=self._follow, name="child", daemon=True)
         self._thread.start()
 
-    @property
-    def alive(self) -> bool:
-        """Whether it has not told its end yet."""
-        return self._thread.is_alive()
+    def wait(self) -> None:
+        """Wait until it has told its end."""
+        self._thread.join()
 
     def stop(self, patience: float = _PATIENCE) -> None:
         """Ask it to stop; kill it when it does not. Returns when it is gone."""
@@ -110,6 +109,10 @@ class Child:
                 self._tell(said)
         code = self.process.wait()
         self._drain.join()
+        for pipe in (self.process.stdin, self.process.stdout, self.process.stderr):
+            with suppress(OSError):
+                if pipe is not None:
+                    pipe.close()
         if result is None and error is None:
             if self._stopped:
                 error = "stopped", "start it again when you like"

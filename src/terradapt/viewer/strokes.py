@@ -81,13 +81,13 @@ class Stroke:
         """Return (class, area in pixels) of all that it labels."""
         if self.ids is None or self.window is None:
             return [(self.name, self.area())]
-        moved = [
-            (self.names[value], shapely.geometry.shape(shape))
-            for shape, value in polygonize(self.ids, mask=self.ids != IGNORE)
-        ]
-        left, top = self.window.col, self.window.row
+        found = polygonize(self.ids, mask=self.ids != IGNORE, transform=_upright(self.window))
         return [
-            (name, shapely.transform(s, lambda xy: np.add(xy, (left, top)))) for name, s in moved
+            (
+                self.names[value],
+                shapely.transform(shapely.geometry.shape(shape), lambda xy: xy * [1, -1]),
+            )
+            for shape, value in found
         ]
 
     def to_record(self) -> dict[str, Any]:
@@ -165,9 +165,14 @@ def pixels_of(shape: BaseGeometry) -> tuple[Window, NDArray[np.bool_]]:
     left, top, right, bottom = shape.bounds
     row, col = math.floor(top), math.floor(left)
     window = Window(row, col, max(1, math.ceil(bottom) - row), max(1, math.ceil(right) - col))
-    moved = shapely.transform(shape, lambda xy: np.subtract(xy, (col, row)))
+    upright = shapely.transform(shape, lambda xy: xy * [1, -1])
     size = {"height": window.height, "width": window.width}
-    return window, rasterize([(moved, 1)], **size, transform=Affine.identity()) > 0
+    return window, rasterize([(upright, 1)], **size, transform=_upright(window)) > 0
+
+
+def _upright(window: Window) -> Affine:
+    """Pixels of a window to x right, y up: a transform of its own, about which nobody warns."""
+    return Affine(1, 0, window.col, 0, -1, -window.row)
 
 
 def check_drawing(values: Mapping[str, Any], height: int, width: int) -> dict[str, Any]:
