@@ -68,6 +68,7 @@ class Corrections(Closing):
         self._keys: dict[str, int] = {}
         self._undone: set[int] = set()
         self._pieces: dict[int, list[tuple[str, BaseGeometry]]] = {}
+        self._pixels: dict[int, tuple[Window, NDArray[np.uint8]]] = {}
         self._places: dict[str, Georef] = {}
         self.journal = Journal(folder)
         try:
@@ -208,6 +209,7 @@ class Corrections(Closing):
         """Take the classes of another model; those that only the journal names come after them."""
         with self._lock:
             self.classes = classes
+            self._pixels.clear()
             for record in self.journal.records:
                 if record["op"] == "class":
                     self._take(record)
@@ -226,7 +228,9 @@ class Corrections(Closing):
         index = {n: i for i, n in enumerate(self.classes.names)}
         burnt = np.full((window.height, window.width), IGNORE, np.uint8)
         for stroke in self.strokes(scene):
-            area, ids = _pixels(stroke, index)
+            if stroke.number not in self._pixels:
+                self._pixels[stroke.number] = _pixels(stroke, index)
+            area, ids = self._pixels[stroke.number]
             common = area.intersect(window)
             if common is not None:
                 ids = ids[common.shift(-area.row, -area.col).slices]

@@ -179,7 +179,7 @@ class Features:
     def __init__(self, path: Path, georef: Georef) -> None:
         self.path, self.georef = path, georef
         self._lock = threading.Lock()
-        self._stamp: list[int] = []
+        self._stamp: list[int] | None = None
         self._shapes = np.empty(0, object)
         self._names: list[str] = []
         self._tree = shapely.STRtree([])

@@ -22,8 +22,8 @@ from terradapt.viewer.png import colour_png, grey_png, indexed_png, read_own
 from terradapt.viewer.pyramid import TILE, Pyramid
 
 _THIN = 8  # px of a block to one of its small picture
-_STRIPE, _PERIOD = 2, 8  # px of a hatched tile
-_HATCH = (128, 128, 128, 110)  # RGBA of what is not predicted
+_PERIOD = 12  # px of a hatched tile
+_LIGHT, _DARK = (255, 255, 255, 150), (0, 0, 0, 110)  # RGBA of stripes, seen on any ground
 _UNSURE, _SURE = (240, 90, 40), (25, 60, 90)  # RGB of confidence 0 and 1
 
 
@@ -220,5 +220,7 @@ def _hatched(side: int, window: Window) -> NDArray[np.uint8]:
     """(side, side, 4): diagonal stripes that go on from tile to tile."""
     first = window.row // window.height * side, window.col // window.width * side
     rows, cols = (np.arange(side) + at for at in first)
-    stripes = (rows[:, None] + cols[None]) % _PERIOD < _STRIPE
-    return np.where(stripes[..., None], np.array(_HATCH, np.uint8), np.uint8(0))
+    place = (rows[:, None] + cols[None]) % _PERIOD
+    stripes = np.zeros((_PERIOD, 4), np.uint8)
+    stripes[:2], stripes[2:4] = _LIGHT, _DARK
+    return stripes[place]

@@ -20,7 +20,7 @@ export function showLayers(scene, onchange) {
 export function toggleRow(title, layer, note = "") {
   const box = make("input", { type: "checkbox", onchange: (e) => layer.setVisible(e.target.checked) });
   box.checked = layer.getVisible();
-  return make("li", {}, make("label", {}, box, make("span", { title }, title)), make("span", { class: "hint" }, note));
+  return make("li", {}, make("label", {}, box, make("span", { title }, title)), make("span", { class: "aside" }, note));
 }
 
 export function showClasses(state, hectares, figures, choose) {
@@ -31,8 +31,8 @@ export function showClasses(state, hectares, figures, choose) {
   const known = hectares && hectares.share > 0;
   const heads = ["Class"];
   if (known) heads.push(hectares.unit);
-  if (before?.places) heads.push(after ? "IoU was" : "IoU");
-  if (after) heads.push("is");
+  if (before?.places) heads.push("IoU");
+  if (after) heads.push("new");
   fill($("classes-head"), make("tr", {}, ...heads.map((h) => make("th", {}, h))));
   $("share").textContent = known ? (hectares.share < 1 ? `in ${percent(hectares.share)} of the scene` : "whole scene") : "";
   const rows = state.classes.map((entry, index) => {
