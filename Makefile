@@ -1,8 +1,10 @@
 # make demo   the whole way on synthetic scenes, writes demo/
 # make test   the default test suite
 # make check  ruff, mypy, import-linter, the docs site without a warning
+# make notebooks  the notebooks, from an empty folder
 # make config docs/config.md from the config
 # make docs   the docs site with the API reference, writes site/
+# make dist   the wheel and the source distribution, checked, in dist/
 PYTHON ?= python3
 BIN := .venv/bin
 DATA ?= ../shared/data
@@ -10,7 +12,7 @@ DATA ?= ../shared/data
 # Names that may be defined in two files or more; no class may.
 TWICE := 20
 
-.PHONY: install demo test check docs names config format test-slow test-data test-hostile test-gpu test-weights bench clean
+.PHONY: install demo test check docs dist names notebooks config format test-slow test-data test-hostile test-gpu test-weights bench clean
 
 install: .venv/.installed
 
@@ -39,8 +41,16 @@ check: install
 docs: install
 	$(BIN)/sphinx-build -q -W --keep-going -b html -d .cache/doctrees docs site
 
+dist: install
+	rm -rf dist
+	$(BIN)/python -m build
+	$(BIN)/python -m twine check --strict dist/*
+
 config: install
 	$(BIN)/python checks/config_page.py
+
+notebooks: install
+	$(BIN)/python checks/notebooks.py
 
 names: install
 	$(BIN)/python checks/names.py --limit $(TWICE)
@@ -71,4 +81,4 @@ test-weights: install
 	$(BIN)/python -m pytest -m weights
 
 clean:
-	rm -rf .venv demo site .cache/doctrees docs/api
+	rm -rf .venv demo site dist .cache/doctrees docs/api

@@ -17,7 +17,7 @@ import click
 import typer.main
 
 import terradapt
-from terradapt import cli
+from terradapt import cli, verbs
 
 project = "terradapt"
 author = "The terradapt developers"
@@ -38,6 +38,7 @@ python_use_unqualified_type_names = True
 napoleon_use_ivar = True  # a property that "Attributes:" names is then described once
 suppress_warnings = ["ref.python"]  # a bare type in a signature that two rooms define
 
+FACES = {cli.__name__, verbs.__name__}  # shown as the command line's help, and as terradapt's own
 API = Path(__file__).parent / "api"
 
 
@@ -74,7 +75,7 @@ def helps(command: click.Command, name: str, above: click.Context | None) -> Ite
 def api_pages() -> dict[str, str]:
     """Return the reference: page name to text."""
     found = pkgutil.iter_modules(terradapt.__path__, "terradapt.")
-    rooms = sorted(m.name for m in found if "._" not in m.name and m.name != cli.__name__)
+    rooms = sorted(m.name for m in found if "._" not in m.name and m.name not in FACES)
     pages = {name: room_page(importlib.import_module(name)) for name in rooms}
     command = typer.main.get_command(cli.build_app())
     pages["cli"] = heading("Command line", "=") + "".join(helps(command, "terradapt", None))

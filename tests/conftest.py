@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import os
 import sys
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
+
+os.environ["HF_HUB_OFFLINE"] = "1"  # no test asks the network, in this process or another
+os.environ["HF_HUB_CACHE"] = str(Path(tempfile.gettempdir()) / "terradapt-has-no-hub")
 
 from terradapt import cli
 

@@ -57,11 +57,19 @@ def small(
 ) -> tuple[SegmentationModel, Meta]:
     """Return a lively model of the registry and what its checkpoint would say."""
     torch.manual_seed(0)
+    bands = 3 * MODELS[name].dates
     config = RunConfig(
         name="tiny",
-        model=ModelConfig(name=name, encoder=EncoderConfig(name=encoder), options=options),
+        model=ModelConfig(
+            name=name, encoder=EncoderConfig(name=encoder), in_channels=bands, options=options
+        ),
     )
     classes = ROADS if MODELS[name].binary else LAND
     model = lively(build(config.model, len(classes)))
-    meta = Meta(config=config, classes=classes, spec=InputSpec(resolution=0.09), window=128)
+    spec = InputSpec(resolution=0.09)
+    if bands > 3:
+        mean, std = spec.mean * (bands // 3), spec.std * (bands // 3)
+        seen = {"bands": tuple(range(1, bands + 1)), "mean": mean, "std": std}
+        spec = spec.model_copy(update=seen)
+    meta = Meta(config=config, classes=classes, spec=spec, window=128)
     return model, meta

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -110,6 +111,40 @@ def test_predict_and_vectorize_need_the_base_install_alone(tmp_path: Path, scene
     assert pyogrio.read_info(tmp_path / "out.gpkg", layer="polygons")["features"] == 2
 
 
+BENCH = ["bench", "model.onnx", "--seconds", "0", "--size", "64", "-o", "speed"]
+EVAL = ["eval", "model.onnx", "scene.tif", "labels.tif", "-o", "own.json"]
+EVAL_FOLDER = ["eval", "model.onnx", "data", "--split", "all", "-o", "all.json"]
+
+
+def test_a_model_is_timed_and_scored_with_the_base_install_alone(
+    tmp_path: Path, scene: Path
+) -> None:
+    """The right answer but for the first ten rows, of which half is not labelled."""
+    labels = np.zeros((96, 96), np.uint8)
+    labels[40:, 50:] = 2
+    labels[:10] = 1
+    labels[:5] = 255
+    write_scene(tmp_path / "labels.tif", labels[None])
+    for folder, file in (("images", "scene"), ("labels", "labels")):
+        (tmp_path / "data" / folder).mkdir(parents=True)
+        shutil.copy(tmp_path / f"{file}.tif", tmp_path / "data" / folder / "one.tif")
+        shutil.copy(tmp_path / f"{file}.tif", tmp_path / "data" / folder / "two.tif")
+    (tmp_path / "data" / "classes.yaml").write_text("names: [red, green, blue]\n")
+    statuses, loaded, err = run_bare(tmp_path, BENCH, EVAL, EVAL_FOLDER)
+    assert statuses == [0] * 3, err
+    assert loaded == []
+    for name, images in (("own", 1), ("all", 2)):
+        assert not (tmp_path / f"{name}.html").exists()
+        assert "| red |" in (tmp_path / f"{name}.md").read_text()
+        report = json.loads((tmp_path / f"{name}.json").read_text())
+        matrix = images * np.array([[96 * 86 - 56 * 46, 0, 0], [96 * 5, 0, 0], [0, 0, 56 * 46]])
+        assert report["confusion"] == matrix.tolist()
+    timed = json.loads((tmp_path / "speed" / "model.bench.json").read_text())
+    assert [row["engine"] for row in timed["rows"]] == ["onnxruntime"]
+    assert timed["rows"][0]["latency_ms"] > 0 and timed["rows"][0]["rate"] > 0
+    assert "| onnxruntime |" in (tmp_path / "speed" / "model.bench.md").read_text()
+
+
 NEEDS = {
     "train": ["train", "landcover"],
     "predict": ["predict", "checkpoint.safetensors", "scene.tif", "-o", "x.tif"],
@@ -117,6 +152,7 @@ NEEDS = {
     "models": ["models", "--encoder", "resnet18"],
     "demo": ["demo", "-o", "demo"],
     "bench": ["bench"],
+    "study": ["eval", "model.onnx", "scene.tif", "scene.tif", "--study"],
     "openvino": ["predict", "model.onnx", "scene.tif", "-o", "x.tif", "--engine", "openvino"],
     "cluster": ["predict", "model.onnx", "scene.tif", "-o", "x.tif", "--cluster", "local"],
     "graph": ["vectorize", "scene.tif", "-o", "x.graphml", "--roads", "1"],
@@ -204,6 +240,31 @@ def test_a_fresh_environment_with_the_base_install(tmp_path: Path, scene: Path) 
     print(f"edge install: {size:.0f} MB")
     assert not list(home.glob("lib/python*/site-packages/torch"))
     assert size * 1e6 <= LIMIT * 2**20
-    for call in (PREDICT, VECTORIZE):
+    for call in (PREDICT, VECTORIZE, BENCH):
         subprocess.run([home / "bin" / "terradapt", *call], check=True, cwd=tmp_path)
     assert (tmp_path / "out.gpkg").stat().st_size > 0
+
+
+PYTHON = """
+import terradapt
+result = terradapt.predict("model.onnx", "scene.tif", confidence=True, progress=False)
+assert result._repr_html_() and result.confidence.shape == result.classes.shape
+print("FOUND", terradapt.vectorize(result, "map.gpkg", progress=False).summary())
+try:
+    terradapt.train("demo", "data")
+except terradapt.errors.MissingExtraError as error:
+    print("FIX", error.fix)
+"""
+
+
+def test_python_maps_with_the_base_install(tmp_path: Path) -> None:
+    write_tiny(tmp_path / "model.onnx")
+    write_scene(tmp_path / "scene.tif", noise(64, 64))
+    code = BARE.partition("from terradapt import cli")[0] + PYTHON
+    arguments = [json.dumps(sorted(extras())), "[]"]
+    call = [sys.executable, "-c", code, *arguments]
+    done = subprocess.run(call, capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "area_m2" in done.stdout
+    assert "[train]'" in done.stdout
+    assert (tmp_path / "map.gpkg").is_file()

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
+import sys
+import tarfile
 import tomllib
 import venv
 import zipfile
@@ -28,6 +31,47 @@ def test_the_version_stands_in_one_place() -> None:
     changes = (ROOT / "CHANGELOG.md").read_text("utf-8").splitlines()
     newest = next(line for line in changes if line.startswith("## "))
     assert terradapt.__version__ in newest
+
+
+def test_the_readme_reads_on_any_page() -> None:
+    """An index shows it without the files around it: no link and no picture may be relative."""
+    text = (ROOT / "README.md").read_text("utf-8")
+    targets = re.findall(r"\]\(\s*<?([^)\s>]+)", text) + re.findall(
+        r"(?:src|href)=\"([^\"]+)", text
+    )
+    targets += re.findall(r"^\s*\[[^\]]+\]:\s*(\S+)", text, re.MULTILINE)
+    assert not [t for t in targets if not t.startswith(("https://", "#"))]
+
+
+def test_workflows_say_that_they_have_not_run() -> None:
+    found = {p.name: p.read_text("utf-8") for p in (ROOT / ".github/workflows").iterdir()}
+    assert set(found) == {"ci.yml", "release.yml"}
+    for text in found.values():
+        assert "HAS NOT RUN YET" in text
+        assert "password" not in text and "secrets." not in text
+        assert set(yaml.safe_load(text)) >= {"name", "permissions", "jobs"}
+    jobs = yaml.safe_load(found["ci.yml"])["jobs"]
+    systems = {name.partition("-")[0] for name in jobs["test"]["strategy"]["matrix"]["os"]}
+    assert systems == {"ubuntu", "windows", "macos"}
+
+
+@pytest.mark.slow
+def test_both_distributions_are_ready_to_publish(tmp_path: Path) -> None:
+    """Built from the checkout as it is, with whatever lies around in it."""
+    python = [sys.executable, "-m"]
+    subprocess.run([*python, "build", "-o", tmp_path, ROOT], check=True, stdout=subprocess.DEVNULL)
+    files = sorted(tmp_path.iterdir())
+    assert [f.suffix for f in files] == [".whl", ".gz"]
+    subprocess.run([*python, "twine", "check", "--strict", *files], check=True)
+    with tarfile.open(files[1]) as archive:
+        names = [m.name.partition("/")[2] for m in archive.getmembers() if m.isfile()]
+        largest = max(archive.getmembers(), key=lambda m: m.size)
+    own = set(subprocess.check_output(["git", "ls-files"], cwd=ROOT, text=True).splitlines())
+    assert set(names) - own <= {"PKG-INFO"}
+    assert {"README.md", "LICENSE", "pyproject.toml", "examples/edge/map.cpp"} <= set(names)
+    assert {n.split("/")[0] for n in names if "/" in n} == {"src", "docs", "examples"}
+    assert largest.size < 1 << 19, largest.name
+    assert files[1].stat().st_size < 1 << 21
 
 
 @pytest.mark.slow

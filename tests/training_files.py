@@ -14,6 +14,7 @@ from terradapt.raster import write_raster
 
 SMALL = [
     "model.encoder.name=mobilenetv3_small_050",
+    "model.encoder.weights=null",
     "data.crop=64",
     "data.workers=0",
     "train.batch=2",

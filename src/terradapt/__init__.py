@@ -1,66 +1,59 @@
-"""terradapt adapts SAM2 to aerial and satellite imagery.
+"""Maps of aerial and satellite images: train a model, map scenes of any size, use the result.
 
-``terradapt.build`` makes a model, ``terradapt.load`` opens a checkpoint or an exported model.
+The whole way, in the order of work::
+
+    import terradapt
+
+    run = terradapt.train("landcover", "DIR", "RUN", epochs=20)  # DIR/images and DIR/labels
+    report = terradapt.evaluate(run, "DIR")  # figures of the split test
+    result = terradapt.predict(run, "scene.tif", confidence=True)  # in memory; with out=, a file
+    result.classes, result.confidence, result.areas  # arrays (H, W), hectares by class
+    polygons = terradapt.vectorize(result, "map.gpkg")  # QGIS opens it coloured
+    network = terradapt.vectorize(result, "roads.gpkg", roads="road")
+
+A notebook shows a run, a report and a map with their tables and pictures. ``run`` may be any model:
+a run's folder, a ``checkpoint.safetensors``, a ``model.onnx`` or ``hf://owner/name``;
+``terradapt.load`` opens one with another device or engine and keeps it open for many scenes.
+``terradapt.build`` makes a bare torch module.
+
+Every mistake of a user is a :class:`terradapt.errors.TerradaptError`: ``message`` says what is
+wrong, ``fix`` what to do. The same verbs stand on the command line: ``terradapt --help``.
 """
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from terradapt.version import __version__
+from terradapt.version import __version__ as __version__
 
-if TYPE_CHECKING:
-    from terradapt.models.contract import SegmentationModel
-    from terradapt.predictors.mapper import Mapper
+if TYPE_CHECKING:  # for type checkers and editors, what HOMES says at run time
+    from terradapt.verbs import build as build
+    from terradapt.verbs import evaluate as evaluate
+    from terradapt.verbs import load as load
+    from terradapt.verbs import predict as predict
+    from terradapt.verbs import train as train
+    from terradapt.verbs import vectorize as vectorize
 
-__all__ = ["__version__", "build", "load"]
+HOMES = {
+    "train": "terradapt.verbs",
+    "evaluate": "terradapt.verbs",
+    "load": "terradapt.verbs",
+    "predict": "terradapt.verbs",
+    "vectorize": "terradapt.verbs",
+    "build": "terradapt.verbs",
+}
+"""Public name to the module that defines it, imported when the name is first used."""
+__all__ = ["__version__", *HOMES]  # noqa: PLE0604  one list, not two
 
+if not TYPE_CHECKING:
 
-def build(
-    name: str, classes: int, *, encoder: str | None = None, **fields: Any
-) -> SegmentationModel:
-    """Build a model of the registry.
+    def __getattr__(name):
+        from importlib import import_module
 
-    Args:
-        name: A name of ``terradapt models``, for example ``"sam2-arafnet"``.
-        classes: K, 2 or more.
-        encoder: The encoder's name; the paper's own when missing.
-        fields: Further fields of ``ModelConfig``, for example ``in_channels=4``,
-            ``options={"aux": False}``, or of its encoder, for example ``weights="hub"``.
+        if name not in HOMES:
+            raise AttributeError(f"module 'terradapt' has no attribute '{name}'")
+        found = globals()[name] = getattr(import_module(HOMES[name]), name)
+        return found
 
-    Returns:
-        A model: normalized pixels (B, C, H, W) in, ``Prediction`` out.
-
-    Raises:
-        ConfigError: No such model or field.
-        CheckpointError: Weights that cannot be read or fitted.
-    """
-    from terradapt import models
-    from terradapt.config import RunConfig
-
-    own = models.default_config(name)
-    chosen = {"model.encoder.name": encoder or own.encoder.name}
-    inside = set(type(own.encoder).model_fields) - {"name"}
-    chosen |= {f"model.{'encoder.' if k in inside else ''}{k}": v for k, v in fields.items()}
-    config = RunConfig(model=own).with_values(chosen)
-    return models.build(config.model, classes)
-
-
-def load(path: str | Path, **options: Any) -> Mapper:
-    """Open a checkpoint, an exported model or ``hf://owner/name``.
-
-    ``load(path).predict(scene)`` maps a scene: see :class:`terradapt.predictors.mapper.Mapper`;
-    for the options, :func:`terradapt.predictors.load`.
-    """
-    from inspect import signature
-
-    from terradapt import predictors
-    from terradapt.errors import ConfigError, one_of
-    from terradapt.predictors.mapper import Mapper
-
-    known = list(signature(predictors.load).parameters)[1:]
-    unknown = next((name for name in options if name not in known), None)
-    if unknown is not None:
-        raise ConfigError(f"no option '{unknown}'", one_of(unknown, known, "options: "))
-    return Mapper(predictors.load(path, **options), Path(str(path)).name)
+    def __dir__():
+        return sorted({*globals(), *HOMES})

@@ -109,6 +109,11 @@ class ClassMap:
         return self.names.index(name)
 
     @property
+    def css(self) -> list[str]:
+        """The colours as a page writes them: ``#rrggbb``."""
+        return ["#{:02x}{:02x}{:02x}".format(*colour) for colour in self.colours]
+
+    @property
     def palette(self) -> NDArray[np.uint8]:
         """(256, 3) lookup from id to RGB; ids without a class, 255 among them, are black."""
         table = np.zeros((256, 3), np.uint8)
@@ -183,3 +188,6 @@ ISPRS = ClassMap(
 
 ROADS = ClassMap(("background", "road"), ((0, 0, 0), (255, 140, 0)))
 """Binary roads; a model's single logit z stands as (0, z)."""
+
+CHANGES = ClassMap(("unchanged", "changed"), ((0, 0, 0), (220, 40, 40)))
+"""Change between two dates."""

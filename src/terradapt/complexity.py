@@ -17,9 +17,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from terradapt.config import EncoderConfig, ModelConfig
+from terradapt.config import EncoderConfig
 from terradapt.counts import ComplexityRow
-from terradapt.models import MODELS, build_on_meta
+from terradapt.models import MODELS, build_on_meta, default_config
 from terradapt.models.contract import SegmentationModel
 from terradapt.models.encoder import SAM2_TRUNKS, STUDENTS
 
@@ -142,7 +142,9 @@ def row(
     Raises:
         ConfigError: No such model, encoder or option.
     """
-    config = ModelConfig(name=name, encoder=EncoderConfig(name=encoder), options=options or {})
+    own = default_config(name)
+    changes = {"encoder": EncoderConfig(name=encoder), "options": options or {}}
+    config = own.model_copy(update=changes)
     model = build_on_meta(config, classes)
     counted = measure(model, batch, size)
     return ComplexityRow(
@@ -169,6 +171,8 @@ def catalogue() -> list[ComplexityRow]:
         *(row("sam2ms", trunk, **roads) for trunk in SAM2_TRUNKS),
         row("sam2ms", SAM2_TRUNKS[-1], options={"drb": "release"}, **roads),
         row("sam2-unet", SAM2_TRUNKS[-1], **roads),
+        row("siamese", SAM2_TRUNKS[-1], **roads),
+        row("siamese", STUDENTS[0], **roads),
         *(
             row(n, line.encoder, **(roads if n in ROAD_BASELINES else {}))
             for n, line in MODELS.items()

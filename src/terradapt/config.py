@@ -151,7 +151,10 @@ class DataConfig(ConfigPart):
     balance: float = Field(0.0, ge=0, le=1)  # share of crops centred on a class drawn uniformly
     line_width: float = Field(6.0, gt=0)  # [m] buffer of line labels
     class_column: str | None = None  # of a vector label file; none: found
+    align: Literal["auto", "none"] = "none"  # auto: labels that surely lie beside their images are
+    # moved onto them
     corrections: str | None = None  # a vector file above the labels, or the only labels
+    unlabelled: str | None = None  # a folder of further images, of which nothing is labelled
     background: Literal["ignore", "class"] | None = None  # ground without a feature; none: see
     # data.md
     workers: int = Field(2, ge=0)  # [processes] that read ahead; 0: none
@@ -198,20 +201,39 @@ class DistillConfig(ConfigPart):
     cache_gb: float = Field(20.0, gt=0)  # [GB] of the whole folder, all runs together
 
 
+class ConsistencyConfig(ConfigPart):
+    """Unlabelled images: a strong view must be called what the averaged model calls a weak one."""
+
+    weight: float = Field(1.0, ge=0)  # of the unlabelled images' loss, when it has risen
+    ramp: Share = 0.2  # share of the run in which the weight rises from 0
+    threshold: Share = 0.95  # least confidence with which the averaged model is believed
+    relative: bool = False  # threshold lower for classes of which the averaged model is less sure
+    views: Literal[1, 2] = 1  # strong views of each unlabelled crop
+    dropout: Share = 0.0  # of the encoder's channels in one more view; 0: no such view
+    colour: Share = 0.5  # strength of brightness and contrast in a strong view, half for saturation
+    blur: Share = 0.5  # probability of a blurred strong view
+    cutmix: Share = 0.5  # probability that a box of a strong view shows another crop
+
+
 class ObjectiveConfig(ConfigPart):
     """What is minimised."""
 
-    name: Literal["supervised", "structure", "distill"] = "supervised"  # what is minimized
+    name: Literal["supervised", "structure", "distill", "consistency"] = "supervised"
+    # what is minimized; consistency and distill learn from data.unlabelled too
     ce: float = 1.0  # weight of the cross-entropy
     dice: float = 1.0  # weight of the Dice loss
     aux: float = 0.4  # weight of the auxiliary head's loss
     relation: float = 0.0  # weight of attention along lines, where the model tells it (slcnet: 10)
     connectivity: float = 0.4  # weight of Seg-Road's branches
+    skeleton_recall: float = Field(0.0, ge=0)  # weight, two classes: the middle of a road is found
+    cldice: float = Field(0.0, ge=0)  # weight, two classes: roads hang together, none is invented
+    cldice_iterations: int = Field(10, ge=1)  # [px] half the width of the widest road
     class_weights: tuple[float, ...] | Literal["balanced"] | None = None
     # of the cross-entropy: numbers, one a class, or by frequency
     reproduce_release: bool = False  # structure loss with SAM2MS's reduce='none' slip
     lossnet: LossNetConfig | None = None
     distill: DistillConfig = DistillConfig()
+    consistency: ConsistencyConfig = ConsistencyConfig()
 
 
 class OptimConfig(ConfigPart):

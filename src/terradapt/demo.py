@@ -99,4 +99,4 @@ def _map(
         scores="uint8" if len(dataset.classes) == 2 else None, overwrite=resume
     )
     predict_scene(predictor, out.with_name("scene.tif"), out, options, bar=bar)
-    return evaluation.report_run(run, dataset.root, split="test", command="terradapt demo")
+    return evaluation.report_run(run, dataset.root, split="test", command="terradapt demo", bar=bar)

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from difflib import get_close_matches
 from importlib.metadata import PackageNotFoundError, distribution
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -78,6 +79,16 @@ class MissingExtraError(TerradaptError):
             f"{what} needs the '{extra}' extra, which is not installed",
             f"run: {install_line(extra)}",
         )
+
+
+def require(what: str, extra: str, *modules: str) -> None:
+    """Check that the modules of an extra are installed, without importing them.
+
+    Raises:
+        MissingExtraError: One is not.
+    """
+    if any(find_spec(module) is None for module in modules):
+        raise MissingExtraError(what, extra)
 
 
 def install_line(extra: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import platform
+import sys
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -45,6 +46,19 @@ def free_memory() -> int | None:
         limit, used = ((group / f"memory.{n}").read_text().strip() for n in ("max", "current"))
         told.append(max(0, int(limit) - int(used)))
     return min(told, default=None)
+
+
+def peak_memory() -> int | None:
+    """Return the most bytes that this process has held so far.
+
+    None where the system does not tell (Windows).
+    """
+    try:
+        import resource
+    except ImportError:
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return int(peak) if sys.platform == "darwin" else int(peak) * 1024
 
 
 def taken_cores(seconds: float = 0.3) -> float:

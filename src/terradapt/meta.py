@@ -56,6 +56,42 @@ class Trunk:
 
 
 @dataclass(frozen=True, config=_STRICT)
+class Alignment:
+    """By how much the labels of a run were moved onto their images.
+
+    Attributes:
+        images: Labelled images whose label was looked at.
+        moved: How many of these were moved.
+        alone: How many of the moved by their own estimate, the others by that of all together.
+        rows: Rows that the labels lay below their images, px, the median of the moved.
+        cols: Columns that they lay right of them, px, the median of the moved.
+        error: Largest standard error, px; the band along borders that is ignored.
+        apart: Largest distance of an image's shift from the median, px.
+        jumps: Whether that is more than a set that was drawn on one photo would show.
+    """
+
+    images: Count
+    moved: Count
+    alone: Count
+    rows: Annotated[float, Field(allow_inf_nan=False)]
+    cols: Annotated[float, Field(allow_inf_nan=False)]
+    error: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    apart: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    jumps: bool = False
+
+    def __str__(self) -> str:
+        below = f"{abs(self.rows):.1f} px {'below' if self.rows > 0 else 'above'}"
+        right = f"{abs(self.cols):.1f} px {'right' if self.cols > 0 else 'left'} of"
+        text = (
+            f"labels of {self.moved} of {self.images} images moved: they lay {below} and {right} "
+            f"their images (error {self.error:.1f} px, {self.alone} by their own estimate)"
+        )
+        if self.jumps:
+            text += f"; the estimates differ by up to {self.apart:.1f} px: look at these images"
+        return text
+
+
+@dataclass(frozen=True, config=_STRICT)
 class Calibration:
     """What makes a model's scores probabilities: ``softmax(logits / temperature + bias)``.
 
@@ -114,6 +150,7 @@ class Meta:
             on.
         start: SHA-256 of the checkpoint that the run began with, None where it began afresh.
         weights: What the encoder began with: a file with its hash, or a commit on the hub.
+        alignment: By how much labels were moved onto their images; None where none was.
 
     Raises:
         ValidationError: A value of the wrong type, out of range, or not fitting the others.
@@ -133,6 +170,7 @@ class Meta:
     calibration: Calibration | None = None
     start: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None = None
     weights: str | None = None
+    alignment: Alignment | None = None
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
@@ -212,12 +250,14 @@ class Exported(Meta):
         multiple: Sides must be multiples of this, px; the window when the size is fixed.
         parameters: All parameters of the exported graph.
         precision: Of its weights.
+        argmax: True where the graph ends in class ids, for other programs; else None.
         exported_by: terradapt's version, of the exporter.
     """
 
     multiple: Side
     parameters: Count
     precision: Literal["fp32", "int8"] = "fp32"
+    argmax: Literal[True] | None = None
     exported_by: str = __version__
 
     @model_validator(mode="after")

@@ -3,38 +3,92 @@
 from __future__ import annotations
 
 import pickle
+import ssl
+import threading
 import warnings
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from functools import cache
 from pathlib import Path
 from typing import TypeVar
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
 
 import torch
 from safetensors import SafetensorError, safe_open
 from timm.models import adapt_input_conv, get_pretrained_cfg
 from torch import Tensor, nn
 
-from terradapt.errors import CheckpointError
+from terradapt.errors import CheckpointError, reason
 from terradapt.files import digest
 
 State = dict[str, Tensor]
 Made = TypeVar("Made")
+PATIENCE = 4.0  # s
 FRESH = "download the file again, or give another one"
 
 
 def from_hub(make: Callable[[], Made], name: str) -> Made:
     """Call ``make``, which fetches the weights of ``name`` from its hub.
 
+    A hub that does not answer within seconds is not asked: what was fetched earlier is used.
+
     Raises:
         CheckpointError: They cannot be fetched.
     """
+    from huggingface_hub import constants
+
+    offline = "HF_HUB_OFFLINE is set, and they were not fetched before"
+    fault = offline if constants.HF_HUB_OFFLINE else hub_fault(constants.ENDPOINT)
     try:
-        return make()
+        with cached_only() if fault else nullcontext():
+            return make()
     except Exception as error:  # any of the hub client's, the network's and the disk's
+        first = reason(error).partition(" For more information")[0]
         raise CheckpointError(
-            f"{name}: no weights from the hub: {error}",
+            f"{name}: no weights from the hub: {fault or first}",
             "check the network, or give a local file in place of 'hub'",
         ) from error
+
+
+@contextmanager
+def cached_only() -> Iterator[None]:
+    """Let the hub's client take what it holds, and ask nobody."""
+    from huggingface_hub import constants
+
+    held = constants.HF_HUB_OFFLINE
+    constants.HF_HUB_OFFLINE = True
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE = held
+
+
+@cache
+def hub_fault(address: str) -> str:
+    """Tell why a hub does not answer, "" if it does.
+
+    The hub's client asks a silent server again for more than a minute; this asks once, for
+    :data:`PATIENCE`, in a thread that nobody waits for: names are looked up without a time limit.
+    """
+    told: list[str] = []
+
+    def ask() -> None:
+        try:
+            with urlopen(Request(address, method="HEAD"), timeout=PATIENCE):
+                told.append("")
+        except HTTPError as error:
+            told.append("" if error.code < 500 else f"{address} answers {error.code}")
+        except OSError as error:
+            cause = getattr(error, "reason", error)
+            trusted = isinstance(cause, ssl.SSLCertVerificationError)  # the client has its own list
+            told.append("" if trusted else f"{address} cannot be reached ({cause})")
+
+    asking = threading.Thread(target=ask, daemon=True)
+    asking.start()
+    asking.join(PATIENCE + 1)
+    return told[0] if told else f"{address} does not answer"
 
 
 def weights_origin(encoder: str, weights: str | None) -> str | None:
@@ -45,8 +99,8 @@ def weights_origin(encoder: str, weights: str | None) -> str | None:
         weights: A local file, ``"hub"`` or None.
 
     Returns:
-        ``NAME sha256:...``, ``hf://OWNER/NAME@COMMIT``, ``hub`` where it does not tell the commit,
-        or None for random weights.
+        ``NAME sha256:...``, ``hf://OWNER/NAME@COMMIT sha256:...``, ``hub`` where it does not tell
+        the commit, or None for random weights.
     """
     if weights is None:
         return None
@@ -59,9 +113,12 @@ def weights_origin(encoder: str, weights: str | None) -> str | None:
 
     home = Path(HF_HUB_CACHE) / f"models--{config.hf_hub_id.replace('/', '--')}"
     try:
-        return f"hf://{config.hf_hub_id}@{(home / 'refs' / 'main').read_text('utf-8').strip()}"
+        commit = (home / "refs" / "main").read_text("utf-8").strip()
     except OSError:
         return weights
+    file = home / "snapshots" / commit / "model.safetensors"
+    known = f" sha256:{digest(file)}" if file.is_file() else ""
+    return f"hf://{config.hf_hub_id}@{commit}{known}"
 
 
 def read_state(path: str) -> State:

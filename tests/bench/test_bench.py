@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from onnx_files import write_tiny
 from terradapt.bench import meters, present
 from terradapt.bench.run import BACKBONES, TEACHER, BenchRow, Options, usable, with_reduction
 from terradapt.errors import ConfigError
@@ -136,3 +137,36 @@ def test_bad_input(terradapt: Any, tmp_path: Path, arguments: list[str], named: 
     out = tmp_path / "bench"
     assert terradapt("bench", "-o", out, "--size", 64, *arguments).is_user_error(named)
     assert not out.exists()
+
+
+def test_a_model_on_each_engine(terradapt: Any, tmp_path: Path) -> None:
+    model = write_tiny(tmp_path / "model.onnx")
+    out = tmp_path / "speed"
+    ran = terradapt("bench", model, "-o", out, "--size", 96, "--batch", 2, "--seconds", 0)
+    assert ran.status == 0, ran.err
+    assert {f.name for f in out.iterdir()} == {"model.bench.json", "model.bench.md"}
+    told = json.loads((out / "model.bench.json").read_text())
+    assert [row["engine"] for row in told["rows"]] == ["onnxruntime", "openvino"]
+    assert (told["window"], told["batch"], told["parameters"]) == (96, 2, 9)
+    for row in told["rows"]:
+        assert row["best_ms"] <= row["latency_ms"]
+        assert row["megapixels"] == pytest.approx(row["rate"] * 96 * 96 / 1e6)
+    lines = ran.out.splitlines()
+    table = [line for line in lines if line.startswith("|")]
+    assert len({len(line) for line in table}) == 1
+    assert max(map(len, lines[: lines.index(table[-1]) + 1])) <= 80
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [(["--size", 80], "80 px"), (["--engine", "abacus"], "abacus"), (["--engine", "torch"], "tor"),
+     (["--backbone", "resnet18"], "--backbone"), (["--resume"], "--resume")],
+)  # fmt: skip
+def test_what_does_not_fit_a_model(
+    terradapt: Any, tmp_path: Path, arguments: list[str], named: str
+) -> None:
+    model = write_tiny(tmp_path / "model.onnx")
+    assert terradapt("bench", model, "-o", tmp_path / "out", *arguments).is_user_error(named)
+    assert not (tmp_path / "out").exists()
+    other = tmp_path / "checkpoint.safetensors"
+    assert terradapt("bench", other, "-o", tmp_path / "out").is_user_error(other.name)

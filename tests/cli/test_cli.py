@@ -16,7 +16,8 @@ from terradapt.cli._help import OTHER, PANELS
 COMMAND = typer.main.get_command(build_app())
 VERBS = sorted(COMMAND.commands)
 DOES = {
-    "Check", "List", "Look", "Map", "Print", "Publish", "Run", "Score", "Time", "Train", "Turn",
+    "Check", "Compare", "List", "Look", "Map", "Print", "Publish", "Run", "Score", "Time", "Train",
+    "Turn",
 }  # fmt: skip
 
 
@@ -83,14 +84,14 @@ def test_help_imports_nothing_heavy() -> None:
 @pytest.mark.parametrize(
     ("line", "wanted"),
     [
-        ("terradapt train land", ["landcover"]),
+        ("terradapt train land", ["landcover", "landcover-few"]),
         ("terradapt train mi", ["mine.yaml"]),
         ("terradapt recipes sam2ms-s", ["sam2ms-spacenet"]),
-        ("terradapt data check x --recipe ro", ["roads"]),
+        ("terradapt data check x --recipe ro", ["roads", "roads-few"]),
         ("terradapt train landcover epo", ["epochs="]),
         ("terradapt train landcover epochs=3 data.cr", ["data.crop="]),
         ("terradapt demo optim.lr", ["optim.lr=", "optim.lr_backbone="]),
-        ("terradapt ablate arafnet-6 encoder.w", ["encoder.weights="]),
+        ("terradapt trials arafnet-6 encoder.w", ["encoder.weights="]),
         ("terradapt models --model kd", ["kd-arafnet"]),
         ("terradapt data pot", ["potsdam"]),
         ("terradapt vec", ["vectorize"]),

@@ -125,10 +125,6 @@ def float_label(root: Path) -> None:
     write_raster(root / "labels" / "s1.tif", regions(96, 128, 3, 1).astype(np.float32) + 0.5)
 
 
-def lone_image(root: Path) -> None:
-    (root / "labels" / "s1.tif").unlink()
-
-
 def lone_label(root: Path) -> None:
     (root / "images" / "s1.tif").unlink()
 
@@ -162,7 +158,7 @@ def two_suffixes(root: Path) -> None:
 CASES = [
     (zero, "s1.tif"), (cut_image, "s1.tif"), (cut_label, "s1.tif"), (small_label, "s1.tif"),
     (other_crs, "s1.tif"), (off_grid, "s1.tif"), (unknown, "s1.tif"), (float_label, "s1.tif"),
-    (lone_image, "s1.tif"), (lone_label, "s1.tif"), (no_labels, "no labels"),
+    (lone_label, "s1.tif"), (no_labels, "no labels"),
     (no_images, "no images"), (no_folder, "images/"), (bad_classes, "classes.yaml"),
     (few_names, "1 classes"), (two_suffixes, "s1.png"),
 ]  # fmt: skip

@@ -280,3 +280,106 @@ def test_a_place_that_cannot_be_written_is_told_before_any_work(
     assert done.is_user_error("map.tif")
     done = terradapt("predict", trained, scene, scene, "-o", tmp_path / "map.tif")
     assert done.is_user_error("one file for 2 scenes")
+
+
+def test_each_raster_of_a_folder_is_a_map(terradapt, trained, tmp_path):
+    """Of any kind together; what is damaged is told and listed, the others are mapped."""
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    write_scene(photos / "a.tif", noise(70, 80))
+    write_scene(photos / "b.tif", noise(60, 90), crs="EPSG:32601")
+    write_scene(photos / "c.png", noise(50, 50), crs=None, transform=None, driver="PNG")
+    (photos / "d.tif").write_bytes(b"hello, this is no image")
+    (photos / "notes.txt").write_text("none")
+    out = tmp_path / "maps"
+    done = terradapt("predict", trained, "--each", photos, "-o", out)
+    assert done.status == 2
+    assert {p.name for p in out.glob("*.tif")} == {"a.tif", "b.tif", "c.tif"}
+    assert done.errors[-2] == f"error: 1 of 4 scenes have no map: {photos / 'd.tif'}"
+    assert f"{photos / 'd.tif'}: is no raster" in done.err
+    write_scene(photos / "d.tif", noise(40, 40))
+    before = (out / "a.tif").stat().st_mtime_ns
+    again = terradapt("predict", trained, "--each", photos, "-o", out, "--resume")
+    assert again.status == 0, again.err
+    assert (out / "d.tif").is_file() and (out / "a.tif").stat().st_mtime_ns == before
+
+
+def test_folders_that_are_no_mosaic_say_which_word_to_use(terradapt, trained, tmp_path):
+    photos, out = tmp_path / "photos", tmp_path / "maps"
+    photos.mkdir()
+    write_scene(photos / "a.tif", noise(70, 80))
+    write_scene(photos / "b.tif", noise(60, 90), crs="EPSG:32601")
+    done = terradapt("predict", trained, photos, "-o", out)
+    assert done.is_user_error("b.tif", "CRS") and "--each" in done.errors[1]
+    assert not out.exists()
+    write_scene(photos / "a.tif", noise(70, 80), crs=None, transform=None)
+    done = terradapt("predict", trained, photos, "-o", out)
+    assert done.is_user_error("a.tif", "has no CRS") and "--each" in done.errors[1]
+    for name in ("a.tif", "b.tif"):
+        write_scene(photos / name, noise(70, 80))
+    done = terradapt("predict", trained, photos, "-o", out)
+    assert done.status == 0 and "b.tif covers the same ground as a.tif" in done.err
+    assert "--each" in done.err
+    far = Affine.translation(9000, 0) @ Affine(0.3, 0, 500_000, 0, -0.3, 5_400_000)
+    write_scene(photos / "b.tif", noise(70, 80), transform=far)
+    done = terradapt("predict", trained, photos, "-o", tmp_path / "far")
+    assert done.status == 0 and "its files lie far apart" in done.err
+
+
+def test_each_is_refused_where_it_says_nothing(terradapt, trained, scene, tmp_path):
+    out, empty = tmp_path / "maps", tmp_path / "empty"
+    empty.mkdir()
+    done = terradapt("predict", trained, scene, "--each", "--mosaic", "-o", out)
+    assert done.is_user_error("--each and --mosaic")
+    assert terradapt("predict", trained, "--each", empty, "-o", out).is_user_error("no rasters")
+    done = terradapt("predict", trained, "--each", tmp_path, "-o", tmp_path)
+    assert done.is_user_error("scene.tif", "written over")
+    assert not out.exists()
+
+
+def test_a_dry_run_says_what_it_takes_and_writes_nothing(terradapt, trained, scene, tmp_path):
+    out = tmp_path / "new" / "map.tif"
+    before = sorted(tmp_path.rglob("*"))
+    done = terradapt("predict", trained, scene, "-o", out, "--dry-run")
+    assert done.status == 0, done.err
+    first, *workers = done.out.splitlines()
+    assert first.startswith("scene.tif: ") and "windows of 64 px, about" in first
+    assert " of memory" in first
+    assert [line.split()[0] for line in workers] == ["1", "2", "4", "8", "16"]
+    args = ["predict", trained, scene, "-o", out, "--dry-run", "--workers", 3]
+    done = terradapt(*args, "--progress", "json")
+    plan = json.loads(done.out.splitlines()[-1])["result"]["plans"][0]
+    assert plan["windows"] == int(first.split()[1]) and plan["hours"]["3"] > 0
+    assert sorted(tmp_path.rglob("*")) == before
+    assert terradapt("predict", trained, tmp_path, "-o", scene, "--dry-run").is_user_error()
+
+
+def test_a_big_scene_is_told_beforehand(terradapt, trained, tmp_path):
+    big = write_scene(tmp_path / "big.tif", noise(800, 800))
+    small = write_scene(tmp_path / "small.tif", noise(200, 200))
+    done = terradapt("predict", trained, big, small, "-o", tmp_path / "maps")
+    assert done.status == 0, done.err
+    told = [line for line in done.err.splitlines() if "windows of 64 px" in line]
+    assert len(told) == 1 and told[0].startswith("big.tif: 289 windows of 64 px, about")
+
+
+@pytest.mark.slow
+def test_a_program_stops_a_prediction_and_goes_on(trained, tmp_path):
+    """The word `stop`, on a pipe as any system has it: the rows that are done are kept."""
+    big = write_scene(tmp_path / "big.tif", noise(2600, 700))
+    out = tmp_path / "map.tif"
+    command = [sys.executable, "-m", "terradapt", "predict", str(trained), str(big), "-o", str(out)]
+    command += ["--progress", "json", "--cluster", "none", "--batch", "1"]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, **pipes) as process:
+        last = {}
+        for line in process.stdout:
+            last = json.loads(line)
+            if last.get("phase") and last["done"] > 0.6 * last["total"]:
+                process.stdin.write("stop\n")
+                process.stdin.flush()
+                break
+        rest = process.stdout.read().splitlines()
+    assert process.returncode == 130
+    assert json.loads(rest[-1]) == {"stopped": f"go on with --resume, the state is in {out}.part"}
+    assert not out.exists()

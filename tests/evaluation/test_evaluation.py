@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from eval_files import GreyPredictor, blobs, write_dataset, write_raster
 from terradapt.classes import ISPRS, ROADS, ClassMap
-from terradapt.config import RunConfig
+from terradapt.config import DataConfig, RunConfig
 from terradapt.data import Dataset, open_dataset, read_mask
 from terradapt.errors import DataError
 from terradapt.evaluation import Protocol, evaluate, score_images
@@ -270,3 +270,37 @@ def test_score_images_counts_arrays() -> None:
     assert scores["pixels"] == 2 * target.size
     binary = (target == 1).astype(np.uint8)
     assert score_images([(binary, binary)], ROADS)["mdice"] == 1.0
+
+
+def test_a_part_of_a_scene_is_evaluated_on_its_own_blocks_alone(tmp_path: Path) -> None:
+    """What lies beside a block is neither counted nor seen; ``all`` is the whole scene."""
+    label = blobs(3, 240, 300, 3)
+    write_raster(tmp_path / "labels" / "s.tif", label, 0.5)
+    write_raster(tmp_path / "images" / "s.tif", np.repeat((label * 40 + 1)[None], 3, 0), 0.5)
+    (tmp_path / "classes.json").write_text(json.dumps({"names": LAND.names}))
+    dataset = open_dataset(tmp_path, DataConfig(crop=48))
+    seen: list[np.ndarray] = []
+
+    class Watching(GreyPredictor):
+        def predict(self, images: np.ndarray, /) -> np.ndarray:
+            seen.extend(images[:, 0])
+            return super().predict(images)
+
+    for split in ("train", "val", "test"):
+        areas = [i.area for i in dataset.split(split)]
+        beside = np.repeat((label * 40 + 1)[None], 3, 0)
+        inside = np.zeros(label.shape, bool)
+        for area in areas:
+            assert area is not None
+            inside[area.slices] = True
+        beside[:, ~inside] = 200
+        write_raster(tmp_path / "images" / "s.tif", beside, 0.5)
+        seen.clear()
+        report = evaluate(Watching(LAND, window=64), dataset, split)
+        assert report.metrics["pixels"] == sum(a.height * a.width for a in areas if a)
+        assert report.metrics["oa"] == 1.0
+        assert max(int(image.max()) for image in seen) < 200
+        assert report.protocol["splits"] == "by_block"
+        assert any("split inside one scene (s)" in note for note in report.notes)
+    write_raster(tmp_path / "images" / "s.tif", np.repeat((label * 40 + 1)[None], 3, 0), 0.5)
+    assert evaluate(Watching(LAND), dataset, "all").metrics["pixels"] == label.size

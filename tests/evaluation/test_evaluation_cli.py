@@ -155,3 +155,50 @@ def test_options_out_of_range(
     ran = terradapt("eval", ckpt, "--data", data, "-o", tmp_path / "out.json", option, value)
     assert ran.is_user_error()
     assert _nothing(tmp_path)
+
+
+def test_one_image_with_its_label(terradapt: Call, ckpt: Path, tmp_path: Path) -> None:
+    """Its values are the model's ids, 0 and 255 alone a mask, or what a classes file says."""
+    label = np.tile(np.repeat([0, 255], 32), (64, 1)).astype(np.uint8)
+    write_raster(tmp_path / "image.tif", np.repeat(label[None], 3, 0), 0.5)
+    out = tmp_path / "out.json"
+
+    def supports() -> dict[str, int]:
+        ran = terradapt("eval", ckpt, tmp_path / "image.tif", tmp_path / "label.tif", "-o", out)
+        assert ran.status == 0, ran.err
+        found = json.loads(out.read_text())
+        assert (found["data"]["images"], found["data"]["split"]) == (1, "all")
+        return {k: v["pixels"] for k, v in found["metrics"]["per_class"].items()}
+
+    write_raster(tmp_path / "label.tif", label, 0.5)
+    assert supports() == {"background": 2048, "road": 2048}
+    label[:8, 32:] = 1
+    write_raster(tmp_path / "label.tif", label, 0.5)
+    assert supports() == {"background": 2048, "road": 256}
+    (tmp_path / "classes.yaml").write_text(
+        "names: [road, background]\nvalues: [0, 255]\nignore: [1]"
+    )
+    assert supports() == {"road": 2048, "background": 1792}
+    assert not list(tmp_path.glob("splits.json"))
+
+
+@pytest.mark.parametrize(
+    ("label", "named"),
+    [("gone.tif", "gone.tif"), ("small.tif", "32 x 64"), ("seven.tif", "7"), ("a.gpkg", "a.gpkg")],
+)
+def test_a_label_that_does_not_fit(
+    terradapt: Call, ckpt: Path, tmp_path: Path, label: str, named: str
+) -> None:
+    write_raster(tmp_path / "image.tif", np.zeros((3, 64, 64), np.uint8), 0.5)
+    write_raster(tmp_path / "small.tif", np.zeros((64, 32), np.uint8), 0.5)
+    write_raster(tmp_path / "seven.tif", np.full((64, 64), 7, np.uint8), 0.5)
+    (tmp_path / "a.gpkg").write_bytes(b"")
+    words = (tmp_path / "image.tif", tmp_path / label, "-o", tmp_path / "out.json")
+    assert terradapt("eval", ckpt, *words).is_user_error(named)
+    assert _nothing(tmp_path)
+
+
+def test_evaluated_is_one_dataset_or_one_image(terradapt: Call, ckpt: Path, data: Path) -> None:
+    assert terradapt("eval", ckpt).is_user_error("on what")
+    assert terradapt("eval", ckpt, data, "--data", data).is_user_error("2 paths")
+    assert terradapt("eval", ckpt, data, data, data).is_user_error("3 paths")

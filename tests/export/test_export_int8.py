@@ -19,6 +19,7 @@ from scene_files import noise, write_scene
 from terradapt import checkpoint
 from terradapt.errors import DataError
 from terradapt.export import int8, quantized, windows
+from terradapt.export.report import kept_classes
 from terradapt.predictors.exported import normalize
 
 LAYERS = ("stem", "harsh", "head")
@@ -97,7 +98,9 @@ def test_as_few_layers_as_needed_stay_in_float(
         return 1.0 - 0.1 * sum(name in path.read_text().split() for name in needed)
 
     change = {"a": 4.0, "b": 3.0, "c": 2.0, "d": 1.0}
-    path, found, share = int8.choose(Recorded(tmp_path), change, agreement, 25, print)  # type: ignore[arg-type]
+    steps: list[int] = []
+    path, found, share = int8.choose(Recorded(tmp_path), change, agreement, 25, steps.append)  # type: ignore[arg-type]
+    assert sum(steps) == len(int8.TRIES)  # the bar is full, however early it ends
     assert set(kept) <= set(found)
     assert "b" not in found  # its 500 parameters are beyond the budget
     assert share == agreement(path) == 1.0
@@ -220,6 +223,16 @@ def test_one_scene_is_told(tmp_path: Path) -> None:
     assert len(alone) == 2
 
 
+@pytest.mark.parametrize(("share", "verdict"), [(0.9883, "MISSED"), (0.99, "reached")])
+def test_a_missed_target_is_said(share: float, verdict: str) -> None:
+    report: dict[str, Any] = {"agreement": share, "target": 0.99, "held_out": 18, "notes": []}
+    told = kept_classes(report)
+    assert told.startswith(f"{share:.3%} of the pixels of 18 other windows")
+    assert told.endswith(f"the target of 99% is {verdict}")
+    alone = "accuracy is measured on the windows of the calibration: there are no others"
+    assert "the 18 windows of the calibration" in kept_classes(report | {"notes": [alone]})
+
+
 @pytest.mark.slow
 def test_int8_through_the_command_line(terradapt: Any, tmp_path: Path) -> None:
     model, meta = small("smp-unet", "resnet18")
@@ -231,6 +244,14 @@ def test_int8_through_the_command_line(terradapt: Any, tmp_path: Path) -> None:
     )  # fmt: skip
     assert outcome.status == 0, outcome.err
     report = json.loads((tmp_path / "q.report.json").read_text())["int8"]
+    lines = outcome.out.splitlines()
+    assert lines[1].startswith("parity of the float graph, before INT8, with the checkpoint")
+    assert f"{report['agreement']:.3%}" in lines[2] and "the target of 99% is" in lines[2]
+    assert lines[3].startswith("accuracy of the INT8 file: mIoU")
+    layers = len(report["float_layers"])
+    done = [line for line in outcome.err.splitlines() if line.startswith("quantize each layer")]
+    assert layers < int(done[-1].split("/")[0].split()[-1])
+    assert "/10 file" in outcome.err
     assert report["smaller"] >= 3.5
     assert report["accuracy"]["windows"] == report["held_out"]
     scene = write_scene(tmp_path / "scene.tif", noise(128, 128))

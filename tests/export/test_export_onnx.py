@@ -2,12 +2,13 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime as ort
 import pytest
 import torch
 
@@ -17,14 +18,17 @@ from terradapt.classes import ClassMap
 from terradapt.errors import CheckpointError, ConfigError
 from terradapt.export import metadata, run
 from terradapt.export.parity import compare
-from terradapt.meta import Meta
+from terradapt.meta import Calibration, Meta
 from terradapt.models import MODELS
 from terradapt.models.encoder import STUDENTS
+from terradapt.predictors.exported import normalize
 from terradapt.predictors.onnx import OnnxPredictor
 from terradapt.predictors.torch import TorchPredictor
 
 TINY = "mobilenetv3_small_100"
-FIXED = {"sam2_hiera_tiny", "sam2_hiera_large", "swin_tiny_patch4_window7_224"}
+FIXED = {"sam2_hiera_tiny", "sam2_hiera_large", "swin_tiny_patch4_window7_224"} | {
+    "vit_tiny_patch16_224"
+}
 ROUNDED = {"sgcnnet": 0.05}  # the softmax of large unscaled products magnifies rounding
 
 
@@ -89,7 +93,7 @@ def test_contract_of_every_model(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("encoder", STUDENTS)
+@pytest.mark.parametrize("encoder", [*STUDENTS, "vit_tiny_patch16_224"])
 def test_contract_of_every_student(encoder: str, tmp_path: Path) -> None:
     check_contract("kd-arafnet", encoder, tmp_path)
 
@@ -227,8 +231,6 @@ def test_the_stac_item_has_what_mlm_requires(exported: tuple[Any, Any, Path]) ->
 
 
 def test_the_items_scaling_is_the_predictors(exported: tuple[Any, Any, Path]) -> None:
-    from terradapt.predictors.exported import normalize
-
     _, meta, path = exported
     item = json.loads(path.with_suffix(".stac.json").read_text())
     rows = item["properties"]["mlm:input"][0]["value_scaling"]
@@ -271,6 +273,42 @@ def test_a_model_that_disagrees_is_not_kept(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_graph_that_ends_in_class_ids(
+    exported: tuple[Any, Any, Path], tmp_path: Path, terradapt: Any
+) -> None:
+    """Also where a calibration's bias changes the class; terradapt itself refuses such a file."""
+    model, meta, path = exported
+    images = pixels(2, 64, 96, seed=5)
+    logits = np.log(OnnxPredictor(path).predict(images))
+    bias = (3.0, 0.0, 0.0, -3.0)
+    told = replace(meta, calibration=Calibration(1.5, bias))
+    checkpoint.save(tmp_path / "c.safetensors", model, told)
+    result = run.export_with_proof(tmp_path / "c.safetensors", tmp_path / "ids.onnx", argmax=True)
+    assert result.argmax == 1 and result.parity is not None and result.parity.passed
+    wanted = (logits / 1.5 + np.reshape(bias, (-1, 1, 1))).argmax(1)
+    assert (wanted != logits.argmax(1)).mean() > 0.01
+
+    session = ort.InferenceSession(tmp_path / "ids.onnx", providers=["CPUExecutionProvider"])
+    (ids,) = session.run(["classes"], {"image": normalize(images, meta.spec)})
+    assert (ids.dtype, ids.shape) == (np.uint8, (2, 64, 96))
+    assert (ids == wanted).mean() > 0.9999
+    proto = onnx.load(str(tmp_path / "ids.onnx"))
+    onnx.checker.check_model(proto, full_check=True)
+    assert not [n for n in proto.graph.node if n.op_type == "Softmax"]
+    item = json.loads((tmp_path / "ids.stac.json").read_text())
+    (output,) = item["properties"]["mlm:output"]
+    assert (output["name"], output["result"]["data_type"]) == ("classes", "uint8")
+    assert output["result"]["shape"] == [-1, -1, -1]
+
+    for verb in (("predict", "SCENE", "-o", tmp_path / "map.tif"), ("bench",), ("eval", "SCENE")):
+        words = [tmp_path / "ids.onnx" if w == "SCENE" else w for w in verb[1:]]
+        outcome = terradapt(verb[0], tmp_path / "ids.onnx", *words)
+        assert outcome.is_user_error("ids.onnx", "class ids")
+        assert "without --argmax" in outcome.errors[1]
+    assert not (tmp_path / "map.tif").exists()
+    assert "argmax" not in run.exported_meta(model, meta).to_json()  # older terradapts read on
+
+
 def test_export_through_the_command_line(
     terradapt: Any, exported: tuple[Any, Any, Path], tmp_path: Path
 ) -> None:
@@ -296,6 +334,7 @@ def test_export_through_the_command_line(
         (["CKPT", "-o", "m.onnx", "--int8"], "--calibrate"),
         (["CKPT", "-o", "m.onnx", "--window", "100"], "100 px"),
         (["CKPT", "-o", "m.onnx", "--scene", "none.tif"], "none.tif"),
+        (["CKPT", "-o", "m.onnx", "--argmax", "--for", "deepness"], "deepness"),
         (["CKPT", "-o", "m.onnx", "--int8", "--calibrate", "EMPTY"], "empty"),
         (["CKPT", "-o", "m.onnx", "--int8", "--calibrate", "nowhere"], "nowhere"),
     ],

@@ -239,7 +239,8 @@ def test_slcnet_tells_its_attention_in_training_and_it_can_be_supervised() -> No
     for weights in out.relations:
         torch.testing.assert_close(weights.sum(3), torch.ones(weights.shape[:3]))
     plain, supervised = (
-        Supervised(ObjectiveConfig(relation=weight)).compare(out, mask) for weight in (0.0, 10.0)
+        Supervised(ObjectiveConfig(relation=weight)).compare(out, {"mask": mask})
+        for weight in (0.0, 10.0)
     )
     assert "relation" not in plain[1]
     gap = 10 * relation(out.relations, mask)

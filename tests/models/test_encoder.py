@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import timm
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from terradapt.config import EncoderConfig, ModelConfig
@@ -16,8 +16,10 @@ from terradapt.models import build, default_config
 from terradapt.models import resolve as resolve_model
 from terradapt.models.adapters import Adapter
 from terradapt.models.encoder import (
+    HUB,
     IMAGENET,
     SAM2_TRUNKS,
+    STRIDES,
     STUDENTS,
     build_encoder,
     encoder_normalization,
@@ -25,6 +27,7 @@ from terradapt.models.encoder import (
     is_sam2,
     resolve_encoder,
 )
+from terradapt.models.pyramid import SimplePyramid
 
 SMALL = "mobilenetv3_small_100"
 TINY = "sam2_hiera_tiny"
@@ -46,6 +49,72 @@ def test_trunks_and_adapters_have_the_published_sizes(name: str) -> None:
         encoder = build_encoder(name)
     assert (count(encoder.trunk), count(encoder.adapters), encoder.channels) == TRUNK_SIZES[name]
     assert len(encoder.adapters) == len(encoder.trunk.blocks)
+
+
+VITS = {
+    "vit_pe_spatial_tiny_patch16_512": 192,
+    "vit_tiny_patch16_224": 192,
+    "eva02_tiny_patch14_224": 192,
+}
+
+
+@pytest.mark.parametrize("name", VITS)
+def test_a_plain_transformer_gives_a_pyramid_at_any_size(name: str) -> None:
+    encoder = build_encoder(name, checkpointing=True)
+    for height, width in ((64, 96), (128, 32)):
+        features = encoder(torch.randn(1, 3, height, width))
+        assert tuple(f.shape[1] for f in features) == encoder.channels
+        sides = [(height // s, width // s) for s in STRIDES]
+        assert [tuple(f.shape[2:]) for f in features] == sides
+    sum(f.mean() for f in features).backward()  # type: ignore[union-attr]
+    assert all(p.grad is not None for p in encoder.pyramid.parameters())
+
+
+def test_the_pyramid_has_vitdet_s_size() -> None:
+    width, out = 384, 256
+    tails = sum(c * out + 2 * out + 9 * out * out + 2 * out for c in (96, 192, 384, 384))
+    assert count(SimplePyramid(width)) + tails == 3_298_144
+
+
+def test_a_frozen_transformer_stands_still_and_its_pyramid_trains(tmp_path: Path) -> None:
+    name = "vit_tiny_patch16_224"
+    path = tmp_path / "vit.safetensors"
+    torch.manual_seed(1)
+    save_file(timm.create_model(name).state_dict(), path)  # with its classifier, as timm has it
+    config = EncoderConfig(name=name, weights=str(path), freeze=True)
+    model = build(ModelConfig(name="kd-arafnet", encoder=config), 3)
+    held = {k: v.requires_grad for k, v in model.encoder.named_parameters()}
+    assert not any(v for k, v in held.items() if k.startswith("body."))
+    assert all(v for k, v in held.items() if k.startswith("pyramid."))
+    stored = load_file(path)
+    assert torch.equal(
+        model.encoder.body.blocks[3].attn.qkv.weight, stored["blocks.3.attn.qkv.weight"]
+    )
+    model.train()
+    model(torch.randn(2, 3, 64, 64)).logits.mean().backward()
+
+
+def test_interleaved_rotary_embeddings_are_not_exported() -> None:
+    encoder = build_encoder("eva02_tiny_patch14_224")
+    with pytest.raises(ConfigError, match="interleaved rotary"):
+        encoder.settle(64)
+
+
+def test_a_settled_transformer_says_the_same() -> None:
+    encoder, x = build_encoder("vit_tiny_patch16_224").eval(), torch.randn(1, 3, 96, 96)
+    with torch.no_grad():
+        before = encoder(x)
+        encoder.settle(96)
+        after = encoder(x)
+    assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(before, after, strict=True))
+
+
+def test_the_pixels_of_a_transformer_are_normalised_as_its_weights_were() -> None:
+    config = EncoderConfig(name="vit_large_patch16_dinov3.sat493m", weights=HUB)
+    mean, std = encoder_normalization(config)
+    assert mean == pytest.approx((0.430, 0.411, 0.296)) and std == pytest.approx(
+        (0.213, 0.156, 0.143)
+    )
 
 
 @pytest.mark.parametrize("name", ["convnext_atto", "swin_tiny_patch4_window7_224", *STUDENTS[3:5]])
@@ -296,6 +365,8 @@ def test_hub_that_cannot_be_reached_is_told(monkeypatch: pytest.MonkeyPatch) -> 
         return real(name, **kwargs)
 
     monkeypatch.setattr(timm, "create_model", unreachable)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("terradapt.weights.hub_fault", lambda _: "")
     with pytest.raises(CheckpointError, match="no route to host") as caught:
         build_encoder(SMALL, "hub")
     assert "local file" in caught.value.fix

@@ -22,7 +22,7 @@ DEFAULTS = {
     for name, line in MODELS.items()
 }
 CASES = [*DEFAULTS.items(), ("kd-arafnet", "mit_b0"), ("kd-arafnet", "resnet18")]
-CASES += [(name, "sam2_hiera_tiny") for name in ("sam2-arafnet", "sam2ms", "sam2-unet")]
+CASES += [(name, "sam2_hiera_tiny") for name in ("sam2-arafnet", "sam2ms", "sam2-unet", "siamese")]
 
 
 def make(
@@ -30,7 +30,8 @@ def make(
 ) -> SegmentationModel:
     torch.manual_seed(0)
     classes = classes or (2 if entry(name).binary else 5)
-    values = {"name": name, "encoder": {"name": encoder}, "options": NARROW.get(name, {}), **config}
+    values = {"name": name, "encoder": {"name": encoder}, "options": NARROW.get(name, {})}
+    values |= {"in_channels": 3 * entry(name).dates, **config}
     return build(ModelConfig.model_validate(values), classes)
 
 
@@ -49,7 +50,7 @@ def test_logits_have_the_input_s_size(
 ) -> None:
     model.eval()
     with torch.no_grad():
-        out = model(torch.randn(batch, 3, height, width))
+        out = model(torch.randn(batch, model.config.in_channels, height, width))
     assert isinstance(out, Prediction)
     assert out.logits.shape == (batch, model.num_classes, height, width)
     assert out.aux == ()
@@ -65,7 +66,7 @@ def test_backward_reaches_every_trainable_parameter_and_no_frozen_one(
 ) -> None:
     model.train()
     model.zero_grad(set_to_none=True)
-    out = model(torch.randn(2, 3, 64, 64))
+    out = model(torch.randn(2, model.config.in_channels, 64, 64))
     further = (*out.aux, *out.connectivity)
     loss = sum((m.square().mean() for m in further), out.logits.square().mean())
     loss.backward()
@@ -75,7 +76,7 @@ def test_backward_reaches_every_trainable_parameter_and_no_frozen_one(
 
 def test_auxiliary_logits_in_training_only_and_at_full_size(model: SegmentationModel) -> None:
     model.train()
-    out = model(torch.randn(2, 3, 64, 64))
+    out = model(torch.randn(2, model.config.in_channels, 64, 64))
     assert all(m.shape == out.logits.shape for m in out.aux)
     expected = {"sam2-arafnet": 1, "sam2-unet": 2, "pspnet": 1, "bisenet": 2}
     expected |= {"unetformer": 1, "sfanet": 1, "slcnet": 4}
@@ -99,13 +100,13 @@ def test_state_dict_round_trip_gives_equal_logits(model: SegmentationModel) -> N
     buffer.seek(0)
     twin = build(model.config, model.num_classes)
     twin.load_state_dict(torch.load(buffer, weights_only=True))
-    x = torch.randn(1, 3, 64, 64)
+    x = torch.randn(1, model.config.in_channels, 64, 64)
     with torch.no_grad():
         assert torch.equal(model.eval()(x).logits, twin.eval()(x).logits)
 
 
 def test_images_of_a_batch_do_not_meet(model: SegmentationModel) -> None:
-    x = torch.randn(2, 3, 64, 64)
+    x = torch.randn(2, model.config.in_channels, 64, 64)
     with torch.no_grad():
         both, one = model.eval()(x).logits, model(x[1:]).logits
     torch.testing.assert_close(both[1:], one, atol=1e-4, rtol=1e-3)
@@ -113,9 +114,10 @@ def test_images_of_a_batch_do_not_meet(model: SegmentationModel) -> None:
 
 @pytest.mark.parametrize("name", MODELS)
 def test_four_bands(name: str) -> None:
-    model = make(name, DEFAULTS[name], in_channels=4).eval()
+    bands = 4 * entry(name).dates
+    model = make(name, DEFAULTS[name], in_channels=bands).eval()
     with torch.no_grad():
-        assert model(torch.randn(1, 4, 32, 32)).logits.shape[2:] == (32, 32)
+        assert model(torch.randn(1, bands, 32, 32)).logits.shape[2:] == (32, 32)
 
 
 @pytest.mark.parametrize("classes", [2, 3, 17])
@@ -146,7 +148,8 @@ def test_default_config_is_on_the_paper_s_encoder(name: str) -> None:
         ({"options": {"colour": 1}}, 3, "colour"),
         ({"options": {"fusion": "none"}}, 3, "low_path"),
         ({"encoder": {"name": "resnet1"}}, 3, "resnet1"),
-        ({"encoder": {"name": "vit_tiny_patch16_224"}}, 3, "strides"),
+        ({"name": "pspnet", "encoder": {"name": "vit_tiny_patch16_224"}}, 3, "strides"),
+        ({"name": "siamese", "in_channels": 3}, 2, "two dates"),
         ({"encoder": {"name": SMALL, "args": {"colour": 1}}}, 3, "colour"),
         ({"name": "smp-unet", "encoder": {"name": SMALL, "args": {"colour": 1}}}, 3, "colour"),
         ({"name": "smp-unet", "encoder": {"name": "sam2_hiera_tiny"}}, 3, "sam2_hiera_tiny"),
@@ -179,3 +182,16 @@ def test_baseline_equals_smp_s_own_unet() -> None:
     x = torch.randn(1, 3, 64, 64)
     with torch.no_grad():
         assert torch.equal(ours(x).logits, theirs(x))
+
+
+@pytest.mark.parametrize("signed", [False, True])
+def test_equal_dates_differ_in_nothing_and_turned_ones_as_the_option_says(signed: bool) -> None:
+    model = make("siamese", SMALL, 2, options={"signed": signed}).eval()
+    first, second = torch.randn(2, 1, 3, 64, 64).unbind(0)
+    with torch.no_grad():
+        same = model(torch.cat([first, first], 1)).logits
+        other = model(torch.cat([second, second], 1)).logits
+        there = model(torch.cat([first, second], 1)).logits
+        back = model(torch.cat([second, first], 1)).logits
+    torch.testing.assert_close(same, other)
+    assert torch.allclose(there, back, atol=1e-5) is not signed

@@ -16,7 +16,8 @@ from scene_files import noise, write_scene
 from terradapt import checkpoint, predictors
 from terradapt.errors import CheckpointError
 from terradapt.export.onnx import calibrate_graph, import_onnx, write_proto
-from terradapt.export.quantized import raw_scores, recalibrate
+from terradapt.export.parity import raw_output
+from terradapt.export.quantized import recalibrate
 from terradapt.export.run import export_with_proof
 from terradapt.meta import Calibration, Meta
 from terradapt.predictors.openvino import OpenVinoPredictor
@@ -107,7 +108,7 @@ def test_an_int8_file_gets_a_temperature_of_its_own(plain: tuple, tmp_path: Path
     calibrate_graph(proto, FOUND)
     write_proto(proto, tmp_path / "t.onnx", {})
     images = pixels(1, 64, 64, seed=9)
-    warm, raw = (raw_scores(f, native, images) for f in (tmp_path / "t.onnx", exported.path))
+    warm, raw = (raw_output(f, native, images) for f in (tmp_path / "t.onnx", exported.path))
     np.testing.assert_allclose(warm, softmax(np.log(raw) / 1.7, 1), atol=1e-5)
 
 

@@ -27,12 +27,12 @@ def scene(tmp_path):
 
 def test_a_map_in_memory_is_that_in_the_file(scene, tmp_path):
     mapper = Mapper(PlainPredictor(), "plain")
-    figures = mapper.predict(scene, tmp_path / "map.tif", confidence=True)
+    figures = mapper.predict(scene, tmp_path / "map.tif", confidence=True).figures
     with rasterio.open(tmp_path / "map.tif") as file:
         np.testing.assert_array_equal(mapper.predict(scene), file.read(1))
     assert figures["model"] == "plain"
     assert (tmp_path / "map_confidence.tif").exists()
-    assert (mapper.predict(str(scene))[20:60, 10:50] == 255).all()
+    assert (mapper.predict(str(scene)).classes[20:60, 10:50] == 255).all()
 
 
 def test_an_area_of_interest_holds_in_memory_too(scene, tmp_path):
@@ -42,7 +42,7 @@ def test_an_area_of_interest_holds_in_memory_too(scene, tmp_path):
         write_raster(tmp_path / "aoi.tif", inside, crs=file.crs, transform=file.transform)
     mapper, options = Mapper(PlainPredictor()), {"aoi": tmp_path / "aoi.tif"}
     mapper.predict(scene, tmp_path / "map.tif", **options)
-    found = mapper.predict(scene, **options)
+    found = mapper.predict(scene, **options).classes
     with rasterio.open(tmp_path / "map.tif") as file:
         np.testing.assert_array_equal(found, file.read(1))
     assert (found[:100] == 255).all()
@@ -76,7 +76,9 @@ def test_a_predictor_around_another_has_its_whole_face():
 def test_a_checkpoint_maps_a_scene(scene, tmp_path):
     model, meta = small()
     checkpoint.save(tmp_path / "model.safetensors", model, meta)
-    classes = terradapt.load(tmp_path / "model.safetensors").predict(scene, resolution="native")
+    classes = (
+        terradapt.load(tmp_path / "model.safetensors").predict(scene, resolution="native").classes
+    )
     assert classes.shape == (600, 90)
     assert set(np.unique(classes)) <= {*range(len(meta.classes)), 255}
     with pytest.raises(ConfigError):

@@ -106,8 +106,8 @@ def test_lone_files_are_named(tmp_path: Path) -> None:
     root = write_folder(tmp_path, 4)
     (root / "images" / "s1.tif").unlink()
     (root / "labels" / "s2.tif").unlink()
-    told = messages(root, "error")
-    assert "no image for s1.tif" in told and "no label for s2.tif" in told
+    assert "no image for s1.tif" in messages(root, "error")
+    assert "1 image (s2) without a label" in messages(root, "note")
 
 
 def test_duplicates_other_scales_and_rare_classes_are_told(tmp_path: Path) -> None:

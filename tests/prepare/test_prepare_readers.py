@@ -18,11 +18,11 @@ from benchmark_files import (
     write_loveda,
     write_openearthmap,
 )
-from terradapt.classes import IGNORE
+from terradapt.classes import CHANGES, IGNORE
 from terradapt.config import DataConfig
 from terradapt.data import input_spec, open_dataset, read_image, read_mask
 from terradapt.errors import DataError
-from terradapt.prepare.levir_cd import CHANGES, prepare_levir_cd
+from terradapt.prepare.levir_cd import prepare_levir_cd
 from terradapt.prepare.loveda import LOVEDA, prepare_loveda
 from terradapt.prepare.openearthmap import OPEN_EARTH_MAP, prepare_openearthmap
 from terradapt.prepare.options import PrepareOptions

@@ -114,7 +114,7 @@ def test_the_loss_is_hard_and_soft_in_the_given_weights(teacher: Path) -> None:
     student = models.build(ModelConfig(encoder=TINY), 3).eval()
     loss, logs = objective(student, batch)
     prediction = student(batch["image"])
-    hard, _ = objective.supervised.compare(prediction, batch["mask"])
+    hard, _ = objective.supervised.compare(prediction, batch)
     logits = objective.teacher_logits(batch)
     soft = dist(prediction.logits, logits, batch["mask"], temperature=2.0, beta=0.5, gamma=4.0)
     torch.testing.assert_close(loss, 0.25 * hard + 3 * soft)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -41,7 +42,8 @@ def unbroken(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_run_leaves_config_log_and_two_checkpoints(unbroken: Path) -> None:
     files = {f.name for f in unbroken.iterdir()}
-    assert files == {"config.yaml", "log.jsonl", "checkpoint.safetensors", "last.safetensors"}
+    names = {"config.yaml", "log.jsonl", "checkpoint.safetensors", "last.safetensors"}
+    assert files == names | {"splits.json"}
     assert load_config(unbroken / "config.yaml") == small()
     events = [json.loads(s) for s in (unbroken / "log.jsonl").read_text().splitlines()]
     assert [e["step"] for e in events if e["event"] == "val"] == [4, 8]
@@ -99,10 +101,12 @@ def test_a_killed_run_resumes_bit_for_bit(folder: Path, unbroken: Path, tmp_path
 def test_two_processes_train_one_model(folder: Path, tmp_path: Path) -> None:
     """Data-parallel on two CPU processes: one log, one model, every image validated once."""
     run = tmp_path / "run"
-    launch = ["-m", "accelerate.commands.launch", "--cpu", "--num_processes=2", "--num_machines=1"]
-    launch += ["--mixed_precision=no", "--dynamo_backend=no", "--num_cpu_threads_per_process=1"]
-    command = [sys.executable, *launch, "-m", "terradapt", "train", "landcover", *SMALL]
-    command += ["train.batch=4", "--data", str(folder), "-o", str(run), "--no-report"]
+    page = (Path(__file__).parents[2] / "docs" / "gpus.md").read_text("utf-8")
+    lines = page.replace("\\\n", " ").splitlines()
+    (line,) = (text for text in lines if text.startswith("accelerate launch --cpu"))
+    words = shlex.split(line.removeprefix("accelerate launch"))
+    words = [{"DIR": str(folder), "RUN": str(run)}.get(word, word) for word in words]
+    command = [sys.executable, "-m", "accelerate.commands.launch", *words, *SMALL, "train.batch=4"]
     done = subprocess.run(command, check=False, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     events = [json.loads(s) for s in (run / "log.jsonl").read_text().splitlines()]
@@ -256,3 +260,29 @@ def test_a_run_killed_before_its_first_state_tells_its_steps_once(
     (run / "log.jsonl").write_text(f"{first}\n")
     training.train(small(), folder, run, resume=True)
     same_run(unbroken, run)
+
+
+def test_a_resumed_run_keeps_its_split_whatever_joins(
+    folder: Path, unbroken: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its images, in their order; a new run takes the new image too."""
+    data, run = tmp_path / "data", tmp_path / "run"
+    shutil.copytree(folder, data)
+    stated = json.loads((data / "splits.json").read_text())
+    (data / "splits.json").write_text(json.dumps({"protocol": "by_image", "seed": 0, **stated}))
+    steps = iter(range(5))
+
+    def broken(_: int) -> None:
+        if next(steps) == 3:
+            raise StopError
+
+    trainer = Trainer(small(), open_dataset(data), run)
+    with pytest.raises(StopError):
+        trainer.fit(broken)
+    for part in ("images", "labels"):
+        shutil.copy(data / part / "0.tif", data / part / "new.tif")
+    assert "new" in open_dataset(data).splits["train"]
+    caplog.clear()
+    training.train(small(), data, run, resume=True)
+    assert "1 image (new): came after the run began" in caplog.text
+    same_run(run, unbroken)

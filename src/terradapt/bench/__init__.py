@@ -1,5 +1,5 @@
-"""Efficiency on this machine: the columns of ARAFNet's Table 4 for ten backbones, each engine."""
+"""Efficiency on this machine.
 
-from terradapt.bench.run import BACKBONES, BenchRow, Options, bench
-
-__all__ = ["BACKBONES", "BenchRow", "Options", "bench"]
+``run``: the columns of ARAFNet's Table 4 for ten backbones on each engine, which needs torch;
+``exported``: one exported model on each engine, with the base install alone.
+"""

@@ -8,16 +8,19 @@ import os
 import pkgutil
 import sys
 import traceback
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated, NoReturn
 
 import typer
 
+from terradapt.cli._events import INTERRUPTED, asked, events, how_stopped, speaking
 from terradapt.cli._help import Verbs
 from terradapt.errors import MissingExtraError, OutputError, TerradaptError, reason
 from terradapt.files import check_name
 from terradapt.version import __version__
 
+STOPPED = 130
 DEBUG_VARIABLE = "TERRADAPT_DEBUG"
 EXTRAS = {
     **dict.fromkeys(("torch", "torchvision", "timm", "accelerate", "safetensors"), "train"),
@@ -28,6 +31,7 @@ EXTRAS = {
     "openvino": "openvino",
     "networkx": "graph",
     "huggingface_hub": "hub",
+    **dict.fromkeys(("starlette", "uvicorn"), "view"),
 }
 """Modules that the base install lacks, with the extra that brings them."""
 NO_MEMORY = ("out of memory", "can't allocate memory", "Cannot allocate memory", "bad allocation")
@@ -86,22 +90,45 @@ def main() -> None:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # any name can be printed
     command = typer.main.get_command(build_app())
-    try:
-        for argument in sys.argv[1:]:
-            check_name(argument)
-        sys.exit(command.main(sys.argv[1:] or ["--help"], "terradapt", standalone_mode=False))
-    except TerradaptError as error:
-        fail(error)
-    except typer.Exit as stop:
-        sys.exit(stop.exit_code)
-    except (KeyboardInterrupt, typer.Abort):
-        print("\ninterrupted", file=sys.stderr)
-        sys.exit(130)
-    except Exception as error:
-        mistake = _as_user_error(error)
-        if mistake is not None:
-            fail(mistake)
-        report_defect(error)
+    with speaking() if asked(sys.argv[1:]) else nullcontext():
+        try:
+            for argument in sys.argv[1:]:
+                check_name(argument)
+            done = command.main(sys.argv[1:] or ["--help"], "terradapt", standalone_mode=False)
+        except TerradaptError as error:
+            fail(error)
+        except typer.Exit as stop:
+            sys.exit(stop.exit_code)
+        except (KeyboardInterrupt, typer.Abort):
+            end_stopped()
+        except Exception as error:
+            mistake = _as_user_error(error)
+            if mistake is not None:
+                fail(mistake)
+            report_defect(error)
+        _finish(done)
+
+
+def _finish(done: object) -> NoReturn:
+    """End with what a verb returned: its result, or the status of ``--help`` and the like."""
+    program = events()
+    if done == STOPPED:  # what typer makes of Ctrl-C
+        end_stopped()
+    if isinstance(done, int):
+        sys.exit(done)
+    if program:
+        program.tell(result=done or {})
+    sys.exit(0)
+
+
+def end_stopped() -> NoReturn:
+    """Exit as Ctrl-C does, with status 130."""
+    program, how = events(), how_stopped()
+    if program:
+        program.tell(stopped=how)
+    elif how == INTERRUPTED:  # else it was said
+        print(f"\n{INTERRUPTED}", file=sys.stderr)
+    sys.exit(STOPPED)
 
 
 def _as_user_error(error: Exception) -> TerradaptError | None:
@@ -126,9 +153,7 @@ def fail(error: TerradaptError) -> NoReturn:
     """Print a user's mistake on stderr and exit with status 2; with ``--debug``, raise it."""
     if os.environ.get(DEBUG_VARIABLE):
         raise error
-    print(f"error: {_one_line(error.message)}", file=sys.stderr)
-    print(f"fix: {_one_line(error.fix)}", file=sys.stderr)
-    sys.exit(2)
+    _complain(error.message, error.fix, 2)
 
 
 def report_defect(error: Exception) -> NoReturn:
@@ -138,10 +163,14 @@ def report_defect(error: Exception) -> NoReturn:
     where = traceback.extract_tb(error.__traceback__)[-1]
     place = f"{Path(where.filename).name}:{where.lineno}"
     what = f"a fault in terradapt, at {place}: {type(error).__name__}: {reason(error)}"
-    print(f"error: {_one_line(what)}", file=sys.stderr)
-    print("fix: report it, with what `terradapt --debug ...` prints instead", file=sys.stderr)
-    sys.exit(70)
+    _complain(what, "report it, with what `terradapt --debug ...` prints instead", 70)
 
 
-def _one_line(text: str) -> str:
-    return " ".join(text.split())
+def _complain(message: str, fix: str, status: int) -> NoReturn:
+    message, fix = (" ".join(text.split()) for text in (message, fix))
+    program = events()
+    if program:
+        program.tell(error=message, fix=fix)
+    else:
+        print(f"error: {message}\nfix: {fix}", file=sys.stderr)
+    sys.exit(status)

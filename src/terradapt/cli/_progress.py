@@ -1,20 +1,26 @@
-"""Progress with rate and time left: a bar on a terminal, plain lines otherwise."""
+"""Progress with rate and time left: a bar on a terminal, plain lines, or JSON for programs."""
 
 from __future__ import annotations
 
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from typing import TYPE_CHECKING
 
-from terradapt.progress import Advance
+from terradapt.cli._events import events
+from terradapt.progress import Show, duration_text
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
 
 LINE_EVERY = 10.0  # s between plain lines
+_shown: list[Progress] = []  # one display at a time: work within work adds a bar to it
 
 
 @contextmanager
-def progress(total: int | None, label: str, unit: str = "it") -> Iterator[Advance]:
-    """Show the progress of long work on stderr.
+def progress(total: int | None, label: str, unit: str = "it") -> Iterator[Show]:
+    """Show the progress of long work on stderr, or tell it to a program on stdout.
 
     Args:
         total: Number of units, or None when unknown.
@@ -24,62 +30,84 @@ def progress(total: int | None, label: str, unit: str = "it") -> Iterator[Advanc
     Yields:
         ``advance(n)``, to be called when ``n`` more units are done.
     """
-    shown = _bar if sys.stderr.isatty() else _lines
+    told = events()
+    shown = told.phase if told else _bar if sys.stderr.isatty() else _lines
     with shown(total, label, unit) as advance:
         yield advance
 
 
+def say(line: str) -> None:
+    """Print a line on stderr, above a bar if one is shown."""
+    if _shown:
+        _shown[0].console.print(line, markup=False, highlight=False, soft_wrap=True)
+    else:
+        print(line, file=sys.stderr, flush=True)
+
+
 @contextmanager
-def _bar(total: int | None, label: str, unit: str) -> Iterator[Advance]:
+def _bar(total: int | None, label: str, unit: str) -> Iterator[Show]:
     from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        SpinnerColumn,
-        TextColumn,
-        TimeRemainingColumn,
-    )
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
     columns = (
-        SpinnerColumn(),
         TextColumn("{task.description}"),
-        BarColumn(),
+        BarColumn(16),
         MofNCompleteColumn(),
-        TextColumn("{task.fields[rate]}"),
-        TimeRemainingColumn(),
+        TextColumn("{task.fields[beside]}"),
     )
-    with Progress(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task(label, total=total, rate="")
+    inner = bool(_shown)
+    bars = _shown[0] if inner else Progress(*columns, console=Console(stderr=True))
+    with nullcontext() if inner else bars:
+        _shown.append(bars)
+        task = bars.add_task(label, total=total, beside="")
         start = time.monotonic()
+        done, noted = 0, ""
 
-        def advance(n: int) -> None:
-            done = bar.tasks[0].completed + n
-            rate = done / max(time.monotonic() - start, 1e-9)
-            bar.update(task, advance=n, rate=f"{rate:.3g} {unit}/s")
+        def advance(n: int, /, note: str = "", left: float | None = None) -> None:
+            nonlocal done, noted
+            done += n
+            noted = note or noted
+            seconds = time.monotonic() - start
+            beside = _beside(unit, done, total, seconds, left, noted)
+            bars.update(task, advance=n, beside=beside)
 
-        yield advance
+        try:
+            yield advance
+        finally:
+            _shown.pop()
+            if inner:  # work within work leaves when it is done
+                bars.remove_task(task)
 
 
 @contextmanager
-def _lines(total: int | None, label: str, unit: str) -> Iterator[Advance]:
+def _lines(total: int | None, label: str, unit: str) -> Iterator[Show]:
     start = last = time.monotonic()
-    done = 0
+    done, noted = 0, ""
 
-    def advance(n: int) -> None:
-        nonlocal done, last
+    def tell(now: float, left: float | None) -> None:
+        counted = f"{done} {unit}" if total is None else f"{done}/{total} {unit}"
+        beside = _beside(unit, done, total, now - start, left, noted)
+        print(f"{label}: {counted}  {beside}", file=sys.stderr, flush=True)
+
+    def advance(n: int, /, note: str = "", left: float | None = None) -> None:
+        nonlocal done, last, noted
         done += n
+        noted = note or noted
         now = time.monotonic()
         if now - last >= LINE_EVERY:
             last = now
-            print(_line(label, unit, done, total, now - start), file=sys.stderr, flush=True)
+            tell(now, left)
 
     yield advance
-    print(_line(label, unit, done, total, time.monotonic() - start), file=sys.stderr, flush=True)
+    tell(time.monotonic(), None)
 
 
-def _line(label: str, unit: str, done: int, total: int | None, seconds: float) -> str:
+def _beside(
+    unit: str, done: int, total: int | None, seconds: float, left: float | None, note: str
+) -> str:
+    """Say what stands beside a count: the work's own words, the rate and the time left."""
     rate = done / max(seconds, 1e-9)
-    counted = f"{done} {unit}" if total is None else f"{done}/{total} {unit}"
-    left = f", {(total - done) / rate:.0f} s left" if total and rate and done < total else ""
-    return f"{label}: {counted}, {rate:.3g} {unit}/s, {seconds:.0f} s{left}"
+    if left is None and total and rate and done < total:
+        left = (total - done) / rate
+    shown = "" if not left else f"{duration_text(left)} left"
+    return "  ".join(p for p in (note, f"{rate:.3g} {unit}/s", shown) if p)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import typer
 
-from terradapt.classes import IGNORE
 from terradapt.cli._progress import progress
 
 
@@ -22,16 +22,12 @@ def run_roads(
     simplify: float | None,
     block: int,
     overwrite: bool,
-) -> None:
+) -> dict[str, Any]:
     """Write a road network and say what it is."""
     from terradapt.vector.files import missing_class, road_blocks, vectorize_roads
-    from terradapt.vector.roads.bridge import BridgeOptions
-    from terradapt.vector.roads.clean import CleanOptions
     from terradapt.vector.roads.extract import RoadOptions
 
-    options = RoadOptions(
-        max_width, CleanOptions(min_spur=min_spur), BridgeOptions(max_gap=max_gap), simplify, block
-    )
+    options = RoadOptions.of(max_width, min_spur, max_gap, simplify, block)
     with progress(road_blocks(labels, options), "roads", "blocks") as advance:
         figures = vectorize_roads(
             labels,
@@ -53,6 +49,7 @@ def run_roads(
         f"{figures['dead_ends']:.0f} dead ends"
     )
     _tell_scale(labels, "length_m" in figures)
+    return figures
 
 
 def run_polygons(
@@ -63,14 +60,12 @@ def run_polygons(
     buildings: str | None,
     block: int,
     overwrite: bool,
-) -> None:
+) -> dict[str, Any]:
     """Write polygons and say what they are."""
-    from terradapt.vector.files import is_mask, polygon_blocks, raster_classes, vectorize_polygons
+    from terradapt.vector.files import building_value, polygon_blocks, vectorize_polygons
     from terradapt.vector.polygons.extract import PolygonOptions
 
-    square = None if buildings is None else raster_classes(labels).value(buildings, labels)
-    if square == IGNORE and is_mask(labels):
-        square = 1
+    square = None if buildings is None else building_value(labels, buildings)
     options = PolygonOptions(simplify, min_area, square, block)
     with progress(polygon_blocks(labels, options), "polygons", "blocks") as advance:
         figures = vectorize_polygons(labels, output, options, advance, overwrite=overwrite)
@@ -78,6 +73,7 @@ def run_polygons(
     for name, row in figures.items():
         typer.echo(f"  {name}: {row['polygons']:.0f} polygons, {_area(row)}")
     _tell_scale(labels, all("area_m2" in row for row in figures.values()))
+    return figures
 
 
 def _length(figures: dict[str, float]) -> str:

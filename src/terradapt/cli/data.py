@@ -59,7 +59,7 @@ def data(
         typer.Option(help="Also estimate memory and time of this recipe.", autocompletion=recipes),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the check as JSON.")] = False,
-) -> None:
+) -> dict[str, Any]:
     """Check a folder of images, or make a dataset of it for training.
 
     A dataset is an index with splits and statistics. `terradapt data check DIR` prints the
@@ -69,30 +69,30 @@ def data(
     """
     values = _options(options or [])
     if name == "check":
-        _check(source, values, output, recipe, as_json)
-        return
-    _prepare(name, source, values, output, recipe)
+        return _check(source, values, output, recipe, as_json)
+    return _prepare(name, source, values, output, recipe)
 
 
 def datasets(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
-) -> None:
+) -> dict[str, Any]:
     """List the datasets that `terradapt data` can prepare."""
     from terradapt.prepare import DATASETS
 
     rows = [{"name": n, "description": _summary(t)} for n, t in DATASETS.items()]
     if as_json:
         typer.echo(json.dumps(rows, indent=2))
-        return
+        return {"datasets": rows}
     width = max(len(r["name"]) for r in rows)
     for row in rows:
         typer.echo(f"{row['name']:{width}}  {row['description']}")
+    return {"datasets": rows}
 
 
 def _prepare(
     name: str, source: Path, values: Mapping[str, Any], output: Path | None, recipe: str | None
-) -> None:
-    from terradapt.cli._progress import progress
+) -> dict[str, Any]:
+    from terradapt.cli._progress import progress, say
     from terradapt.errors import ConfigError, one_of
     from terradapt.files import write_json
     from terradapt.preflight.page import write_page
@@ -104,39 +104,40 @@ def _prepare(
     if output is None:
         raise ConfigError("no folder for the result", "name it with -o DIR")
     prepare = _function(DATASETS[name])
-    told = {"tell": _tell} if "tell" in signature(prepare).parameters else {}
+    told = {"tell": say} if "tell" in signature(prepare).parameters else {}
     dataset = prepare(source, output, values, progress, **told)
     counts = ", ".join(f"{k} {len(v)}" for k, v in dataset.splits.items())
-    typer.echo(f"{name}: {len(dataset.items)} images ({counts}) in {output}")
+    bare = f", {len(dataset.unlabelled)} without a label" if dataset.unlabelled else ""
+    typer.echo(f"{name}: {len(dataset.split('all'))} images ({counts}{bare}) in {output}")
     report, estimate = _checked(output, values, recipe, pictures=True)
-    write_json(output / "check.json", to_dict(report, estimate))
+    found = to_dict(report, estimate)
+    write_json(output / "check.json", found)
     page = write_page(report, output / "report.html", estimate)
     _print(report, estimate)
     typer.echo(f"report: {page}")
     report.raise_first()
-
-
-def _tell(line: str) -> None:
-    typer.echo(line, err=True)
+    return {"files": [output / "check.json", page], "dataset": output, "check": found}
 
 
 def _check(
     root: Path, values: Mapping[str, Any], output: Path | None, recipe: str | None, as_json: bool
-) -> None:
+) -> dict[str, Any]:
     from terradapt.preflight.page import require_page, write_page
     from terradapt.preflight.text import to_dict
 
     if output is not None:
         require_page()
     report, estimate = _checked(root, values, recipe, pictures=output is not None)
+    found, files = to_dict(report, estimate), []
     if as_json:
-        typer.echo(json.dumps(to_dict(report, estimate), indent=2))
+        typer.echo(json.dumps(found, indent=2))
     else:
         _print(report, estimate)
     if output is not None:
-        page = write_page(report, output, estimate)
-        typer.echo(f"page: {page}", err=as_json)
+        files.append(write_page(report, output, estimate))
+        typer.echo(f"page: {files[0]}", err=as_json)
     report.raise_first()
+    return {"files": files, "check": found}
 
 
 def _checked(
@@ -147,8 +148,10 @@ def _checked(
     from terradapt.preflight.check import check_dataset
     from terradapt.prepare.folder import OPTIONS, folder_config
 
-    config = folder_config({k: v for k, v in values.items() if k in OPTIONS})
     run = load_config(recipe) if recipe else None
+    like = {k: getattr(run.data, k) for k in ("crop", "resolution")} if run else {}
+    config = folder_config({k: v for k, v in values.items() if k in OPTIONS})
+    config = config.model_copy(update={k: v for k, v in like.items() if k not in values})
     report = check_dataset(root, config, progress, pictures=pictures)
     estimate: dict[str, Any] = {}
     if run is not None and report.dataset is not None and not report.of("error"):
@@ -171,6 +174,7 @@ def _print(report: CheckReport, estimate: Mapping[str, Any]) -> None:
 def _options(pairs: list[str]) -> dict[str, Any]:
     from terradapt.documents import parse_pairs
 
+    pairs = [pair.removeprefix("data.") for pair in pairs]  # as a recipe spells them
     return parse_pairs(pairs, "line_width=4")
 
 

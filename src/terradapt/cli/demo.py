@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -34,7 +34,7 @@ def demo(
         ),
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a stopped demo.")] = False,
-) -> None:
+) -> dict[str, Any]:
     """Run the whole way on made-up cities; get maps and reports.
 
     Two models, land cover and roads, train on some cities and map one that they never saw:
@@ -48,7 +48,15 @@ def demo(
     require("terradapt demo", "report", "jinja2", "matplotlib")
     from terradapt.demo import run_demo
 
-    _tell(run_demo(output, progress, overrides=overrides or [], resume=resume))
+    done = run_demo(output, progress, overrides=overrides or [], resume=resume)
+    _tell(done)
+    names = ("report.html", "road_run/report.html", "scene.tif", "landcover.tif", "roads.gpkg")
+    return {
+        "files": [output / name for name in names],
+        "metrics": done.report.metrics,
+        "roads": done.roads.metrics,
+        "network": done.network,
+    }
 
 
 def _tell(demo: Demo) -> None:

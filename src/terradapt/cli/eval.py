@@ -21,7 +21,9 @@ def register(app: typer.Typer) -> None:
         # the figures of the split test: report.json, .md, .html
         terradapt eval run --data data
         # an exported model, with boundary F1 at 1 m
-        terradapt eval model.onnx --data data --split val --boundary 1 -o val.json
+        terradapt eval model.onnx data --split val --boundary 1 -o val.json
+        # one image with its label raster; needs no torch
+        terradapt eval model.onnx scene.tif labels.tif
     """
     add(app, "eval", evaluate, MAP, examples)
 
@@ -30,7 +32,13 @@ def evaluate(
     checkpoint: Annotated[
         Path, typer.Argument(metavar="CKPT", help="A run, a checkpoint, or a model.onnx.")
     ],
-    data: Annotated[Path, typer.Option("--data", help="Dataset folder.")],
+    given: Annotated[
+        list[Path] | None,
+        typer.Argument(metavar="DATA", help="Dataset folder; or two: image and label raster."),
+    ] = None,
+    data: Annotated[
+        Path | None, typer.Option("--data", help="Dataset folder, another way to give it.")
+    ] = None,
     output: Annotated[
         Path, typer.Option("-o", "--output", help="Report; .md and .html are written beside it.")
     ] = Path("report.json"),
@@ -82,19 +90,24 @@ def evaluate(
     trunk: Annotated[
         Path | None, typer.Option(help="Weights of a trunk that the checkpoint only names.")
     ] = None,
-) -> None:
+) -> dict[str, Any]:
     """Score a model on labelled images; get a report.
 
-    It holds the figures as JSON, Markdown and an HTML page. Every image of the split is predicted
-    whole, as `terradapt predict` does, and counted against its label. Classes are joined by name,
-    so that a checkpoint may be evaluated on other data.
+    It holds the figures as JSON, Markdown and, with the extra 'report', an HTML page. Every image
+    of the split is predicted whole, as `terradapt predict` does, and counted against its label.
+    Classes are joined by name, so that a checkpoint may be evaluated on other data.
     """
     from terradapt.cli._progress import progress
+    from terradapt.cli._require import require
+    from terradapt.errors import install_line
     from terradapt.evaluation import open_task
     from terradapt.report import check_report, write_report
-    from terradapt.report.html import require_html
+    from terradapt.report.html import has_html
 
-    require_html()
+    source = _source(given or [], data)
+    html = has_html()
+    if study or against:
+        require("the split study", "report", "sklearn", "matplotlib")
     protocol = _protocol(
         road=road,
         threshold=threshold,
@@ -108,18 +121,37 @@ def evaluate(
         centrelines=centrelines,
         pixel=pixel,
     )
-    task = open_task(checkpoint, data, split, device=device, precision=precision, trunk=trunk)
+    task = open_task(checkpoint, source, split, device=device, precision=precision, trunk=trunk)
     lines = [centrelines, *centrelines.glob("*")] if centrelines else []
     check_report(output, [*task.files, *lines, *([trunk] if trunk else ())])
-    with progress(task.pixels, f"evaluate {split}", "px") as advance:
-        report = task.run(protocol, pictures=pictures, command=_command(), progress=advance)
+    shown = pictures if html else 0
+    with progress(task.pixels, f"evaluate {task.split}", "px") as advance:
+        report = task.run(protocol, pictures=shown, command=_command(), progress=advance)
     if study or against:
         from terradapt.evaluation.study import add_study
 
         add_study(report, task.dataset, against or [])
-    paths = write_report(report, output)
+    paths = write_report(report, output, html=html)
     _print(report)
-    typer.echo(f"report: {paths[2]}")
+    if not html:
+        typer.echo(f"note: no HTML page without the extra 'report': {install_line('report')}")
+    typer.echo(f"report: {paths[-1]}")
+    return {"files": paths, "split": report.split, "metrics": report.metrics}
+
+
+def _source(given: list[Path], data: Path | None) -> Any:
+    """The dataset's folder, or an image and its label."""
+    from terradapt.errors import ConfigError
+
+    named = [*given, *([data] if data else [])]
+    if len(named) == 1:
+        return named[0]
+    if data or len(given) != 2:
+        raise ConfigError(
+            "evaluate on what?" if not named else f"{len(named)} paths are no dataset",
+            "give one dataset folder, or one image and its label raster",
+        )
+    return tuple(given)
 
 
 def _protocol(*, resolution: str, match: list[str], **values: Any) -> Protocol:
@@ -136,14 +168,6 @@ def _protocol(*, resolution: str, match: list[str], **values: Any) -> Protocol:
         raise ConfigError(
             f"--resolution {resolution}: no resolution", "use auto, native or metres per pixel"
         ) from error
-    if values["labels"] not in {"auto", "eroded", "full"}:
-        raise ConfigError(
-            f"--labels {values['labels']}: no such labels", "use auto, eroded or full"
-        )
-    boundary = values["boundary"]
-    sizes = [x for x in (seen, values["pixel"]) if isinstance(x, float)]
-    if (boundary is not None and not boundary >= 0) or not all(x > 0 for x in sizes):
-        raise ConfigError("a length below 0", "give metres above 0")
     return Protocol(resolution=seen, match={a: b for a, _, b in pairs}, **values)
 
 
@@ -171,9 +195,11 @@ def _print(report: Report) -> None:
         column.no_wrap = True
         column.justify = "left" if column is table.columns[0] else "right"
     for name, row in per_class.items():
-        note = "" if row.get("evaluated", True) else " (not in the means)"
+        note = "" if row.get("evaluated", True) else " *"
         table.add_row(name + note, *(shown_of_class(c, row) for c in columns))
     console.print(table)
+    if not all(row.get("evaluated", True) for row in per_class.values()):
+        console.print("* not in the means", highlight=False)
     for key, value in headline(report.metrics, everything=True):
         console.print(f"{title_of(key):<26} {shown(key, value):>12}", highlight=False)
     for note in report.notes:

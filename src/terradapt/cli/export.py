@@ -28,6 +28,8 @@ def register(app: typer.Typer) -> None:
         terradapt export run -o model.onnx
         # 8 bit integers, for small machines
         terradapt export run -o small.onnx --int8 --calibrate data
+        # class ids out of the graph itself, for programs of your own
+        terradapt export run -o ids.onnx --argmax
     """
     add(app, "export", export, HAND_ON, examples)
 
@@ -55,7 +57,11 @@ def export(
         typer.Option(help="Folder of scenes or prepared dataset to calibrate on, with --int8."),
     ] = None,
     windows: Annotated[int, typer.Option(min=2, help="Windows to calibrate on.")] = 32,
-) -> None:
+    argmax: Annotated[
+        bool,
+        typer.Option("--argmax", help="End in class ids, uint8; not for terradapt predict."),
+    ] = False,
+) -> dict[str, Any]:
     """Turn a checkpoint into one ONNX file, proved to be equal.
 
     Beside MODEL.onnx it writes MODEL.stac.json and MODEL.report.{json,md}. QGIS Deepness (with
@@ -75,13 +81,23 @@ def export(
             "--int8 and --calibrate belong together",
             "give both: --int8 --calibrate FOLDER_WITH_SCENES",
         )
-    sides: dict[str, Any] = {"window": window, "fixed": consumer == Consumer.deepness}
+    if argmax and consumer == Consumer.deepness:
+        raise ConfigError(
+            "--argmax and --for deepness do not go together: Deepness reads scores",
+            "leave one of them out",
+        )
+    sides: dict[str, Any] = {
+        "window": window,
+        "fixed": consumer == Consumer.deepness,
+        "argmax": argmax,
+    }
     if int8:
         assert calibrate is not None
         values = _int8(checkpoint, output, calibrate, windows, trunk, sides)
     else:
         values = _float(checkpoint, output, scene, trunk, sides).to_dict()
-    _tell(output, values)
+    report = _tell(output, values)
+    return {"files": [output, report], **values}
 
 
 def _float(
@@ -104,36 +120,48 @@ def _int8(
     trunk: Path | None,
     sides: dict[str, Any],
 ) -> dict[str, Any]:
-    from terradapt.cli._progress import progress
+    from terradapt.cli._progress import progress, say
     from terradapt.export.quantized import export_int8
 
-    with progress(None, "quantize", "run") as advance:
-        return export_int8(
-            checkpoint,
-            output,
-            folder,
-            count=count,
-            trunk=trunk,
-            **sides,
-            advance=advance,
-            say=lambda line: typer.echo(line, err=True),
-        )
+    return export_int8(
+        checkpoint,
+        output,
+        folder,
+        count=count,
+        trunk=trunk,
+        **sides,
+        track=progress,
+        say=say,
+    )
 
 
-def _tell(output: Path, values: dict[str, Any]) -> None:
-    from terradapt.export.report import write_export_report
+def _tell(output: Path, values: dict[str, Any]) -> Path:
+    from terradapt.export.report import kept_classes, write_export_report
 
     report = write_export_report(output, values)
     typer.echo(f"{output}: {values['bytes'] / 1e6:.2f} MB, {values['precision']}")
-    parity = values["parity"]
+    parity, int8 = values["parity"], values.get("int8")
     typer.echo(
-        f"parity with the checkpoint: {'passed' if parity['passed'] else 'NOT passed'} "
+        f"parity of the {'float graph, before INT8,' if int8 else 'file'} with the checkpoint: "
+        f"{'passed' if parity['passed'] else 'NOT passed'} "
         f"(score difference {parity['max_score']:.1e}, "
         f"{parity['equal_classes']:.3%} equal classes)"
     )
-    if "int8" in values:
+    if int8:
+        typer.echo(f"INT8 file: {int8['smaller']:.2f} times smaller; {kept_classes(int8)}")
+        accuracy = int8.get("accuracy")
+        if accuracy:
+            before, after = accuracy["fp32"]["miou"], accuracy["int8"]["miou"]
+            typer.echo(
+                f"accuracy of the INT8 file: mIoU {after:.2%}, float {before:.2%} "
+                f"({accuracy['windows']} windows of {accuracy['split']})"
+            )
+        else:
+            typer.echo("accuracy of the INT8 file: not measured, the scenes have no labels")
+    if values["argmax_equal"] is not None:
         typer.echo(
-            f"int8: {values['int8']['smaller']:.2f} times smaller, "
-            f"{values['int8']['agreement']:.3%} of the pixels keep their class"
+            f"output: class ids, uint8; {values['argmax_equal']:.3%} are those of the highest "
+            "score. For terradapt predict, export without --argmax"
         )
     typer.echo(f"report: {report}")
+    return report

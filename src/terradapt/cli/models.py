@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -30,7 +30,7 @@ def models(
     encoder: Annotated[
         str | None, typer.Option("--encoder", help="This encoder, for example any of timm's.")
     ] = None,
-) -> None:
+) -> dict[str, Any]:
     """List the models with their parameters and MACs.
 
     Parameters are in millions. MACs are thop's, of the whole batch that is named in the last
@@ -53,3 +53,4 @@ def models(
         typer.echo(json.dumps([row.to_dict() for row in rows], indent=2))
     else:
         typer.echo(counts.plain(rows), nl=False)
+    return {"models": [row.to_dict() for row in rows]}

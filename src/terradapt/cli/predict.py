@@ -35,6 +35,8 @@ def register(app: typer.Typer) -> None:
         terradapt predict run scene.tif -o map.tif
         # two scenes, with the winner's probability
         terradapt predict model.onnx a.tif b.tif -o maps --confidence
+        # every raster of a folder, each a map of its own
+        terradapt predict run --each photos -o maps
     """
     add(app, "predict", predict, MAP, examples)
 
@@ -42,12 +44,18 @@ def register(app: typer.Typer) -> None:
 def predict(
     checkpoint: Annotated[Path, typer.Argument(help="A run, a checkpoint, or a model.onnx.")],
     scenes: Annotated[
-        list[str], typer.Argument(metavar="SCENE...", help="Rasters, or folders: one mosaic each.")
+        list[str],
+        typer.Argument(
+            metavar="SCENE...", help="Rasters, or folders: one mosaic each, unless --each."
+        ),
     ],
     output: Annotated[
         Path, typer.Option("-o", "--output", help="FILE.tif for one scene, else a folder.")
     ],
     mosaic: Annotated[bool, typer.Option(help="Take all scenes as one mosaic.")] = False,
+    each: Annotated[
+        bool, typer.Option("--each", help="Map each raster of a folder on its own.")
+    ] = False,
     scores: Annotated[
         bool, typer.Option("--scores", help="Write class probabilities too.")
     ] = False,
@@ -64,7 +72,7 @@ def predict(
         Path | None, typer.Option(help="Area of interest: polygons, or a mask raster.")
     ] = None,
     resolution: Annotated[
-        str, typer.Option(help="What the model sees: auto, native or metres per pixel.")
+        str, typer.Option(help="What the model sees: auto, native, search or metres per pixel.")
     ] = "auto",
     tta: Annotated[
         bool, typer.Option("--tta", help="Mean over eight turned and mirrored views.")
@@ -108,17 +116,22 @@ def predict(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace maps that are there.")
     ] = False,
-) -> None:
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only say what it would take; write nothing.")
+    ] = False,
+) -> dict[str, Any]:
     """Map scenes; get a class GeoTIFF of each, with areas.
 
     Each is a cloud optimized GeoTIFF on the scene's own grid, with colour table and class names;
     beside it stand .json (pixels and hectares per class) and .qml (QGIS).
     """
     from terradapt import hub
+    from terradapt.cli._forecast import tell_forecasts
+    from terradapt.cli._progress import say
+    from terradapt.errors import ConfigError
     from terradapt.files import check_new, digest
     from terradapt.raster import scene_files
     from terradapt.scene import PredictOptions
-    from terradapt.scene.job import Job
     from terradapt.scene.predict import check_result
 
     options = PredictOptions(
@@ -138,7 +151,9 @@ def predict(
         resume=resume,
         overwrite=overwrite,
     )
-    jobs = outputs(scenes, output, mosaic)
+    if each and mosaic:
+        raise ConfigError("--each and --mosaic exclude each other", "give one of the two")
+    jobs = outputs(each_file(scenes) if each else scenes, output, mosaic)
     checkpoint = hub.local(checkpoint)
     reads: list[str | Path | None] = [checkpoint, trunk]
     for scene, _ in jobs:
@@ -156,11 +171,14 @@ def predict(
         trunk=trunk if trunk is None or str(trunk) == "hub" else trunk.absolute(),
         tta=tta,
     )
-    predictor = load(say=lambda line: typer.echo(line, err=True))
+    predictor = load(say=say)
     load = partial(load, engine=predictor.engine)
+    if dry_run:
+        return tell_forecasts([scene for scene, _ in jobs], predictor, options, workers)
     name = f"{checkpoint.name} {digest(checkpoint)[:12]}{' tta' if tta else ''}"
     with _pool(cluster, load, name, workers, _gpus(predictor, device)) as pool:
-        _run(jobs, predictor, options, name, pool.blocks if pool else Job.blocks)
+        figures = _run(jobs, predictor, options, name, pool)
+    return {"files": [out for _, out in jobs], "maps": figures}
 
 
 def open_predictor(checkpoint: Path, *, tta: bool = False, **opening: Any) -> Predictor:
@@ -213,20 +231,30 @@ def _run(
     predictor: Predictor,
     options: PredictOptions,
     name: str,
-    blocks: Blocks,
-) -> None:
+    pool: Cluster | Embedded | None,
+) -> list[dict[str, Any]]:
+    from terradapt.cli._events import say_stopped
+    from terradapt.cli._forecast import tell_before
     from terradapt.cli._progress import progress
     from terradapt.errors import DataError, SceneError
+    from terradapt.raster import part_folder
     from terradapt.scene import predict_scene
+    from terradapt.scene.job import Job
 
+    blocks: Blocks = pool.blocks if pool else Job.blocks
     failed: list[tuple[ScenePath, TerradaptError]] = []
+    done: list[dict[str, Any]] = []
     for scene, out in jobs:
         try:
+            if not options.resume:  # what is left of a stopped one is its bar's to say
+                tell_before(scene, predictor, options, pool)
             figures = predict_scene(
                 predictor, scene, out, options, progress, model=name, blocks=blocks
             )
         except KeyboardInterrupt:
-            typer.echo(f"stopped; go on with --resume, the state is in {out}.part", err=True)
+            state = part_folder(out)
+            kept = f"go on with --resume, the state is in {state}"
+            say_stopped(kept if state.exists() else "nothing was written yet")
             raise
         except (SceneError, DataError) as error:  # of this scene alone
             if len(jobs) == 1:
@@ -235,12 +263,32 @@ def _run(
             typer.echo(f"error: {error.message}\nfix: {error.fix}", err=True)
             continue
         _tell(out, figures)
+        done.append({"map": out, **figures})
     if failed:
         names = ", ".join(str(scene) for scene, _ in failed)
         raise SceneError(
             f"{len(failed)} of {len(jobs)} scenes have no map: {names}",
             "mend what is told above for each, and run again with --resume",
         ) from failed[0][1]
+    return done
+
+
+def each_file(scenes: list[str]) -> list[str]:
+    """Return files as they are, and the rasters of each folder in its place.
+
+    Raises:
+        SceneError: A folder holds no raster.
+    """
+    from terradapt.errors import SceneError
+    from terradapt.raster.mosaic import rasters_in
+
+    found = []
+    for scene in scenes:
+        files = [str(p) for p in rasters_in(Path(scene))] if Path(scene).is_dir() else [scene]
+        if not files:
+            raise SceneError(f"{scene}: has no rasters", "put GeoTIFF, PNG or JPEG files in it")
+        found += files
+    return found
 
 
 def outputs(scenes: list[str], output: Path, mosaic: bool) -> list[tuple[ScenePath, Path]]:
@@ -271,7 +319,8 @@ def outputs(scenes: list[str], output: Path, mosaic: bool) -> list[tuple[ScenePa
     doubled = {out for _, out in jobs if [o for _, o in jobs].count(out) > 1}
     if doubled:
         raise OutputError(
-            f"{sorted(doubled)[0]}: would hold two scenes", "predict scenes of one name separately"
+            f"{sorted(doubled)[0]}: would hold two scenes",
+            "predict scenes of one name separately, into two folders",
         )
     return jobs
 
@@ -299,7 +348,7 @@ def _listed(text: str) -> tuple[str, ...]:
 def _resolution(text: str) -> Any:
     from terradapt.errors import ConfigError
 
-    if text in ("auto", "native"):
+    if text in ("auto", "native", "search"):
         return text
     try:
         value = float(text)
@@ -307,7 +356,8 @@ def _resolution(text: str) -> Any:
         value = 0.0
     if not 0 < value < float("inf"):
         raise ConfigError(
-            f"'{text}' is no resolution", "use --resolution auto, native or metres per pixel"
+            f"'{text}' is no resolution",
+            "use --resolution auto, native, search or metres per pixel",
         )
     return value
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -37,7 +37,7 @@ def push(
     folder: Annotated[
         Path | None, typer.Option("--save", help="Write the repository here, publish nothing.")
     ] = None,
-) -> None:
+) -> dict[str, Any]:
     """Publish a checkpoint on the Hugging Face Hub, with a card.
 
     Log in first with `hf auth login`. Open it anywhere as hf://OWNER/NAME.
@@ -49,8 +49,9 @@ def push(
     if folder is not None:
         hub.save(checkpoint, folder, repo=repo, licence=licence, bundle=bundle, trunk=trunk)
         typer.echo(f"written: {folder / hub.CHECKPOINT} and {folder / hub.CARD}")
-        return
+        return {"files": [folder / hub.CHECKPOINT, folder / hub.CARD]}
     address = hub.push(
         checkpoint, repo, private=private, licence=licence, bundle=bundle, trunk=trunk
     )
     typer.echo(f"published: {address}")
+    return {"files": [], "address": address}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -28,7 +28,7 @@ def recipes(
         typer.Argument(help="Print this recipe as YAML.", autocompletion=_complete.recipes),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
-) -> None:
+) -> dict[str, Any]:
     """List the recipes, or print one to start from.
 
     Save it, change it, and give the file to `terradapt train`.
@@ -37,12 +37,13 @@ def recipes(
 
     if name is not None:
         typer.echo(recipe_text(name), nl=False)
-        return
+        return {"recipe": recipe_text(name)}
     configs = {n: load_config(n) for n in recipe_names()}
+    rows = [{"name": n, **c.model_dump(mode="json")} for n, c in configs.items()]
     if as_json:
-        rows = [{"name": n, **c.model_dump(mode="json")} for n, c in configs.items()]
         typer.echo(json.dumps(rows, indent=2))
-        return
+        return {"recipes": rows}
     width = max(map(len, configs), default=0)
     for n, config in configs.items():
         typer.echo(f"{n:{width}}  {config.description}")
+    return {"recipes": rows}

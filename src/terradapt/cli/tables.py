@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -36,7 +36,7 @@ def tables(
         Path | None, typer.Option("-o", "--output", help="Write FILE.md and FILE.csv.")
     ] = None,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV instead of Markdown.")] = False,
-) -> None:
+) -> dict[str, Any]:
     """Print the papers' tables with your figures beside theirs.
 
     Each cell has the printed value, and ours where a report below --runs is of that model on that
@@ -64,7 +64,9 @@ def tables(
     filled = fill(only or (), reports, speeds=speeds)
     if output is None:
         typer.echo(to_csv(filled) if as_csv else to_markdown(filled), nl=False)
-        return
+        return {}
     texts = {".md": to_markdown(filled), ".csv": to_csv(filled)}
-    for path in write_together({output.with_suffix(s): t for s, t in texts.items()}):
+    written = write_together({output.with_suffix(s): t for s, t in texts.items()})
+    for path in written:
         typer.echo(path)
+    return {"files": written}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -37,7 +37,7 @@ def train(
     output: Annotated[Path, typer.Option("-o", "--output", help="The run's folder.")] = Path("run"),
     resume: Annotated[bool, typer.Option(help="Go on with the run in the folder.")] = False,
     plain: Annotated[bool, typer.Option("--no-report", help="Skip the report at the end.")] = False,
-) -> None:
+) -> dict[str, Any]:
     """Train a model; get a run: checkpoint, log and report.
 
     Any value of the recipe can be changed: optim.lr=1e-3. Keys of train and model have a short
@@ -45,7 +45,8 @@ def train(
     stand in docs/config.md.
     """
     from terradapt import training
-    from terradapt.cli._progress import progress
+    from terradapt.cli._events import say_stopped
+    from terradapt.cli._progress import progress, say
     from terradapt.cli._require import require
     from terradapt.config import load_config
 
@@ -60,25 +61,47 @@ def train(
             output,
             resume=resume,
             bar=progress,
-            say=lambda line: typer.echo(line, err=True),
+            say=say,
         )
     except KeyboardInterrupt:
-        typer.echo(f"stopped; go on with --resume, the state is in {output}", err=True)
+        say_stopped(_how_to_go_on(output))
         raise
     if os.environ.get("RANK", "0") != "0":  # one voice under accelerate launch
-        return
-    typer.echo(f"best checkpoint: {output / 'checkpoint.safetensors'}")
+        return {}
+    best_file = output / "checkpoint.safetensors"
+    typer.echo(f"best checkpoint: {best_file}")
     of = "validation" if best["split"] == "val" else "training images (no validation split)"
     typer.echo(f"{of}: mIoU {best['miou']:.4f}, mF1 {best['mf1']:.4f}, OA {best['oa']:.4f}")
-    typer.echo(f"confidence: {checkpoint.read_meta(output / 'checkpoint.safetensors').confidence}")
+    confidence = checkpoint.read_meta(best_file).confidence
+    typer.echo(f"confidence: {confidence}")
+    files = [best_file]
     if not plain:
-        _report(output, data)
+        files.append(_report(output, data))
+    return {"files": files, "run": output, "metrics": best, "confidence": confidence}
 
 
-def _report(run: Path, data: Path) -> None:
+def _how_to_go_on(run: Path) -> str:
+    """Say where the state of a stopped run is, where there is one."""
+    if (run / "last.safetensors").is_file():
+        return f"go on with --resume, the state is in {run}"
+    if (run / "config.yaml").is_file():
+        return f"no step was saved yet; {run} holds the config alone, --resume begins anew"
+    return "nothing was written yet"
+
+
+def _report(run: Path, data: Path) -> Path:
+    from terradapt.cli._events import say_stopped
+    from terradapt.cli._progress import progress
     from terradapt.cli._require import require
     from terradapt.evaluation import report_run
 
     require("the report of terradapt train", "report", "jinja2", "matplotlib")
-    report = report_run(run, data)
-    typer.echo(f"report: {run / 'report.html'} (split {report.split})")
+    page = run / "report.html"
+    try:
+        report = report_run(run, data, bar=progress)
+    except KeyboardInterrupt:
+        again = f"terradapt eval {run} --data {data} -o {run / 'report.json'}"
+        say_stopped(f"the run is whole, its report is not; make it with: {again}")
+        raise
+    typer.echo(f"report: {page} (split {report.split})")
+    return page

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -50,7 +50,7 @@ def vectorize(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace a file that is there.")
     ] = False,
-) -> None:
+) -> dict[str, Any]:
     """Turn a map into polygons, or its roads into a network.
 
     Lengths, widths and areas are in metres whatever the CRS, in pixels without one. QGIS opens the
@@ -59,7 +59,7 @@ def vectorize(
     from terradapt.cli._vectorize import run_polygons, run_roads
 
     if roads is not None:
-        run_roads(
+        figures = run_roads(
             labels,
             output,
             roads,
@@ -73,4 +73,7 @@ def vectorize(
             overwrite,
         )
     else:
-        run_polygons(labels, output, simplify or 0.0, min_area, buildings, block, overwrite)
+        figures = run_polygons(
+            labels, output, simplify or 0.0, min_area, buildings, block, overwrite
+        )
+    return {"files": [output], "figures": figures}

@@ -36,10 +36,12 @@ def open_dataset(
     config: DataConfig | None = None,
     progress: Advance | None = None,
     known: ClassMap | None = None,
+    held: Path | None = None,
 ) -> Dataset:
     """Open a prepared dataset (``dataset.json``) or a bare folder, with its splits.
 
     The splits are read from ``splits.json``; where there is none, they are drawn and written.
+    Images that came after the draw join ``train``, which is logged.
 
     Args:
         root: Folder of the dataset.
@@ -47,6 +49,7 @@ def open_dataset(
         progress: Called with 1 for each label scanned.
         known: Classes of the model that a run starts from, where the folder states none and
             corrections are the only labels.
+        held: Splits of a run that goes on, instead of the dataset's.
 
     Raises:
         DataError: No such folder, no images, no labels, or files that do not fit each other.
@@ -61,4 +64,4 @@ def open_dataset(
         from terradapt.data.folder import open_folder
 
         dataset, given = open_folder(root, config, progress, known)
-    return with_splits(dataset, config, given)
+    return with_splits(dataset, config, given, held)

@@ -56,6 +56,8 @@ def with_corrections(dataset: Dataset, config: DataConfig) -> Dataset:
     if config.corrections is None:
         return dataset
     path = Path(config.corrections)
+    every = (*dataset.items, *dataset.unlabelled)  # corrections may label any of them
+    dataset = replace(dataset, items=tuple(sorted(every, key=lambda i: i.id)), unlabelled=())
     column, keys = class_keys(path, config)
     if column is None or keys is None:
         if len(dataset.classes) > 2:

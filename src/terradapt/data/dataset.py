@@ -17,6 +17,7 @@ from terradapt.documents import validated
 from terradapt.errors import DataError, one_of, refusing
 from terradapt.files import read_json, write_json
 from terradapt.grid import Window
+from terradapt.raster import Georef
 
 INDEX_NAME, SPLITS_NAME = "dataset.json", "splits.json"
 FORMAT = 1
@@ -24,7 +25,7 @@ FORMAT = 1
 
 @dataclass(frozen=True)
 class Item:
-    """One image with its label.
+    """One image with its label, or a block of one: rows and columns are then the block's own.
 
     Args:
         id: Name within the dataset, by which splits list it.
@@ -37,6 +38,9 @@ class Item:
         width: Columns, px.
         resolution: Metres per pixel, or None when the file does not say.
         eroded: The label with its borders ignored, on which ISPRS evaluates.
+        area: The block of the image that the item is; None: the whole image.
+        shift: Rows and columns by which the label lies below and right of the image, px.
+        unsure: Width of the band along the label's borders that is ignored, px on each side.
     """
 
     id: str
@@ -48,11 +52,22 @@ class Item:
     width: int = 0
     resolution: float | None = None
     eroded: Path | None = None
+    area: Window | None = None
+    shift: tuple[int, int] = (0, 0)
+    unsure: int = 0
 
     @property
     def window(self) -> Window:
-        """The window of the whole image."""
+        """The window of the whole item."""
         return Window(0, 0, self.height, self.width)
+
+    def on_image(self, window: Window) -> Window:
+        """Return a window of the item in pixels of its image."""
+        return window if self.area is None else window.shift(self.area.row, self.area.col)
+
+    def placed(self, georef: Georef) -> Georef:
+        """Return where the item lies, of its image's georeference."""
+        return georef if self.area is None else georef.crop(self.area)
 
 
 @dataclass(frozen=True)
@@ -81,6 +96,10 @@ class Dataset:
         splits: Item ids by split name.
         protocol: How the splits were made.
         corrections: What lies above the labels, or None.
+        unlabelled: Images without a label, in no split.
+        scenes: Images of which only blocks are items.
+        left_out: Ids that ``splits.json`` wants in no split.
+        notes: What a reader of its figures should know of the splits.
     """
 
     name: str
@@ -91,17 +110,21 @@ class Dataset:
     splits: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     protocol: str = "by_image"
     corrections: Corrections | None = None
+    unlabelled: tuple[Item, ...] = ()
+    scenes: tuple[Item, ...] = ()
+    left_out: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @cached_property
     def _by_id(self) -> dict[str, Item]:
-        return {item.id: item for item in self.items}
+        return {item.id: item for item in (*self.items, *self.scenes)}
 
     @property
     def files(self) -> list[Path]:
         """All files that it is read from: index, splits, classes, images, labels, corrections."""
         own = [self.root / name for name in (INDEX_NAME, SPLITS_NAME, *CLASS_FILES)]
         own += [self.corrections.path] if self.corrections else []
-        parts = ((i.image, i.label, i.extra, i.eroded) for i in self.items)
+        parts = ((i.image, i.label, i.extra, i.eroded) for i in (*self.items, *self.unlabelled))
         return own + [p for part in parts for p in part if p is not None]
 
     def item(self, name: str) -> Item:
@@ -126,13 +149,13 @@ class Dataset:
         return drawn or any(item.label is None for item in self.items)
 
     def split(self, name: str) -> tuple[Item, ...]:
-        """Return the items of a split (``train``, ``val``, ``test``, or ``all``).
+        """Return the items of a split (``train``, ``val``, ``test``); ``all``: the whole images.
 
         Raises:
             DataError: No such split, or it is empty.
         """
         if name == "all":
-            return self.items
+            return (*(i for i in self.items if i.area is None), *self.scenes)
         if name not in self.splits:
             raise DataError(f"{self.root}: no split '{name}'", one_of(name, (*self.splits, "all")))
         if not self.splits[name]:
@@ -155,7 +178,7 @@ class Dataset:
             "name": self.name,
             "classes": self.classes.to_dict(),
             "label": self.label.to_dict(),
-            "items": [_item_to_dict(item, folder) for item in self.items],
+            "items": [_item_to_dict(i, folder) for i in (*self.split("all"), *self.unlabelled)],
         }
         return write_json(folder / INDEX_NAME, values)
 
@@ -164,7 +187,7 @@ def load_index(root: Path) -> Dataset:
     """Read ``root/dataset.json``; the splits are read by :func:`terradapt.data.open_dataset`.
 
     Raises:
-        DataError: No valid JSON, or a key is missing.
+        DataError: No valid JSON, a key is missing, or there is no item.
     """
     path = root / INDEX_NAME
     fix = "prepare the dataset again with: terradapt data NAME SRC -o DIR"
@@ -175,7 +198,10 @@ def load_index(root: Path) -> Dataset:
         if doubled:
             raise ValueError(f"{doubled} items have the id of another one")
         classes = ClassMap.from_dict(stored.classes)
-        return Dataset(stored.name, root, items, classes, label_form(stored.label))
+        rest = tuple(i for i in items if i.label is None)
+        items = tuple(i for i in items if i.label is not None)
+        form = label_form(stored.label)
+        return Dataset(stored.name, root, items, classes, form, unlabelled=rest)
 
 
 class _StoredItem(BaseModel):
@@ -193,7 +219,10 @@ class _StoredItem(BaseModel):
 
     def at(self, root: Path) -> Item:
         """Return the item of a dataset in a folder."""
-        paths = {k: getattr(self, k) for k in ("label", "extra", "eroded")}
+
+        def path(name: str | None) -> Path | None:
+            return root / name if name else None
+
         return Item(
             id=self.id,
             image=root / self.image,
@@ -201,7 +230,9 @@ class _StoredItem(BaseModel):
             height=self.height,
             width=self.width,
             resolution=self.resolution,
-            **{k: root / v if v else None for k, v in paths.items()},
+            label=path(self.label),
+            extra=path(self.extra),
+            eroded=path(self.eroded),
         )
 
 

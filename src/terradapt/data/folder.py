@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from terradapt.classes import ClassMap
+from terradapt.classes import IGNORE, ClassMap
 from terradapt.config import DataConfig
+from terradapt.data.blocks import has_room
 from terradapt.data.class_files import read_class_file
 from terradapt.data.corrections import corrections_file, only_corrections, with_corrections
 from terradapt.data.dataset import Dataset, Item
-from terradapt.data.labels import LabelForm
+from terradapt.data.labels import LabelForm, VectorForm
 from terradapt.data.raster_classes import raster_labels
 from terradapt.data.reading import check_pair, open_label
 from terradapt.data.scan import CACHE_NAME, scan_labels
-from terradapt.data.splits import NAMES, Splits
+from terradapt.data.splits import NAMES, Splits, listed_ids
+from terradapt.data.vector_labels import touches
 from terradapt.errors import DataError
 from terradapt.progress import Advance
 from terradapt.raster import SceneReader
@@ -41,17 +43,19 @@ def open_folder(
     folder (or in ``labels/``). ``train/``, ``val/`` and ``test/`` with such folders inside state
     the splits. Classes come from ``classes.yaml`` or ``classes.json``, else from the values found.
 
+    Images without a label are listed as unlabelled.
+
     Returns:
         The dataset without splits, and the splits that the layout states, if it does.
 
     Raises:
-        DataError: No images, no labels, names that do not match, unreadable files, or values
+        DataError: No images, no labels, a label without an image, unreadable files, or values
             that are no class.
     """
     layout = find_layout(root, corrections_file(config))
     for error in layout.unmatched:
         raise error
-    return build_dataset(root, layout, layout.pairs, config, progress, known), layout.splits
+    return build_dataset(root, layout, layout.every, config, progress, known), layout.splits
 
 
 Pair = tuple[str, Path, Path | None]
@@ -63,17 +67,24 @@ class Layout:
 
     Args:
         pairs: Item id, image and label.
+        unlabelled: The same of images without a label.
         splits: Item ids by split, when the folders say so.
         vector: The vector label file, or None.
         corrections: The vector file above the labels, or None.
-        unmatched: Errors for images without a label and labels without an image.
+        unmatched: Errors for labels without an image.
     """
 
     pairs: tuple[Pair, ...]
+    unlabelled: tuple[Pair, ...]
     splits: Splits | None
     vector: Path | None
     unmatched: tuple[DataError, ...]
     corrections: Path | None = None
+
+    @property
+    def every(self) -> tuple[Pair, ...]:
+        """All images, those with a label first."""
+        return self.pairs + self.unlabelled
 
 
 def find_layout(root: Path, corrections: Path | None = None) -> Layout:
@@ -87,15 +98,21 @@ def find_layout(root: Path, corrections: Path | None = None) -> Layout:
         DataError: No images, no labels, or several vector label files.
     """
     parts = [p for p in NAMES if (root / p).is_dir() and _subfolder(root / p, IMAGE_FOLDERS)]
-    if "train" not in parts:
-        vector = vector_file(root, corrections)
-        pairs, errors = _pairs(root, "", vector, corrections)
-        return Layout(tuple(pairs), None, vector, tuple(errors), corrections)
-    found = {p: _pairs(root / p, f"{p}/", None, corrections) for p in parts}
-    pairs = [pair for part in found.values() for pair in part[0]]
-    errors = [error for part in found.values() for error in part[1]]
+    stated = "train" in parts
+    vector = None if stated else vector_file(root, corrections)
+    listed = listed_ids(root)
+    found = {
+        p: _pairs(root / p, f"{p}/" if p else "", vector, corrections, listed)
+        for p in (parts if stated else ("",))
+    }
+    labelled = tuple(pair for part in found.values() for pair in part[0])
+    bare = tuple(pair for part in found.values() for pair in part[1])
+    errors = tuple(error for part in found.values() for error in part[2])
+    if not labelled and not errors:
+        homes = [_subfolder(root / p, LABEL_FOLDERS) for p in found]
+        raise DataError(f"{next((h for h in homes if h), root)}: no labels", _LAYOUT)
     splits = {p: tuple(i for i, _, _ in found[p][0]) if p in found else () for p in NAMES}
-    return Layout(tuple(pairs), splits, None, tuple(errors), corrections)
+    return Layout(labelled, bare, splits if stated else None, vector, errors, corrections)
 
 
 def build_dataset(
@@ -108,11 +125,16 @@ def build_dataset(
 ) -> Dataset:
     """Return the dataset of some pairs of a layout, without splits.
 
+    Of drawn shapes that leave the rest unknown, images that none of them touches are unlabelled,
+    where the others can be split without them.
+
     Raises:
         DataError: A file cannot be read, or has a value that is no class.
     """
-    items = measure_images(pairs)
+    every = measure_images(pairs)
     stated = read_class_file(root)
+    corrected = layout.corrections is not None
+    items = tuple(i for i in every if i.label is not None or corrected)
     classes: ClassMap
     label: LabelForm
     if layout.corrections is not None and not any(i.label for i in items):
@@ -123,12 +145,25 @@ def build_dataset(
         from terradapt.data.vector_files import vector_classes
 
         classes, label = vector_classes(layout.vector, config, stated)
+        if label.background == IGNORE and not corrected:
+            touched = tuple(i for i in items if _may_be_drawn_on(layout.vector, label, i))
+            if len(touched) > 1 or (touched and has_room(touched[0], config)):
+                items = touched
     else:
         paths = [i.label for i in items if i.label is not None]
         scans = scan_labels(paths, root / CACHE_NAME, progress)
         classes, label = raster_labels(scans, stated, root)
-    dataset = Dataset(root.absolute().name, root, items, classes, label)
+    kept = {i.id for i in items}
+    bare = tuple(replace(i, label=None) for i in every if i.id not in kept)
+    dataset = Dataset(root.absolute().name, root, items, classes, label, unlabelled=bare)
     return with_corrections(dataset, config)
+
+
+def _may_be_drawn_on(vector: Path, form: VectorForm, item: Item) -> bool:
+    try:
+        return touches(vector, form, item)
+    except DataError:
+        return True  # reading its label says what is wrong
 
 
 def measure_images(pairs: Sequence[Pair]) -> tuple[Item, ...]:
@@ -182,8 +217,13 @@ def _is_own(path: Path) -> bool:
 
 
 def _pairs(
-    root: Path, prefix: str, vector: Path | None, corrections: Path | None
-) -> tuple[list[Pair], list[DataError]]:
+    root: Path,
+    prefix: str,
+    vector: Path | None,
+    corrections: Path | None,
+    listed: Collection[str],
+) -> tuple[list[Pair], list[Pair], list[DataError]]:
+    """Images with a label, those without, and errors; a label whose image is gone is none."""
     folder = _subfolder(root, IMAGE_FOLDERS)
     if folder is None:
         raise DataError(f"{root}: no folder images/", _LAYOUT)
@@ -191,30 +231,21 @@ def _pairs(
     if not images:
         raise DataError(f"{folder}: no images", f"put {', '.join(sorted(RASTERS))} files there")
     if vector is not None:
-        return [(prefix + stem, path, vector) for stem, path in sorted(images.items())], []
+        return [(prefix + stem, path, vector) for stem, path in sorted(images.items())], [], []
     home = _subfolder(root, LABEL_FOLDERS)
     labels = _by_stem(home) if home else {}
-    errors = [_unmatched(folder, "image", labels, images)]
+    pairs: list[Pair] = [(prefix + s, p, labels.get(s)) for s, p in sorted(images.items())]
+    lone = sorted(s for s in labels if s not in images and prefix + s not in listed)
+    errors = [_unmatched(folder, [labels[s].name for s in lone])] if lone else []
     if corrections is not None:
-        pairs = [(prefix + s, path, labels.get(s)) for s, path in sorted(images.items())]
-        return pairs, [e for e in errors if e]
-    if home is None or not labels:
-        raise DataError(f"{home or root}: no labels", _LAYOUT)
-    errors.insert(0, _unmatched(home, "label", images, labels))
-    both = sorted(set(images) & set(labels))
-    return [(prefix + s, images[s], labels[s]) for s in both], [e for e in errors if e]
+        return pairs, [], errors
+    return [p for p in pairs if p[2]], [p for p in pairs if not p[2]], errors
 
 
-def _unmatched(
-    where: Path, lacking: str, have: dict[str, Path], lack: dict[str, Path]
-) -> DataError | None:
-    left = sorted(set(have) - set(lack))
-    if not left:
-        return None
-    names = ", ".join(have[s].name for s in left[:_SHOWN])
-    more = f" and {len(left) - _SHOWN} more" if len(left) > _SHOWN else ""
+def _unmatched(folder: Path, labels: Sequence[str]) -> DataError:
+    more = f" and {len(labels) - _SHOWN} more" if len(labels) > _SHOWN else ""
     return DataError(
-        f"{where}: no {lacking} for {names}{more}",
+        f"{folder}: no image for {', '.join(labels[:_SHOWN])}{more}",
         "give image and label one name (the suffix may differ), or move the lone file away",
     )
 

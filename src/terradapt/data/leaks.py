@@ -19,6 +19,7 @@ from terradapt.progress import Track, silent
 from terradapt.raster import SceneReader
 from terradapt.raster.georef import move_points, parse_crs
 
+COMPARED = 250_000_000  # px; datasets up to this size are compared by pixels before a split
 LEAST_OVERLAP = 0.005  # of the smaller footprint; tiles that only touch do not leak
 _SIDE = 1024  # px, larger images are thinned to it for the fingerprints
 _CELLS, _EACH = 8, 2  # fingerprints: 2 in each of 8 x 8 cells of an image
@@ -130,7 +131,7 @@ def footprint(item: Item) -> Any | None:
     """Return an image's outline in longitude and latitude, or None without a CRS."""
     try:
         with SceneReader(item.image) as file:
-            georef = file.georef
+            georef = item.placed(file.georef)
     except TerradaptError:
         return None
     if georef.crs is None:
@@ -216,11 +217,13 @@ def fingerprints(item: Item) -> Fingerprints:
 def _grey(item: Item) -> NDArray[np.float32]:
     """The image's mean of up to three bands, thinned to ``_SIDE``."""
     with SceneReader(item.image) as file:
-        step = max(1, -(-max(file.height, file.width) // _SIDE))
+        area = item.area or file.window
+        step = max(1, -(-max(area.height, area.width) // _SIDE))
         rows = []
-        for row in range(0, file.height - step + 1, step * 64):
-            height = min(step * 64, (file.height - row) // step * step)
-            pixels = file.read(Window(row, 0, height, file.width // step * step))[0]
+        for row in range(0, area.height - step + 1, step * 64):
+            height = min(step * 64, (area.height - row) // step * step)
+            window = Window(area.row + row, area.col, height, area.width // step * step)
+            pixels = file.read(window)[0]
             plane = pixels[:3].astype(np.float32).mean(0)
             rows.append(plane.reshape(height // step, step, -1, step).mean((1, 3)))
     grey: NDArray[np.float32] = np.concatenate(rows)

@@ -3,50 +3,76 @@
 from __future__ import annotations
 
 import logging
+from contextlib import suppress
 from dataclasses import replace
+from pathlib import Path
 
 from terradapt.config import DataConfig
+from terradapt.data.blocks import blocks_text, cut_blocks, draw_blocks, gap_note
 from terradapt.data.dataset import SPLITS_NAME, Corrections, Dataset, Item
+from terradapt.data.joining import Tell, with_stored
 from terradapt.data.labels import VectorForm
-from terradapt.data.splits import Splits, make_splits, open_splits
+from terradapt.data.leaks import COMPARED, find_leaks, group_by_ground
+from terradapt.data.splits import Splits, SplitsFile, check_splits, make_splits
 from terradapt.data.vector_labels import touches
-from terradapt.errors import DataError
+from terradapt.errors import DataError, OutputError
 
-COMPARED = 250_000_000  # px; datasets up to this size are compared by pixels before a split
 _LOG = logging.getLogger("terradapt")
 
 
-def with_splits(dataset: Dataset, config: DataConfig, given: Splits | None = None) -> Dataset:
+def with_splits(
+    dataset: Dataset,
+    config: DataConfig,
+    given: Splits | None = None,
+    held: Path | None = None,
+    tell: Tell = _LOG.warning,
+) -> Dataset:
     """Return the dataset with the splits of its ``splits.json``, or with new ones.
 
     Before new splits are drawn, images of the same ground (overlapping footprints, near-duplicate
     crops) are grouped. Where that is not possible, and where the splits are given, what leaks is
-    told as a warning.
+    told as a warning. A single labelled image is cut into blocks. Where there are splits, new
+    images join them: see :func:`terradapt.data.joining.with_stored`.
 
     Args:
-        dataset: Without splits.
-        config: Fractions and seed of new splits.
+        dataset: Without splits. Where its folder cannot be written, the splits are made anew each
+            time, which gives the same ones.
+        config: Fractions and seed of new splits; its crop is the gap between blocks.
         given: Splits that the folder's layout states.
+        held: Splits of a run that goes on.
+        tell: Called with a line for each thing that should be known.
 
     Raises:
         DataError: Splits that cannot be used, or too few images.
     """
-    if (dataset.root / SPLITS_NAME).is_file():
-        splits, protocol = open_splits(dataset.root, dataset.items, config)
-        return replace(dataset, splits=splits, protocol=protocol)
-    from terradapt.data.leaks import find_leaks, group_by_ground
-
+    if held is not None or (dataset.root / SPLITS_NAME).is_file():
+        return with_stored(dataset, config, tell, given, held)
+    if not dataset.items:
+        raise DataError(f"{dataset.root}: no image has a label", "label some of its images")
     pixels = sum(i.height * i.width for i in dataset.items) <= COMPARED
-    grouped = None if given else group_by_ground(dataset.items, pixels=pixels)
+    alone = len(dataset.items) == 1
+    grouped = None if given or alone else group_by_ground(dataset.items, pixels=pixels)
     items = grouped or dataset.items
     if config.corrections is not None and not given:
         given = corrected_splits(replace(dataset, items=items), config)
-    splits, protocol = open_splits(dataset.root, items, config, given)
-    dataset = replace(dataset, items=items, splits=splits, protocol=protocol)
+    path = dataset.root / SPLITS_NAME
+    if given is not None:
+        file = SplitsFile(given, "given", config.split_seed)
+    elif alone:
+        file = draw_blocks(dataset, items[0], config)
+        tell(f"{dataset.root}: {blocks_text(file, items[0])}")
+    else:
+        file = SplitsFile(make_splits(items, config), "by_image", config.split_seed)
+    dataset = cut_blocks(replace(dataset, items=items), file.blocks, path)
+    check_splits(file.splits, dataset.items, str(path))
+    with suppress(OutputError):
+        file.write(path)
+    notes = (gap_note(dataset.scenes, file.gap),) if file.gap else ()
+    dataset = replace(dataset, splits=file.splits, protocol=file.protocol, notes=notes)
     leaks = [] if grouped else find_leaks(dataset, pixels=pixels)
     if leaks:
-        text = "%s: %d leaks between train and the other splits: %s; see: terradapt data check %s"
-        _LOG.warning(text, dataset.root, len(leaks), leaks[0], dataset.root)
+        text = f"{dataset.root}: {len(leaks)} leaks between train and the other splits: {leaks[0]}"
+        tell(f"{text}; see: terradapt data check {dataset.root}")
     return dataset
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage
 
 from terradapt.classes import IGNORE
 from terradapt.config import InputSpec
@@ -37,7 +38,7 @@ class ItemReader(Scene):
             the image's count are bands of the item's ``extra`` raster.
 
     Attributes:
-        georef: Where the image lies.
+        georef: Where the item lies.
 
     Raises:
         DataError: Image and label differ in size, CRS or place.
@@ -90,7 +91,7 @@ class ItemReader(Scene):
                 _inside(window, self.window) if valid is None else _cut(valid, window, self.window)
             )
             return _cut(pixels, window, self.window), known
-        parts = [file.read(window) for file in self._readers]
+        parts = [self._read(file, window) for file in self._readers]
         if len(parts) == 1:
             return parts[0]
         valid = np.logical_and.reduce([p[1] for p in parts])
@@ -110,7 +111,7 @@ class ItemReader(Scene):
         if self._whole_mask is not None:
             return _cut(self._whole_mask, window, self.window, IGNORE)
         ids = self._ids(window)
-        valid = self._readers[0].read(window)[1] if valid is None else valid
+        valid = self._read(self._readers[0], window)[1] if valid is None else valid
         ids[~valid] = IGNORE
         return ids
 
@@ -118,6 +119,14 @@ class ItemReader(Scene):
         """Read (C, H, W) pixels and (H, W) class ids of a window."""
         pixels, valid = self.read(window)
         return pixels, self.mask(window, valid)
+
+    def _read(self, file: SceneReader, window: Window) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+        """Read a window of the item from one of its files; what lies beside a block is hidden."""
+        pixels, valid = file.read(self.item.on_image(window))
+        if self.item.area is None or window.intersect(self.window) == window:
+            return pixels, valid
+        own = _inside(window, self.window)
+        return np.where(own, pixels, pixels.dtype.type(0)), valid & own
 
     def _ids(self, window: Window) -> NDArray[np.uint8]:
         ids = np.full((window.height, window.width), IGNORE, np.uint8)
@@ -127,13 +136,29 @@ class ItemReader(Scene):
         rows, cols = inside.shift(-window.row, -window.col).slices
         above = self.dataset.corrections
         if above is None or self.item.label is not None:
-            ids[rows, cols] = self._ids_inside(inside)
+            ids[rows, cols] = self._label_ids(inside)
         if above is not None:
             drawn = vector_source(above.path, above.form).burn(
                 inside, self.georef, str(self.item.image)
             )
             ids[rows, cols] = np.where(drawn == IGNORE, ids[rows, cols], drawn)
         return ids
+
+    def _label_ids(self, window: Window) -> NDArray[np.uint8]:
+        """The label's ids where the image shows them, 255 along borders that are not known."""
+        band = self.item.unsure
+        if self.item.shift == (0, 0) and not band:
+            return self._ids_inside(window)
+        wide = Window(
+            window.row - band, window.col - band, window.height + 2 * band, window.width + 2 * band
+        ).shift(*self.item.shift)
+        ids = np.full((wide.height, wide.width), IGNORE, np.uint8)
+        inside = wide.intersect(self.window)
+        if inside is not None:
+            ids[inside.shift(-wide.row, -wide.col).slices] = self._ids_inside(inside)
+        if band:
+            ids[_near_borders(ids, band)] = IGNORE
+        return ids[band : band + window.height, band : band + window.width]
 
     def _ids_inside(self, window: Window) -> NDArray[np.uint8]:
         dataset, item = self.dataset, self.item
@@ -146,13 +171,15 @@ class ItemReader(Scene):
             self._label = open_label(item.label)
             check_pair(self._readers[0], self._label)
         form, classes, name = dataset.label, dataset.classes, str(item.label)
-        return decode_shown(lambda raw: form.decode(raw, classes, name), *self._label.read(window))
+        shown = self._label.read(item.on_image(window))
+        return decode_shown(lambda raw: form.decode(raw, classes, name), *shown)
 
     def _open(self, spec: InputSpec | None) -> None:
         first = SceneReader(self.item.image)
         self._readers.append(first)
         first.check_image()
-        self.georef, self.dtype, self.block_height = first.georef, first.dtype, first.block_height
+        self.georef = self.item.placed(first.georef)
+        self.dtype, self.block_height = first.dtype, first.block_height
         if spec is not None:
             own = [i for i, b in enumerate(spec.bands) if b <= first.count or not self.item.extra]
             if own:
@@ -177,10 +204,11 @@ class ItemReader(Scene):
 
     def _check_extra(self) -> None:
         for file in self._readers[1:]:
-            if (file.height, file.width) != (self.window.height, self.window.width):
+            image = self._readers[0].window
+            if file.window != image:
                 raise DataError(
                     f"{file.path}: {file.width} x {file.height} px, its image has "
-                    f"{self.window.width} x {self.window.height}",
+                    f"{image.width} x {image.height}",
                     "resample it to the image's grid",
                 )
 
@@ -258,6 +286,13 @@ def grid_offset(image: SceneReader, label: SceneReader) -> tuple[float, float]:
     )
     rows, cols = shifts[np.abs(shifts).argmax(0), (0, 1)]
     return float(rows), float(cols)
+
+
+def _near_borders(ids: NDArray[np.uint8], band: int) -> NDArray[np.bool_]:
+    """Return where another class lies within ``band`` px, in (H, W) ids."""
+    low = ndimage.minimum_filter(ids, 2 * band + 1)
+    near: NDArray[np.bool_] = low != ndimage.maximum_filter(ids, 2 * band + 1)
+    return near
 
 
 def _cut(array: NDArray[Any], window: Window, whole: Window, fill: int = 0) -> NDArray[Any]:

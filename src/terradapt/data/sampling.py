@@ -43,6 +43,8 @@ class CropDataset(TorchDataset[dict[str, Any]]):
         length: Samples of an epoch; None: ``train.steps_per_epoch`` batches, or crops that cover
             the images once.
         augmented: Whether to augment; if not, crops are only placed at random.
+        labelled: Whether there are labels; if not, the mask is 0 where the image has data.
+        stream: Tells the random numbers of several datasets of one run apart.
 
     Raises:
         DataError: The split is empty, an item has no label, or none a labelled pixel.
@@ -57,8 +59,11 @@ class CropDataset(TorchDataset[dict[str, Any]]):
         *,
         length: int | None = None,
         augmented: bool = True,
+        labelled: bool = True,
+        stream: int = 0,
     ) -> None:
         self.items = dataset.split(split)
+        self._labelled, self._stream = labelled, (stream,) if stream else ()
         self.config, self.spec, self.augmented = config, spec, augmented
         self._dataset = dataset
         self._crop = config.data.crop
@@ -66,8 +71,8 @@ class CropDataset(TorchDataset[dict[str, Any]]):
         covering = np.array(
             [self._crops(i, z) for i, z in zip(self.items, self._zoom, strict=True)]
         )
-        self._places = self._class_places() if config.data.balance else []
-        self._near = self._sparse(covering)
+        self._places = self._class_places() if labelled and config.data.balance else []
+        self._near = self._sparse(covering) if labelled else {}
         self._slots = np.repeat(np.arange(len(self.items)), covering)
         self._length = length or self._default_length()
         memory = CACHE_BYTES // max(1, config.data.workers)
@@ -98,7 +103,7 @@ class CropDataset(TorchDataset[dict[str, Any]]):
             raise CarriedError.of(error) from None
 
     def _sample(self, epoch: int, index: int) -> dict[str, Any]:
-        rng = generator(self.config.train.seed, epoch, index)
+        rng = generator(self.config.train.seed, epoch, index, *self._stream)
         chosen = draw(self.config.augment, rng) if self.augmented else Draw()
         for _ in range(_TRIES):
             image, mask = self._read(self._place(index, epoch, chosen, rng))
@@ -109,7 +114,12 @@ class CropDataset(TorchDataset[dict[str, Any]]):
 
     def _read(self, place: tuple[Item, Window]) -> tuple[Tensor, Tensor]:
         item, window = place
-        pixels, ids = self._cache.get(item).sample(window)
+        reader = self._cache.get(item)
+        if self._labelled:
+            pixels, ids = reader.sample(window)
+        else:
+            pixels, valid = reader.read(window)
+            ids = np.where(valid, 0, IGNORE).astype(np.uint8)
         return torch.from_numpy(pixels), torch.from_numpy(ids)
 
     def _place(
@@ -162,7 +172,7 @@ class CropDataset(TorchDataset[dict[str, Any]]):
         """The item of a slot: each pass over all slots is a new permutation of them."""
         turn, slot = divmod(index, len(self._slots))
         if self._order is None or self._order[0] != (epoch, turn):
-            rng = generator(self.config.train.seed, epoch, turn, 0x0DE5)
+            rng = generator(self.config.train.seed, epoch, turn, 0x0DE5, *self._stream)
             self._order = ((epoch, turn), rng.permutation(self._slots))
         return int(self._order[1][slot])
 
@@ -177,7 +187,7 @@ class CropDataset(TorchDataset[dict[str, Any]]):
 
     def _factor(self, item: Item) -> float:
         """Native pixels per pixel of the model."""
-        wanted = self.config.data.resolution
+        wanted = self.config.data.resolution or (None if self._labelled else self.spec.resolution)
         return wanted / item.resolution if wanted and item.resolution else 1.0
 
     def _crops(self, item: Item, zoom: float) -> int:

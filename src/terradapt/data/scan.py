@@ -224,8 +224,9 @@ def class_index(dataset: Dataset, progress: Advance | None = None) -> ClassIndex
     burnt = [i for i in dataset.items if above and touches(above.path, above.form, i)]
     if isinstance(dataset.label, VectorForm):  # burnt, they hold the classes' ids
         burnt = list(labels)
-    elif above is not None:
-        burnt += [i for i in dataset.items if i not in labels and i not in burnt]
+    else:
+        alone = [i for i in dataset.items if i.area is not None or (above and i not in labels)]
+        burnt += [i for i in alone if i not in burnt]
     shapes = {i: _scan_burnt(dataset, i) for i in burnt}
     index = _by_class(shapes, dataset.classes, IndexForm.identity(len(dataset.classes)))
     if isinstance(dataset.label, VectorForm):

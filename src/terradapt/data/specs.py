@@ -82,7 +82,7 @@ def _band_samples(item: Item, bands: tuple[int, ...], number: int) -> list[tuple
         int(rng.integers(0, n - s + 1))
         for n, s in zip((item.height, item.width), side, strict=True)
     )
-    window = Window(row, col, *side)
+    window = item.on_image(Window(row, col, *side))
     with SceneReader(item.image) as file:
         count = file.count
     own = [b for b in bands if b <= count]

@@ -12,7 +12,8 @@ from torchvision import tv_tensors
 from torchvision.transforms.v2 import functional as F
 
 from terradapt.classes import IGNORE
-from terradapt.config import AugmentConfig
+from terradapt.config import AugmentConfig, ConsistencyConfig
+from terradapt.grid import Window
 
 SHARPEST = 2.0  # factor 1 is the image itself, 0 its blur
 
@@ -121,3 +122,37 @@ def recolour(image: Tensor, chosen: Draw) -> Tensor:
     if chosen.sharpness != 1:
         bands = F.adjust_sharpness(bands, chosen.sharpness)
     return bands.reshape(image.shape).contiguous()
+
+
+_SIGMA = (0.1, 2.0)  # px, of a strong view's blur
+_BOX = (0.02, 0.4)  # share of a crop that a CutMix box covers
+_RATIO = (0.3, 1 / 0.3)  # of its sides
+
+
+def strengthen(image: Tensor, config: ConsistencyConfig, rng: np.random.Generator) -> Tensor:
+    """Return a strong view of (C, H, W) uint8: other colours, perhaps blurred (UniMatch).
+
+    Always takes the same number of numbers from ``rng``.
+    """
+    u = rng.random(5)
+    chosen = Draw(
+        brightness=_factor(config.colour, u[0]),
+        contrast=_factor(config.colour, u[1]),
+        saturation=_factor(config.colour / 2, u[2]),
+    )
+    image = recolour(image, chosen)
+    if u[3] < config.blur:
+        sigma = _SIGMA[0] + (_SIGMA[1] - _SIGMA[0]) * u[4]
+        image = F.gaussian_blur(image, 2 * math.ceil(2 * sigma) + 1, sigma)
+    return image
+
+
+def cutmix_box(side: int, config: ConsistencyConfig, rng: np.random.Generator) -> Window:
+    """Return the box that shows another crop; of no size where none does."""
+    u = rng.random(5)
+    area = side * side * (_BOX[0] + (_BOX[1] - _BOX[0]) * u[1])
+    ratio = math.exp(math.log(_RATIO[0]) + math.log(_RATIO[1] / _RATIO[0]) * u[2])
+    height = min(side, round(math.sqrt(area * ratio)))
+    width = min(side, round(math.sqrt(area / ratio)))
+    row, col = int(u[3] * (side - height + 1)), int(u[4] * (side - width + 1))
+    return Window(row, col, height, width) if u[0] < config.cutmix else Window(0, 0, 0, 0)

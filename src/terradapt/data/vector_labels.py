@@ -171,7 +171,8 @@ def vector_source(path: Path, form: VectorForm) -> VectorSource:
 def touches(path: Path, form: VectorForm, item: Item) -> bool:
     """Tell whether a vector file has a feature on an image."""
     with SceneReader(item.image) as file:
-        return len(vector_source(path, form).covers(file.georef, str(item.image))) > 0
+        covered = vector_source(path, form).covers(item.placed(file.georef), str(item.image))
+    return len(covered) > 0
 
 
 def uncovered(path: Path, form: VectorForm, items: Sequence[Item]) -> tuple[int, int]:
@@ -180,7 +181,7 @@ def uncovered(path: Path, form: VectorForm, items: Sequence[Item]) -> tuple[int,
     touched = np.zeros(len(source.geometries), bool)
     for item in items:
         with SceneReader(item.image) as file:
-            touched[source.covers(file.georef, str(item.image))] = True
+            touched[source.covers(item.placed(file.georef), str(item.image))] = True
     return int((~touched).sum()), len(touched)
 
 

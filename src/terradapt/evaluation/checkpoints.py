@@ -9,12 +9,14 @@ from pathlib import Path
 from terradapt import hub
 from terradapt.config import DataConfig
 from terradapt.data import Dataset, open_dataset
+from terradapt.data.pair import pair_dataset
 from terradapt.errors import DataError
 from terradapt.evaluation.options import Protocol
 from terradapt.evaluation.run import PICTURES, evaluate
 from terradapt.meta import Meta, code_commit
 from terradapt.predictors import load
-from terradapt.progress import Advance
+from terradapt.predictors.mapper import Mapper
+from terradapt.progress import Advance, Track, silent
 from terradapt.report import Report, check_report, write_report
 from terradapt.report.html import require_html
 from terradapt.scene import Predictor
@@ -28,14 +30,14 @@ class EvaluationTask:
         predictor: The model.
         dataset: Labelled images.
         split: Name of the split.
-        checkpoint: The model's file.
+        checkpoint: The model's file, if it came from one.
         pixels: Pixels to be predicted.
     """
 
     predictor: Predictor
     dataset: Dataset
     split: str
-    checkpoint: Path
+    checkpoint: Path | None
 
     @property
     def pixels(self) -> int:
@@ -45,7 +47,7 @@ class EvaluationTask:
     @property
     def files(self) -> list[Path]:
         """What is read."""
-        return [self.checkpoint, *self.dataset.files]
+        return [*([self.checkpoint] if self.checkpoint else ()), *self.dataset.files]
 
     def run(
         self,
@@ -62,7 +64,7 @@ class EvaluationTask:
             self.dataset,
             self.split,
             protocol,
-            checkpoint=self.checkpoint,
+            checkpoint=self.checkpoint or "",
             pictures=pictures,
             title=title,
             commit=code_commit(),
@@ -72,8 +74,8 @@ class EvaluationTask:
 
 
 def open_task(
-    checkpoint: str | Path,
-    data: str | Path,
+    checkpoint: str | Path | Mapper,
+    data: str | Path | tuple[str | Path, str | Path],
     split: str | None = "test",
     *,
     device: str | None = None,
@@ -83,9 +85,12 @@ def open_task(
     """Open a checkpoint and a dataset.
 
     Args:
-        checkpoint: ``.safetensors`` or an exported model.
-        data: Folder of the dataset.
-        split: Name of a split, or None: the first of test, val and train that has images.
+        checkpoint: ``.safetensors``, an exported model, or an opened one, to which device,
+            precision and trunk do not matter any more.
+        data: Folder of the dataset; or an image and its label raster, see
+            :func:`terradapt.data.pair.pair_dataset`.
+        split: Name of a split, or None: the first of test, val and train that has images. An image
+            alone has none.
         device: See :func:`terradapt.predictors.load`.
         precision: See :func:`terradapt.predictors.load`.
         trunk: See :func:`terradapt.predictors.load`.
@@ -94,13 +99,19 @@ def open_task(
         CheckpointError: The checkpoint cannot be trusted, read or fitted.
         DataError: No dataset, or no such split.
     """
-    checkpoint = hub.local(checkpoint)
-    predictor = load(checkpoint, device=device, precision=precision, trunk=trunk)
+    predictor: Predictor
+    if isinstance(checkpoint, Mapper):
+        predictor, file = checkpoint.predictor, checkpoint.file
+    else:
+        file = hub.local(checkpoint)
+        predictor = load(file, device=device, precision=precision, trunk=trunk)
+    if isinstance(data, tuple):
+        return EvaluationTask(predictor, pair_dataset(*data, predictor.classes), "all", file)
     read = _data_config(predictor.meta, Path(data)) if predictor.meta else None
     dataset = open_dataset(data, read)
     split = split or _first_split(dataset)
     dataset.split(split)
-    return EvaluationTask(predictor, dataset, split, checkpoint)
+    return EvaluationTask(predictor, dataset, split, file)
 
 
 def report_run(
@@ -109,7 +120,7 @@ def report_run(
     *,
     split: str | None = None,
     command: str = "",
-    progress: Advance | None = None,
+    bar: Track = silent,
 ) -> Report:
     """Evaluate a run's best checkpoint and write ``report.json``, ``.md`` and ``.html`` into it.
 
@@ -118,7 +129,7 @@ def report_run(
         data: Folder of the dataset.
         split: Name of a split, or None: the first of test, val and train that has images.
         command: The command line, for the run facts.
-        progress: Called with the pixels predicted.
+        bar: Shows the phase.
 
     Raises:
         MissingExtraError: The libraries of the report are not installed.
@@ -128,7 +139,8 @@ def report_run(
     require_html()
     task = open_task(run / "checkpoint.safetensors", data, split)
     check_report(run / "report.json", task.files)
-    report = task.run(command=command, progress=progress)
+    with bar(task.pixels, f"report on {task.split}", "px") as advance:
+        report = task.run(command=command, progress=advance)
     write_report(report, run / "report.json")
     return report
 

@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict
+
+from terradapt.errors import ConfigError
+from terradapt.options import check_fields
 
 GEOSEG_PATCH = 1024  # px; GeoSeg's patch tool pads test images to multiples of this
 
@@ -35,6 +38,9 @@ class Protocol:
             the label's roads, made into lines.
         pixel: Metres per pixel of images that do not say their own, for the network.
         stretch: See :func:`terradapt.metrics.per_image.image_scores`.
+
+    Raises:
+        ConfigError: A value of the wrong kind or out of range.
     """
 
     road: str | None = None
@@ -49,6 +55,15 @@ class Protocol:
     centrelines: Path | None = None
     pixel: float | None = None
     stretch: bool = True
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        if not 0 <= self.threshold <= 1:
+            raise ConfigError(f"a threshold of {self.threshold:g}", "give a probability, 0 to 1")
+        sizes = [x for x in (self.resolution, self.pixel) if isinstance(x, float)]
+        boundary = 0.0 if self.boundary is None else self.boundary
+        if not (boundary >= 0 and self.erode >= 0 and all(x > 0 for x in sizes)):
+            raise ConfigError("a length below 0", "give metres above 0")
 
     def to_dict(self) -> dict[str, Any]:
         """Return what the report says of it; what is off is left out."""
@@ -70,3 +85,20 @@ class Protocol:
         if self.match:
             values["match"] = [f"{a}={b}" for a, b in self.match.items()]
         return values
+
+
+class ProtocolChoices(TypedDict, total=False):
+    """The fields of :class:`Protocol` as keywords, for type checkers and editors."""
+
+    road: str | None
+    threshold: float
+    boundary: float | None
+    labels: Literal["auto", "eroded", "full"]
+    erode: int
+    geoseg_compat: bool
+    resolution: float | Literal["auto", "native"]
+    match: Mapping[str, str]
+    network: bool
+    centrelines: str | Path | None
+    pixel: float | None
+    stretch: bool

@@ -13,6 +13,7 @@ from terradapt.classes import ClassMap
 from terradapt.data import Dataset, Item
 from terradapt.data.reading import ItemReader
 from terradapt.data.scan import is_labelled
+from terradapt.data.splits import splits_digest
 from terradapt.documents import read_log
 from terradapt.errors import ConfigError, DataError
 from terradapt.evaluation.describe import references
@@ -101,7 +102,7 @@ def evaluate(
             count = len(joined.classes)
             places += image_places(item.id, label, ids, count, PICTURE_SIDE, keep)
     seconds = time.monotonic() - started
-    notes = [*joined.notes, *_notes(dataset, items, predictor, protocol, scorer)]
+    notes = [*dataset.notes, *joined.notes, *_notes(dataset, items, predictor, protocol, scorer)]
     notes += networks.notes() if networks else []
     metrics = scorer.metrics()
     per_class = metrics.pop("per_class")
@@ -117,6 +118,7 @@ def evaluate(
         model=_model(predictor.meta),
         confusion=scorer.confusion.matrix,
         images=sorted(scorer.rows, key=lambda row: (row["miou"], row["id"])),
+        image_confusion=scorer.matrices,
         facts=_facts(predictor, items, seconds) | dict(facts or {}),
         notes=notes,
         events=read_log(Path(checkpoint).with_name("log.jsonl")) if checkpoint else (),
@@ -208,6 +210,7 @@ def _data(dataset: Dataset, split: str, items: Sequence[Item], meta: Meta | None
         "name": dataset.name,
         "split": split,
         "images": len(items),
+        "splits_digest": splits_digest(dataset),
         "root": str(dataset.root),
         "resolution_m": float(np.median(known)) if known else None,
         "trained_on": (meta and meta.data) or None,
@@ -226,6 +229,8 @@ def _facts(predictor: Predictor, items: Sequence[Item], seconds: float) -> dict[
     }
     if predictor.parameters is not None:
         facts["parameters"] = f"{predictor.parameters / 1e6:.3f} M"
+    if predictor.meta is not None and predictor.meta.alignment is not None:
+        facts["alignment_of_training"] = str(predictor.meta.alignment)
     if predictor.meta is not None and predictor.meta.commit:
         facts["commit_of_training"] = predictor.meta.commit
     return facts
@@ -279,11 +284,10 @@ def _pictures(
     classes: ClassMap,
     chosen: Sequence[tuple[str, Place]],
 ) -> list[Picture]:
-    by_id = {item.id: item for item in dataset.items}
     what = f"1 - IoU of {classes.names[1]}" if len(classes) == 2 else "wrong pixels"
     pictures = []
     for why, place in chosen:
-        with ItemReader(dataset, by_id[place.id], predictor.spec) as reader:
+        with ItemReader(dataset, dataset.item(place.id), predictor.spec) as reader:
             pixels, _ = reader.read(place.window)
         label, prediction = place.arrays()
         w = place.window

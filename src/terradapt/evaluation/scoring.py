@@ -59,12 +59,14 @@ class Scorer:
         )
         self.full = Confusion(len(classes))
         self.rows: list[dict[str, Any]] = []
+        self.matrices: dict[str, NDArray[np.int64]] = {}
         self.unmeasured: list[str] = []
 
     def add(self, image: Scored) -> dict[str, Any]:
         """Count one image and return its row of the per-image table."""
         one = Confusion(len(self.classes)).update(image.target, image.prediction)
         self.confusion = self.confusion + one
+        self.matrices[image.id] = one.matrix
         row = {"id": image.id, **_image_figures(one, self.classes)}
         if self.road is not None and image.grey is not None:
             row |= self._road(image.target, image.grey)

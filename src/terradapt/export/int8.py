@@ -27,6 +27,8 @@ TARGET = 0.99
 """Share of pixels that should keep their class."""
 SMALLER = 3.55
 """The file shall be this many times smaller than the float one."""
+TRIES = (0, 1, 2, 4, 8, 12, 16, 24, 32, 48)
+"""Layers left in float, as they are tried."""
 PROBES, PROBE_SIDE = 6, 256
 """Windows on which each layer alone is measured, and their side in px at most."""
 
@@ -146,23 +148,24 @@ def choose(
         change: Layers, the most sensitive first.
         agreement: Share of pixels to which a file gives the float model's class.
         budget: Parameters that may stay in float.
-        advance: Called with 1 for each model that is tried.
+        advance: Called with the tries that are done, or no longer needed.
 
     Returns:
         The best file, its float layers, and its agreement.
     """
     ranked = list(change)
     best: tuple[Path, tuple[str, ...], float] | None = None
-    for number in (0, 1, 2, 4, 8, 12, 16, 24, 32, 48):
+    for done, number in enumerate(TRIES):
         kept = within(ranked[:number], quantizer.sizes, budget)
         file = quantizer.folder / f"float{number}.onnx"
         quantizer.quantize(file, [name for name in quantizer.layers if name not in kept])
         share = agreement(file)
-        advance(1)
         if best is None or share > best[2]:
             best = (file, kept, share)
         if share >= TARGET or number >= len(ranked):
+            advance(len(TRIES) - done)
             break
+        advance(1)
     assert best is not None
     return best
 

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from terradapt.export.onnx import OPSET, import_onnx
+from terradapt.export.onnx import CLASSES, INPUT, OPSET, OUTPUT, import_onnx
 from terradapt.files import digest, write_json
 from terradapt.meta import KEY, Exported, Meta
 
@@ -106,7 +106,7 @@ def _input(meta: Exported) -> dict[str, Any]:
     spec = meta.spec
     side = meta.window if meta.fixed else -1
     return {
-        "name": "image",
+        "name": INPUT,
         "bands": band_names(meta),
         "input": {
             "shape": [-1, len(spec.bands), side, side],
@@ -129,14 +129,20 @@ def band_names(meta: Meta) -> list[str]:
 
 def _output(meta: Exported) -> dict[str, Any]:
     side = meta.window if meta.fixed else -1
+    scores = {
+        "shape": [-1, len(meta.classes), side, side],
+        "dim_order": ["batch", "class", "height", "width"],
+        "data_type": "float32",
+    }
+    ids = {
+        "shape": [-1, side, side],
+        "dim_order": ["batch", "height", "width"],
+        "data_type": "uint8",
+    }
     return {
-        "name": "scores",
+        "name": CLASSES if meta.argmax else OUTPUT,
         "tasks": ["semantic-segmentation"],
-        "result": {
-            "shape": [-1, len(meta.classes), side, side],
-            "dim_order": ["batch", "class", "height", "width"],
-            "data_type": "float32",
-        },
+        "result": ids if meta.argmax else scores,
         "classification:classes": [
             {
                 "value": i,

@@ -6,11 +6,12 @@ them, the newer one cannot go below opset 18. The graph takes normalised floats,
 
 from __future__ import annotations
 
+import copy
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -20,11 +21,13 @@ from terradapt.errors import MissingExtraError
 from terradapt.files import replacing
 from terradapt.meta import Calibration
 from terradapt.models.contract import SegmentationModel
-from terradapt.models.encoder import is_sam2
+from terradapt.models.encoder import VitEncoder, is_sam2, is_vit
 
 OPSET = 17
 IR_VERSION = 8
 INPUT, OUTPUT = "image", "scores"
+CLASSES = "classes"
+"""The output of a graph that ends in class ids."""
 
 
 class ScoresOnly(nn.Module):
@@ -65,11 +68,15 @@ def export_onnx(
         The file's size in bytes.
 
     Raises:
+        ConfigError: The model has no form in opset 17.
         OutputError: The file cannot be written.
         MissingExtraError: The onnx package is not installed.
     """
     with replacing(path) as part:
         traced = part.with_name("traced.onnx.part")
+        if isinstance(model.encoder, VitEncoder):
+            model = copy.deepcopy(model)
+            cast(VitEncoder, model.encoder).settle(window)
         with _as_exportable(model):
             _trace(model, traced, torch.zeros(2, channels, window, window), fixed)
         proto = import_onnx().load(str(traced), load_external_data=False)
@@ -84,16 +91,15 @@ def export_onnx(
 def fixed_size(encoder: str) -> bool:
     """Say whether a model is exported for one size.
 
-    Hiera's position embedding and the masks of Swin's shifted windows are laid out once.
+    Position embeddings of transformers and the masks of Swin's shifted windows are laid out once.
     """
-    return is_sam2(encoder) or encoder.startswith("swin_")
+    return is_sam2(encoder) or is_vit(encoder) or encoder.startswith("swin_")
 
 
 def calibrate_graph(proto: Any, calibration: Calibration) -> None:
     """Put a temperature, and a bias if there is one, before the softmax of a ModelProto."""
     onnx = import_onnx()
-    graph = proto.graph
-    (softmax,) = [n for n in graph.node if n.op_type == "Softmax" and n.output[0] == OUTPUT]
+    graph, softmax = proto.graph, _last_softmax(proto.graph)
     factors: dict[str, tuple[str, Any]] = {
         "temperature": ("Div", np.full((), calibration.temperature, np.float32))
     }
@@ -106,6 +112,31 @@ def calibrate_graph(proto: Any, calibration: Calibration) -> None:
         graph.node.insert(at, onnx.helper.make_node(operator, [chain, constant], [result]))
         chain, at = result, at + 1
     softmax.input[0] = chain
+
+
+def argmax_graph(proto: Any) -> None:
+    """Let a ModelProto end in class ids (B, H, W) uint8 in place of its scores.
+
+    The softmax goes: the highest score is that of the highest logit.
+    """
+    onnx = import_onnx()
+    graph, softmax = proto.graph, _last_softmax(proto.graph)
+    graph.node.remove(softmax)
+    graph.node.extend(
+        [
+            onnx.helper.make_node("ArgMax", [softmax.input[0]], ["best"], axis=1, keepdims=0),
+            onnx.helper.make_node("Cast", ["best"], [CLASSES], to=onnx.TensorProto.UINT8),
+        ]
+    )
+    (output,) = graph.output
+    output.name = CLASSES
+    output.type.tensor_type.elem_type = onnx.TensorProto.UINT8
+    del output.type.tensor_type.shape.dim[1]
+
+
+def _last_softmax(graph: Any) -> Any:
+    (softmax,) = [n for n in graph.node if n.op_type == "Softmax" and n.output[0] == OUTPUT]
+    return softmax
 
 
 def write_proto(proto: Any, path: Path, metadata: Mapping[str, str]) -> int:

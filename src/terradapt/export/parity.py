@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from terradapt.meta import Meta
+from terradapt.predictors.exported import normalize
 
 if TYPE_CHECKING:
     from terradapt.scene import Predictor
@@ -65,6 +69,20 @@ def compare(
         equal += int((a.argmax(1) == b.argmax(1)).sum())
         pixels += a[:, 0].size
     return Parity(len(images), pixels, peak, total / len(images), logit, equal / pixels, source)
+
+
+def raw_output(file: Path, meta: Meta, images: NDArray[np.uint8]) -> NDArray[Any]:
+    """Return what a working file gives for windows (N, C, S, S), one window at a time."""
+    import onnxruntime
+
+    from terradapt.predictors.onnx import session_options
+
+    session = onnxruntime.InferenceSession(
+        file.read_bytes(), session_options(), providers=["CPUExecutionProvider"]
+    )
+    name = session.get_inputs()[0].name
+    parts = [session.run(None, {name: normalize(i[None], meta.spec)})[0] for i in images]
+    return np.concatenate(parts)
 
 
 def patches(bands: int, side: int, count: int, seed: int = 0) -> NDArray[np.uint8]:

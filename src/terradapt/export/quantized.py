@@ -17,6 +17,8 @@ from terradapt.export.int8 import (
     PROBE_SIDE,
     PROBES,
     SMALLER,
+    TARGET,
+    TRIES,
     Quantizer,
     choose,
     sensitivity,
@@ -24,8 +26,8 @@ from terradapt.export.int8 import (
 )
 from terradapt.export.metadata import mlm_item, properties, write_item
 from terradapt.export.onnx import calibrate_graph, import_onnx, write_proto
-from terradapt.export.parity import compare
-from terradapt.export.run import ExportResult, check_export, export_model
+from terradapt.export.parity import compare, raw_output
+from terradapt.export.run import ExportResult, check_export, end_in_classes, export_model
 from terradapt.export.windows import Windows, collect
 from terradapt.files import replacing
 from terradapt.meta import Calibration, Meta
@@ -35,7 +37,7 @@ from terradapt.owner import owned
 from terradapt.predictors import engines
 from terradapt.predictors.onnx import OnnxPredictor
 from terradapt.predictors.torch import TorchPredictor
-from terradapt.progress import Advance
+from terradapt.progress import Advance, Track, silent
 
 METHOD = "ONNX Runtime static QDQ, per channel, moving average of minimum and maximum"
 HELD_OUT = 48
@@ -60,8 +62,9 @@ def export_int8(
     count: int = 32,
     window: int | None = None,
     fixed: bool = False,
+    argmax: bool = False,
     trunk: str | Path | None = None,
-    advance: Advance = lambda n: None,
+    track: Track = silent,
     say: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Any]:
     """Write an INT8 model with its STAC item; return the report.
@@ -74,8 +77,9 @@ def export_int8(
         count: Windows to calibrate on.
         window: Side of a window, px; the training crop's by default.
         fixed: The file takes windows of that side only, as QGIS Deepness asks.
+        argmax: The graph ends in class ids, for other programs.
         trunk: Weights of a frozen trunk that the checkpoint only names.
-        advance: Called with 1 for each model that is run.
+        track: Tells how far it is: first the layers, then the file beside the float one.
         say: Called with a line for the user.
 
     Raises:
@@ -94,7 +98,7 @@ def export_int8(
         torch = TorchPredictor(model, meta.classes, meta.spec, plain.meta.window)
         shown = f"windows of {folder.name}"
         parity = compare(torch, OnnxPredictor(plain.path), sample.held_out.images[:4], shown)
-        chosen, layers = _quantized(plain, sample, Path(work), advance)
+        chosen, layers = _quantized(plain, sample, Path(work), track)
         proto = slim(import_onnx().load(str(chosen)))
         found = None
         if meta.calibration is not None:
@@ -105,9 +109,13 @@ def export_int8(
             calibrate_graph(proto, found)
         with replacing(path) as part:
             write_proto(proto, part, properties(told))
-        result = ExportResult(path, told, parity)
-        write_item(path, mlm_item(path, told))
-        report = compare_int8(plain, result, sample)
+            result = ExportResult(part, told, parity)
+            report = compare_int8(plain, result, sample, track)
+            if argmax:
+                result = end_in_classes(result, sample.held_out.images[:4])
+            report["bytes"] = part.stat().st_size
+        result = replace(result, path=path)
+        write_item(path, mlm_item(path, result.meta))
     return {
         **result.to_dict(),
         "int8": {"method": METHOD, "float_layers": list(layers), **report},
@@ -163,7 +171,7 @@ def recalibrate(
     if windows.masks is None:
         return given, kept
     parts = [
-        labelled_sample(raw_scores(file, meta, image[None])[0], mask, windows.masks.size, index)
+        labelled_sample(raw_output(file, meta, image[None])[0], mask, windows.masks.size, index)
         for index, (image, mask) in enumerate(zip(windows.images, windows.masks, strict=True))
     ]
     scores, ids = np.concatenate([p[0] for p in parts], 1), np.concatenate([p[1] for p in parts])
@@ -171,11 +179,14 @@ def recalibrate(
     return (found, str(found)) if found else (given, kept)
 
 
-def compare_int8(plain: ExportResult, result: ExportResult, sample: Sample) -> dict[str, Any]:
+def compare_int8(
+    plain: ExportResult, result: ExportResult, sample: Sample, track: Track = silent
+) -> dict[str, Any]:
     """Return size, speed, agreement and accuracy of an INT8 file beside the float one."""
     before, after = plain.path.stat().st_size, result.path.stat().st_size
-    classes = result.meta.classes
-    old, new = (_classes(OnnxPredictor(r.path), sample.held_out.images) for r in (plain, result))
+    classes, images = result.meta.classes, sample.held_out.images
+    with track(2 * len(images), "compare with the float file", "window") as advance:
+        old, new = (_classes(OnnxPredictor(r.path), images, advance) for r in (plain, result))
     report: dict[str, Any] = {
         "windows": len(sample.calibration),
         "scenes": sample.calibration.scenes,
@@ -185,6 +196,7 @@ def compare_int8(plain: ExportResult, result: ExportResult, sample: Sample) -> d
         "smaller": before / after,
         "held_out": len(sample.held_out),
         "agreement": float((old == new).mean()),
+        "target": TARGET,
         "shares": {
             name: (float((old == i).mean()), float((new == i).mean()))
             for i, name in enumerate(classes.names)
@@ -203,7 +215,7 @@ def compare_int8(plain: ExportResult, result: ExportResult, sample: Sample) -> d
 
 
 def _quantized(
-    plain: ExportResult, sample: Sample, work: Path, advance: Advance
+    plain: ExportResult, sample: Sample, work: Path, track: Track
 ) -> tuple[Path, tuple[str, ...]]:
     quantizer = Quantizer(plain.path, work, plain.meta.spec, sample.calibration.images)
     fixed = plain.meta.fixed
@@ -211,17 +223,20 @@ def _quantized(
     probes = spread_evenly(sample.calibration.images, 1 if fixed else PROBES)[:, :, :side, :side]
 
     def run(file: Path) -> NDArray[np.float32]:
-        return raw_scores(file, plain.meta, probes)
+        scores: NDArray[np.float32] = raw_output(file, plain.meta, probes)
+        return scores
 
-    change = sensitivity(quantizer, run, advance)
+    with track(len(quantizer.layers), "quantize each layer alone", "layer") as advance:
+        change = sensitivity(quantizer, run, advance)
     budget = _budget(plain.path, quantizer.folder / "all.onnx")
     held = spread_evenly(sample.calibration.images, 4 * PROBES)
-    reference = raw_scores(plain.path, plain.meta, held).argmax(1)
+    reference = raw_output(plain.path, plain.meta, held).argmax(1)
 
     def agreement(file: Path) -> float:
-        return float((raw_scores(file, plain.meta, held).argmax(1) == reference).mean())
+        return float((raw_output(file, plain.meta, held).argmax(1) == reference).mean())
 
-    file, layers, _ = choose(quantizer, change, agreement, budget, advance)
+    with track(len(TRIES), "choose the layers left in float", "file") as advance:
+        file, layers, _ = choose(quantizer, change, agreement, budget, advance)
     return file, layers
 
 
@@ -239,23 +254,14 @@ def _budget(plain: Path, quantized: Path) -> int:
     return max(0, int((plain.stat().st_size / SMALLER - smallest) / FLOAT_BYTES_SAVED))
 
 
-def raw_scores(file: Path, meta: Meta, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Return a working file's scores (N, K, S, S), one window at a time."""
-    import onnxruntime
-
-    from terradapt.predictors.exported import normalize
-    from terradapt.predictors.onnx import session_options
-
-    session = onnxruntime.InferenceSession(
-        file.read_bytes(), session_options(), providers=["CPUExecutionProvider"]
-    )
-    name = session.get_inputs()[0].name
-    parts = [session.run(None, {name: normalize(i[None], meta.spec)})[0] for i in images]
-    return np.concatenate(parts)
-
-
-def _classes(predictor: OnnxPredictor, images: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    return np.concatenate([predictor.predict(i[None]).argmax(1).astype(np.uint8) for i in images])
+def _classes(
+    predictor: OnnxPredictor, images: NDArray[np.uint8], advance: Advance
+) -> NDArray[np.uint8]:
+    ids = []
+    for image in images:
+        ids.append(predictor.predict(image[None]).argmax(1).astype(np.uint8))
+        advance(1)
+    return np.concatenate(ids)
 
 
 def _speed(plain: Path, quantized: Path) -> dict[str, dict[str, float]]:

@@ -26,10 +26,21 @@ def export_markdown(values: Mapping[str, Any]) -> str:
         "",
         f"Confidence: {values['confidence']}.",
         "",
+        *_argmax(values.get("argmax_equal")),
         *_parity(values.get("parity")),
         *_int8(values.get("int8")),
     ]
     return "\n".join(lines)
+
+
+def _argmax(equal: float | None) -> list[str]:
+    if equal is None:
+        return []
+    return [
+        "The graph ends in class ids, uint8 (B, H, W), for other programs; terradapt itself needs "
+        f"the scores. {equal:.4%} of the ids are those of the highest score.",
+        "",
+    ]
 
 
 def _parity(parity: Mapping[str, Any] | None) -> list[str]:
@@ -69,8 +80,8 @@ def _int8(report: Mapping[str, Any] | None) -> list[str]:
         "|---|---|---|",
         *[f"| {a} | {b} | {c} |" for a, b, c in rows],
         "",
-        f"{report['smaller']:.2f} times smaller. {report['agreement']:.3%} of the pixels of "
-        f"{report['held_out']} other windows keep their class.",
+        f"{report['smaller']:.2f} times smaller.",
+        f"{kept_classes(report)}.",
         "",
         *_changes(report),
         "### Layers left in float, found by measurement",
@@ -78,6 +89,19 @@ def _int8(report: Mapping[str, Any] | None) -> list[str]:
         *([f"- `{name}`" for name in report["float_layers"]] or ["none"]),
         "",
     ]
+
+
+def kept_classes(report: Mapping[str, Any]) -> str:
+    """Say how many pixels keep their class in an INT8 file, and whether they are enough."""
+    share, target = report["agreement"], report["target"]
+    verdict = "reached" if share >= target else "MISSED"
+    windows = f"{report['held_out']} other windows"
+    if any("there are no others" in note for note in report["notes"]):
+        windows = f"the {report['held_out']} windows of the calibration"
+    return (
+        f"{share:.3%} of the pixels of {windows} keep the float file's class: the target of "
+        f"{target:.0%} is {verdict}"
+    )
 
 
 def _speed_rows(speed: Mapping[str, Mapping[str, float]]) -> list[tuple[str, str, str]]:

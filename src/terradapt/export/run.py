@@ -12,8 +12,15 @@ from numpy.typing import NDArray
 from terradapt import checkpoint
 from terradapt.errors import CheckpointError, ConfigError, DataError
 from terradapt.export.metadata import mlm_item, properties, write_item
-from terradapt.export.onnx import OPSET, export_onnx, fixed_size
-from terradapt.export.parity import EQUAL_CLASSES, Parity, compare, patches
+from terradapt.export.onnx import (
+    OPSET,
+    argmax_graph,
+    export_onnx,
+    fixed_size,
+    import_onnx,
+    write_proto,
+)
+from terradapt.export.parity import EQUAL_CLASSES, Parity, compare, patches, raw_output
 from terradapt.export.windows import scene_windows
 from terradapt.files import check_output, replacing
 from terradapt.meta import MAX_WINDOW, Exported, Meta
@@ -32,12 +39,15 @@ class ExportResult:
     Attributes:
         path: The ONNX file.
         meta: What it says of itself.
-        parity: Agreement with the checkpoint; None when it was not asked for.
+        parity: Agreement of the scores with the checkpoint's; None when it was not asked for.
+        argmax: Share of pixels whose class id is that of the highest score, in a file that ends in
+            ids; else None.
     """
 
     path: Path
     meta: Exported
     parity: Parity | None = None
+    argmax: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for the report."""
@@ -53,7 +63,9 @@ class ExportResult:
             "confidence": self.meta.confidence,
             "window": self.meta.window,
             "fixed_size": self.meta.fixed,
+            "output": "classes, uint8" if self.meta.argmax else "scores, float32",
             "parity": self.parity and self.parity.to_dict(),
+            "argmax_equal": self.argmax,
         }
 
 
@@ -157,6 +169,7 @@ def export_with_proof(
     shown: str = "coloured patches",
     window: int | None = None,
     fixed: bool = False,
+    argmax: bool = False,
     trunk: str | Path | None = None,
 ) -> ExportResult:
     """Export a checkpoint, compare the file with it, and write the STAC item beside it.
@@ -168,6 +181,7 @@ def export_with_proof(
         shown: What the windows show, for the report.
         window: Side of a window, px; the training crop's by default.
         fixed: The file takes windows of that side only, as QGIS Deepness asks.
+        argmax: The graph ends in class ids, for other programs; the scores are compared before.
         trunk: Weights of a frozen trunk that the checkpoint only names.
 
     Raises:
@@ -190,8 +204,35 @@ def export_with_proof(
                     f"{1 - parity.equal_classes:.2%} of the pixels",
                     "its weights amplify rounding: train longer, or predict with the checkpoint",
                 )
-        write_item(path, mlm_item(path, told))
+            if argmax:
+                result = end_in_classes(result, images)
+        write_item(path, mlm_item(path, result.meta))
     return replace(result, path=path, parity=parity)
+
+
+def end_in_classes(result: ExportResult, images: NDArray[np.uint8]) -> ExportResult:
+    """Rewrite an exported file so that it gives class ids (B, H, W) uint8, and say how equal.
+
+    Args:
+        result: A file that gives scores; it is replaced where it lies.
+        images: Windows (N, C, S, S) on which ids and scores are compared.
+
+    Raises:
+        CheckpointError: More than 0.1 % of the ids are not those of the highest score.
+    """
+    path, told = result.path, replace(result.meta, argmax=True)
+    best = raw_output(path, told, images).argmax(1)
+    proto = import_onnx().load(str(path))
+    argmax_graph(proto)
+    del proto.metadata_props[:]
+    write_proto(proto, path, properties(told))
+    equal = float((raw_output(path, told, images) == best).mean())
+    if equal < EQUAL_CLASSES:
+        raise CheckpointError(
+            f"{path}: {1 - equal:.2%} of the class ids are not those of the highest score",
+            "export it without --argmax",
+        )
+    return replace(result, meta=told, argmax=equal)
 
 
 def parity_windows(

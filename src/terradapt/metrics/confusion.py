@@ -116,15 +116,15 @@ class Confusion:
         }
 
 
-def class_scores(matrix: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
-    """Return per-class scores of a (K, K) matrix; 0 where a denominator is 0.
+def class_scores(matrix: NDArray[Any]) -> dict[str, NDArray[Any]]:
+    """Return per-class scores of (..., K, K) matrices; 0 where a denominator is 0.
 
     Returns:
-        ``iou``, ``f1``, ``precision``, ``recall``: (K,) float64, 0..1; ``support`` and
-        ``predicted``: (K,) int64, pixels.
+        ``iou``, ``f1``, ``precision``, ``recall``: (..., K) float64, 0..1; ``support`` and
+        ``predicted``: (..., K) pixels.
     """
-    hits = matrix.diagonal().astype(np.float64)
-    support, predicted = matrix.sum(axis=1), matrix.sum(axis=0)
+    hits = matrix.diagonal(axis1=-2, axis2=-1).astype(np.float64)
+    support, predicted = matrix.sum(axis=-1), matrix.sum(axis=-2)
     return {
         "iou": _shares(hits, support + predicted - hits),
         "f1": _shares(2 * hits, support + predicted),

@@ -33,6 +33,7 @@ class ModelEntry:
         summary: One line for the tables.
         options: Values of the model's own options that differ from its class's defaults.
         binary: Whether the model has one logit for roads and so takes two classes only.
+        dates: Images that it takes at once, one after the other in its bands.
     """
 
     module: str
@@ -41,6 +42,7 @@ class ModelEntry:
     summary: str
     options: tuple[tuple[str, Any], ...] = ()
     binary: bool = False
+    dates: int = 1
 
     def load(self) -> Any:
         """Import the class."""
@@ -74,6 +76,13 @@ MODELS: dict[str, ModelEntry] = {
         "sam2_hiera_large",
         "SAM2-UNet: binary masks, the base of both papers",
         binary=True,
+    ),
+    "siamese": ModelEntry(
+        "siamese",
+        "Siamese",
+        "sam2_hiera_large",
+        "Siamese: change between two dates, SAM2MS's subtraction on one trunk",
+        dates=2,
     ),
     "smp-unet": ModelEntry(
         "baselines.smp_unet",
@@ -158,7 +167,9 @@ def default_config(name: str) -> ModelConfig:
     Raises:
         ConfigError: No such model.
     """
-    return ModelConfig(name=name, encoder=EncoderConfig(name=entry(name).encoder))
+    line = entry(name)
+    encoder = EncoderConfig(name=line.encoder)
+    return ModelConfig(name=name, encoder=encoder, in_channels=3 * line.dates)
 
 
 def entry(name: str) -> ModelEntry:

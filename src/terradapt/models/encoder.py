@@ -1,7 +1,8 @@
 """Encoders: images in, four maps at strides 4, 8, 16, 32 out; asked, never guessed.
 
-Three kinds behind one interface: any timm backbone through ``features_only``, the MiT encoders of
-SegFormer (segmentation_models_pytorch), and SAM2's Hiera (timm) with adapters on a frozen trunk.
+Four kinds behind one interface: any timm backbone through ``features_only``, timm's plain vision
+transformers through a pyramid, the MiT encoders of SegFormer (segmentation_models_pytorch), and
+SAM2's Hiera (timm) with adapters on a frozen trunk.
 Shapes: B batch, C channels, H W pixels.
 """
 
@@ -14,13 +15,16 @@ from typing import Any
 import timm
 import torch
 from segmentation_models_pytorch.encoders import get_encoder
+from timm.models import model_entrypoint
 from torch import Tensor, nn
+from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from terradapt.config import EncoderConfig
 from terradapt.errors import ConfigError
 from terradapt.models import sam2_weights
 from terradapt.models.adapters import Adapter
+from terradapt.models.pyramid import SimplePyramid
 from terradapt.weights import from_hub, load_backbone, read_metadata
 
 SAM2_TRUNKS = ("sam2_hiera_tiny", "sam2_hiera_small", "sam2_hiera_base_plus", "sam2_hiera_large")
@@ -40,6 +44,10 @@ STUDENTS = (
 STRIDES = (4, 8, 16, 32)
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 HUB = "hub"
+_PLAIN = (
+    "timm.models.vision_transformer",
+    "timm.models.eva",
+)  # timm's modules of transformers with one map
 
 Normalization = tuple[tuple[float, ...], tuple[float, ...]]
 
@@ -160,6 +168,77 @@ class MitEncoder(Encoder):
         return out
 
 
+class VitEncoder(Encoder):
+    """A plain vision transformer of timm's (DINOv3, DINOv2, PE, EVA-02 ...) under a pyramid.
+
+    Its last map, with the transformer's final norm as DINOv2's and DINOv3's own heads have it,
+    becomes maps at strides 4 to 32. A transformer with patches of 14 px sees the image at 14/16 of
+    its size, so that its tokens lie 16 px apart, too. Frozen, the transformer stands still and the
+    pyramid trains.
+
+    Args:
+        name: Of the transformer, with timm's tag if wanted.
+        in_channels: Bands of the input.
+        pretrained: Whether timm loads weights from its hub. Their licence is the user's affair:
+            DINOv3's, for one, binds whoever passes on what was trained from them.
+        checkpointing: Whether blocks are recomputed in the backward pass.
+        args: Further arguments of ``timm.create_model``.
+
+    Raises:
+        ConfigError: It cannot be built, or its patches are larger than 16 px.
+    """
+
+    def __init__(
+        self, name: str, in_channels: int, *, pretrained: bool, checkpointing: bool, args: Any
+    ) -> None:
+        super().__init__()
+        args = {"dynamic_img_size": True, **args}
+        self.body = create_timm(
+            name, in_chans=in_channels, pretrained=pretrained, num_classes=0, args=args
+        )
+        self.patch = int(self.body.patch_embed.patch_size[0])
+        if self.patch > STRIDES[2]:
+            raise ConfigError(
+                f"encoder '{name}' has patches of {self.patch} px, which is too coarse",
+                "use one with patches of 14 or 16 px, for example vit_small_patch16_dinov3",
+            )
+        self.pyramid = SimplePyramid(self.body.embed_dim)
+        self.channels = self.pyramid.channels
+        self.body.set_grad_checkpointing(checkpointing)
+
+    def freeze(self) -> None:
+        """Stop training of the transformer; the pyramid goes on."""
+        self.body.requires_grad_(False)
+
+    def settle(self, side: int) -> None:
+        """Lay the position embedding out for images of one size for good, px.
+
+        Raises:
+            ConfigError: Rotary embeddings of interleaved pairs (PE, EVA-02): the tracing exporter
+                writes a wrong graph for them.
+        """
+        rotary = getattr(self.body, "rope", None) is not None
+        if rotary and not getattr(self.body.blocks[0].attn, "rotate_half", False):
+            raise ConfigError(
+                "a transformer with interleaved rotary embeddings has no form in ONNX opset 17",
+                "export a model on DINOv3 or DINOv2, or distil it to a student and export that",
+            )
+        self.body.set_input_size(img_size=side // STRIDES[2] * self.patch)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Return F1..F4 for normalised pixels (B, C, H, W), H and W multiples of 32."""
+        if self.patch != STRIDES[2]:
+            size = [side // STRIDES[2] * self.patch for side in x.shape[2:]]
+            x = functional.interpolate(
+                x, size, mode="bilinear", align_corners=False, antialias=False
+            )
+        (tokens,) = self.body.forward_intermediates(
+            x, indices=1, norm=True, output_fmt="NCHW", intermediates_only=True
+        )
+        maps: tuple[Tensor, ...] = self.pyramid(tokens)
+        return maps
+
+
 class Sam2Encoder(Encoder):
     """SAM2's Hiera trunk (timm), with an adapter before every block.
 
@@ -261,6 +340,12 @@ def create_timm(name: str, *, pretrained: bool, args: dict[str, Any], **kwargs: 
     return from_hub(make, name) if pretrained else made
 
 
+def is_vit(name: str) -> bool:
+    """Tell whether a name is one of timm's plain vision transformers (with or without a tag)."""
+    base = name.split(".", maxsplit=1)[0]
+    return timm.is_model(base) and model_entrypoint(base).__module__ in _PLAIN
+
+
 def is_sam2(name: str) -> bool:
     """Tell whether a name is one of SAM2's Hiera trunks (with or without timm's tag)."""
     return name.split(".", maxsplit=1)[0] in SAM2_TRUNKS
@@ -282,7 +367,8 @@ def build_encoder(
     """Build an encoder and load its weights.
 
     Args:
-        name: A timm backbone, ``mit_b0`` .. ``mit_b5``, or one of :data:`SAM2_TRUNKS`.
+        name: A timm backbone or plain transformer, ``mit_b0`` .. ``mit_b5``, or one of
+            :data:`SAM2_TRUNKS`.
         weights: A local file (timm's or SAM2's official state dict), ``"hub"`` for the library's
             hub, or None for random weights. MiT's weights are NVIDIA's, for research only.
         adapters: Adapters before every block; SAM2 trunks only.
@@ -300,7 +386,7 @@ def build_encoder(
     """
     pretrained = weights == HUB
     encoder: Encoder
-    if strides != STRIDES and (is_sam2(name) or name in MIT_ENCODERS):
+    if strides != STRIDES and (is_sam2(name) or is_vit(name) or name in MIT_ENCODERS):
         raise ConfigError(
             f"encoder '{name}' has maps at strides {STRIDES}, not {strides}",
             "use a timm backbone, for example resnet18 or resnet50",
@@ -318,8 +404,8 @@ def build_encoder(
         )
         frozen = adapters if freeze is None else freeze
     else:
-        kind: Any = MitEncoder
-        if name not in MIT_ENCODERS:
+        kind: Any = VitEncoder if is_vit(name) else MitEncoder
+        if not is_vit(name) and name not in MIT_ENCODERS:
             kind = partial(TimmEncoder, strides=strides)
         encoder = kind(
             name, in_channels, pretrained=pretrained, checkpointing=checkpointing, args=args

@@ -27,12 +27,19 @@ class ExportedPredictor(Predictor):
 
     Raises:
         CheckpointError: No such model: see :func:`terradapt.predictors.onnx_file.read_onnx`; or a
-            graph whose input and output do not fit what its metadata says.
+            graph whose input and output do not fit what its metadata says; or one that ends in
+            class ids: windows are blended by their scores.
     """
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         self._data, self.meta = read_onnx(self.path)
+        if self.meta.argmax:
+            raise CheckpointError(
+                f"{self.path}: ends in class ids (--argmax), for other programs; terradapt blends "
+                "its windows by their scores",
+                "export it without --argmax: terradapt export CHECKPOINT -o model.onnx",
+            )
         self.classes, self.spec, self.scales = self.meta.classes, self.meta.spec, self.meta.scales
         self.window, self.multiple = self.meta.window, self.meta.multiple
         self.precision, self.parameters = self.meta.precision, self.meta.parameters

@@ -5,15 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, overload
+from typing import Any, Unpack, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
 from terradapt.errors import ConfigError, SceneError
+from terradapt.options import keywords
+from terradapt.predictors.scene_map import SceneMap
+from terradapt.progress import silent, text_bar
 from terradapt.raster import ScenePath
 from terradapt.scene import PredictOptions, Predictor, predict_scene
 from terradapt.scene.job import open_job
+from terradapt.scene.options import PredictChoices
 from terradapt.scene.predictor import Wrapped
 
 
@@ -23,20 +27,40 @@ class Mapper(Wrapped):
     Args:
         predictor: What runs the model.
         name: Model's name, for the statistics and for resuming.
+        file: Where it was opened from.
     """
 
-    def __init__(self, predictor: Predictor, name: str = "") -> None:
+    def __init__(self, predictor: Predictor, name: str = "", file: Path | None = None) -> None:
         super().__init__(predictor)
-        self.name = name
+        self.name, self.file = name, file
+
+    def __repr__(self) -> str:
+        scale = f", {self.spec.resolution:g} m per pixel" if self.spec.resolution else ""
+        return (
+            f"<Mapper {self.name or 'of a model'}: {len(self.classes)} classes "
+            f"({', '.join(self.classes.names)}), {len(self.spec.bands)} bands{scale}, "
+            f"windows of {self.window} px, {self.engine} on {self.device}>"
+        )
 
     @overload
     def predict(self, scene: NDArray[np.uint8], /) -> Any: ...
     @overload
-    def predict(self, scene: ScenePath, out: None = None, **options: Any) -> NDArray[np.uint8]: ...
-    @overload
-    def predict(self, scene: ScenePath, out: str | Path, **options: Any) -> dict[str, Any]: ...
     def predict(
-        self, scene: NDArray[np.uint8] | ScenePath, out: str | Path | None = None, **options: Any
+        self,
+        scene: ScenePath,
+        out: str | Path | None = None,
+        *,
+        progress: bool = True,
+        **options: Unpack[PredictChoices],
+    ) -> SceneMap: ...
+    @keywords(PredictOptions)
+    def predict(
+        self,
+        scene: Any,
+        out: str | Path | None = None,
+        *,
+        progress: bool = True,
+        **options: Any,
     ) -> Any:
         """Map a scene.
 
@@ -45,11 +69,13 @@ class Mapper(Wrapped):
                 (B, C, H, W) uint8 of windows.
             out: The class raster to write, with its style and statistics beside it; None keeps
                 the result in memory.
-            options: Fields of :class:`PredictOptions`.
+            progress: Show a line of progress.
+            options: Fields of :class:`PredictOptions`: ``confidence=True`` and ``scores=True``
+                keep the winner's and all classes' probabilities.
 
         Returns:
-            With ``out``, the statistics as in its JSON file; else class ids (H, W) uint8, 255
-            without data. For pixels, softmax scores (B, K, H, W).
+            The map: its classes, confidence, scores, areas, polygons and roads. For pixels,
+            softmax scores (B, K, H, W).
 
         Raises:
             SceneError: The scene cannot be read, or the pixels are not of the model's form.
@@ -63,18 +89,19 @@ class Mapper(Wrapped):
                     f"pixels are predicted as they are, without {told}",
                     "write them as a raster, and give its path",
                 )
-            pixels: Any = scene
-            self.check_images(pixels, self.name or "the model")
-            return self.predictor.predict(pixels)
+            self.check_images(scene, self.name or "the model")
+            return self.predictor.predict(scene)
         paths = [scene] if isinstance(scene, str | Path) else scene
         if not (isinstance(paths, Sequence) and all(isinstance(p, str | Path) for p in paths)):
             raise SceneError(
                 f"a {type(scene).__name__} is no scene",
                 "give a path, a list of paths, or pixels (B, C, H, W) as a NumPy array of uint8",
             )
-        chosen = PredictOptions.of(**options)
+        chosen, track = PredictOptions.of(**options), text_bar if progress else silent
         if out is not None:
-            return predict_scene(self.predictor, scene, Path(out), chosen, model=self.name)
+            out = Path(out)
+            figures = predict_scene(self.predictor, scene, out, chosen, track, model=self.name)
+            return SceneMap.of_file(out, self.classes, figures)
         with ExitStack() as stack:
             job = open_job(self.predictor, scene, chosen, self.name, stack)
-            return np.concatenate([block.classes for block in job.blocks()])
+            return SceneMap.of_job(job, self.name, track)

@@ -16,6 +16,7 @@ from terradapt.data.class_files import read_class_file
 from terradapt.data.corrections import corrections_file, on_ground, with_corrections
 from terradapt.data.dataset import INDEX_NAME, Dataset, Item, load_index
 from terradapt.data.folder import Layout, Pair, build_dataset, find_layout
+from terradapt.data.joining import told
 from terradapt.data.labels import VectorForm
 from terradapt.data.leaks import Leak, find_leaks
 from terradapt.data.new_splits import with_splits
@@ -121,25 +122,31 @@ def _readable(report: CheckReport, config: DataConfig, track: Track) -> Dataset 
     if (root / INDEX_NAME).is_file():
         corrections_file(config)
         prepared, given = with_corrections(on_ground(load_index(root), config), config), None
-        good = _inspect(report, [(i.id, i.image, i.label) for i in prepared.items], track)
-        for facts, item in zip(report.facts, prepared.items, strict=True):
+        every = (*prepared.items, *prepared.unlabelled)
+        good = _inspect(report, [(i.id, i.image, i.label) for i in every], track)
+        for facts, item in zip(report.facts, every, strict=True):
             facts.resolution = facts.resolution or item.resolution
-        dataset = replace(prepared, items=tuple(i for i in prepared.items if i.id in good))
+        dataset = replace(
+            prepared,
+            items=tuple(i for i in prepared.items if i.id in good),
+            unlabelled=tuple(i for i in prepared.unlabelled if i.id in good),
+        )
     else:
         layout = find_layout(root, corrections_file(config))
         given = layout.splits
         problems += [Problem.of(e, root) for e in layout.unmatched]
-        good = _inspect(report, layout.pairs, track)
+        good = _inspect(report, layout.every, track)
         unknown = dict(_unknown_labels(root, layout, good))
         problems += [Problem.of(error, path) for path, error in unknown.items()]
-        pairs = [p for p in layout.pairs if p[0] in good and p[2] not in unknown]
-        if not pairs:
+        pairs = [p for p in layout.every if p[0] in good and p[2] not in unknown]
+        if not any(p[2] or layout.corrections for p in pairs):
             return None
         dataset = build_dataset(root, layout, pairs, config)
-    if report.of("error") or len(report.facts) != len(dataset.items):
+    whole = len(report.facts) == len(dataset.items) + len(dataset.unlabelled)
+    if report.of("error") or not whole:
         return dataset if dataset.items else None  # no splits are drawn while items are broken
     try:
-        return with_splits(dataset, config, given)
+        return with_splits(dataset, config, given, tell=lambda _: None)  # the notes say it
     except DataError as error:
         problems.append(Problem.of(error, root))
         return dataset
@@ -168,9 +175,10 @@ def _examine(report: CheckReport, dataset: Dataset, track: Track, pictures: bool
     problems += broken.values()
     report.dataset = dataset = _without(dataset, broken)
     for facts in report.facts:
-        if facts.id in index.counts:
-            facts.pixels = index.counts[facts.id].tolist()
-            facts.ignored = index.ignored[facts.id]
+        own = [i.id for i in _items_of(dataset, facts) if i.id in index.counts]
+        if own:
+            facts.pixels = np.sum([index.counts[i] for i in own], axis=0).tolist()
+            facts.ignored = sum(index.ignored[i] for i in own)
     if index.counts:
         report.index = index
         problems += _check_classes(dataset, class_pixels(report))
@@ -178,10 +186,11 @@ def _examine(report: CheckReport, dataset: Dataset, track: Track, pictures: bool
         problems += _check_vectors(dataset, dataset.label)
     if dataset.corrections is not None:
         above = dataset.corrections
-        problems += _check_features(above.path, above.form, dataset.items, dataset.classes)
+        problems += _check_features(above.path, above.form, dataset.split("all"), dataset.classes)
     shifts, report.shift = _shifts(dataset, track)
     for facts in report.facts:
-        facts.shift = shifts.get(facts.id)
+        found = (shifts.get(i.id) for i in _items_of(dataset, facts))
+        facts.shift = next((s for s in found if s is not None), None)
     problems += _check_alignment(dataset, shifts, report.shift)
     if dataset.splits:
         report.leaks = sorted(find_leaks(dataset, track), key=lambda leak: -leak.share)
@@ -189,6 +198,11 @@ def _examine(report: CheckReport, dataset: Dataset, track: Track, pictures: bool
     if pictures:
         warned = {p.file for p in report.of("warning")}
         report.thumbs = _pictures(dataset, warned, track)
+
+
+def _items_of(dataset: Dataset, facts: Facts) -> list[Item]:
+    """The item of an image, or its blocks."""
+    return [i for i in dataset.items if str(i.image) == facts.image]
 
 
 def _unknown_labels(root: Path, layout: Layout, good: set[str]) -> Iterable[tuple[Path, DataError]]:
@@ -201,7 +215,21 @@ def _unknown_labels(root: Path, layout: Layout, good: set[str]) -> Iterable[tupl
 
 
 def _check_splits(dataset: Dataset) -> Iterator[Problem]:
+    for note in dataset.notes:
+        fix = "see docs/data.md, Splits; remove splits.json to draw new ones"
+        yield Problem("note", str(dataset.root), f"{dataset.root}: {note}", fix)
+    if dataset.unlabelled:
+        message = f"{dataset.root}: {told(dataset.unlabelled)} without a label, in no split"
+        fix = "nothing, if it is meant so; else give each image a label of its name"
+        yield Problem("note", str(dataset.root), message, fix)
     left = {i.id for i in dataset.items} - {i for ids in dataset.splits.values() for i in ids}
+    barred = sorted(left & set(dataset.left_out))
+    if barred:
+        message = f"{dataset.root}: {told(barred)}: left out by splits.json, as ground of another "
+        message += "split or on wish"
+        fix = "list them in the split whose ground they show, or leave it so"
+        yield Problem("note", str(dataset.root), message, fix)
+    left -= set(barred)
     if left and dataset.splits:
         names = ", ".join(sorted(left)[:5])
         message = f"{dataset.root}: {len(left)} images are in no split: {names}"
@@ -289,23 +317,26 @@ def _check_classes(dataset: Dataset, pixels: Mapping[str, Sequence[int]]) -> Ite
                 level: Level = "error" if split in ("train", "val") else "warning"
                 yield Problem(level, root, message, fix)
             continue
+        fix = "move an image with it there, or drop the class"
+        if dataset.scenes:
+            fix = "add an image with it, or remove splits.json and draw with another split_seed"
         for name, number in zip(dataset.classes.names, numbers, strict=True):
             share = number / max(1, sum(numbers))
             if number == 0:
                 message = f"{root}: class '{name}' does not occur in {split}"
                 level = "warning" if split in ("train", "all") else "note"
-                fix = "move an image with it there, or drop the class"
                 yield Problem(level, root, message, fix)
             elif share < _RARE and split == "train":
                 message = f"{root}: class '{name}' is {share:.2%} of the train pixels"
-                fix = "set data.balance=0.5 to draw its places more often"
-                yield Problem("note", root, message, fix)
+                often = "set data.balance=0.5 to draw its places more often"
+                yield Problem("note", root, message, often)
 
 
 def _check_vectors(dataset: Dataset, form: VectorForm) -> Iterator[Problem]:
     """Tell what was wrong with features of vector labels."""
-    for path in sorted({i.label for i in dataset.items if i.label is not None}):
-        items = [i for i in dataset.items if i.label == path]
+    images = dataset.split("all")
+    for path in sorted({i.label for i in images if i.label is not None}):
+        items = [i for i in images if i.label == path]
         yield from _check_features(path, form, items, dataset.classes)
 
 
@@ -369,7 +400,8 @@ def _shifted(shift: Shift, file: str, where: str) -> Problem:
         f"{where} {abs(shift.rows):.1f} px {down} and {abs(shift.cols):.1f} px {right} of the "
         f"image (standard error {shift.error:.1f} px; a warning from {WARN:.0f} px)"
     )
-    return Problem("warning", file, message, "look at the overlay, and move the labels if it is so")
+    fix = "look at the overlay; if it is so, move the labels, or train with data.align=auto"
+    return Problem("warning", file, message, fix)
 
 
 def _check_leaks(dataset: Dataset, leaks: Sequence[Leak]) -> Iterator[Problem]:

@@ -61,6 +61,8 @@ def render_page(report: CheckReport, estimate: Mapping[str, Any] | None = None) 
 
     dataset = report.dataset
     split_of = {i: s for s, ids in dataset.splits.items() for i in ids} if dataset else {}
+    split_of |= {i.id: "in blocks" for i in dataset.scenes} if dataset else {}
+    split_of |= {i.id: "no label" for i in dataset.unlabelled} if dataset else {}
     table = class_pixels(report)
     splits = [s for s in table if sum(table[s])]
     source = (resources.files(__package__) / TEMPLATE).read_text("utf-8")

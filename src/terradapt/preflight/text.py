@@ -131,14 +131,30 @@ def _facts(report: CheckReport) -> list[str]:
         with SceneReader(beside) as file:
             count = file.count
         kinds += " and a surface model" if count == 1 else f" and {count} of a second raster"
+    count = len(report.dataset.unlabelled) if report.dataset else 0
+    bare = f" ({count} of them without a label)" if count else ""
     lines = [
-        f"images   {len(report.facts)}, {pixels / 1e6:.3g} Mpx, {size} px, {kinds}",
+        f"images   {len(report.facts)}{bare}, {pixels / 1e6:.3g} Mpx, {size} px, {kinds}",
         f"CRS      {crs}; resolution {scale}",
         f"nodata   {1 - valid:.2%} of the pixels; {_nodata(report)}",
     ]
     if report.dataset is not None and report.dataset.splits:
         parts = ", ".join(f"{k} {len(v)}" for k, v in report.dataset.splits.items())
         lines.append(f"splits   {parts} ({report.dataset.protocol})")
+        lines += _blocks(report.dataset)
+    return lines
+
+
+def _blocks(dataset: Dataset) -> list[str]:
+    """How much of a scene that is split inside lies in each split."""
+    lines = []
+    for scene in dataset.scenes:
+        parts = []
+        for name, ids in dataset.splits.items():
+            own = [i for i in map(dataset.item, ids) if i.image == scene.image and i.area]
+            share = sum(i.height * i.width for i in own) / (scene.height * scene.width)
+            parts += [f"{name} {share:.0%}"] if own else []
+        lines.append(f"blocks   of {scene.image.name}: {', '.join(parts)}; the rest lies in gaps")
     return lines
 
 
@@ -208,6 +224,9 @@ def to_dict(report: CheckReport, estimate: Mapping[str, Any] | None = None) -> d
         "ground": ground_text(dataset) if dataset else None,
         "splits": {k: list(v) for k, v in dataset.splits.items()} if dataset else {},
         "protocol": dataset.protocol if dataset else None,
+        "blocks": _areas(dataset) if dataset else {},
+        "unlabelled": [i.id for i in dataset.unlabelled] if dataset else [],
+        "notes": list(dataset.notes) if dataset else [],
         "class_pixels": class_pixels(report),
         "shift": None if shift is None else _shift_values(shift),
         "leaks": [leak.__dict__ for leak in report.leaks],
@@ -215,6 +234,12 @@ def to_dict(report: CheckReport, estimate: Mapping[str, Any] | None = None) -> d
         "estimate": dict(estimate) if estimate else None,
         "items": [f.to_dict() for f in report.facts],
     }
+
+
+def _areas(dataset: Dataset) -> dict[str, list[int]]:
+    """Row, column, height and width of every block, px of its image."""
+    areas = {i.id: i.area for i in dataset.items if i.area is not None}
+    return {name: [w.row, w.col, w.height, w.width] for name, w in areas.items()}
 
 
 def _shift_values(shift: Shift) -> dict[str, Any]:

@@ -7,6 +7,7 @@ __all__ = ["DATASETS"]
 DATASETS: dict[str, str] = {
     "folder": "terradapt.prepare.folder:prepare",
     "synthetic": "terradapt.synthetic:prepare",
+    "synthetic-pairs": "terradapt.synthetic.pairs:prepare_pairs",
     "vaihingen": "terradapt.prepare.benchmarks:vaihingen",
     "potsdam": "terradapt.prepare.benchmarks:potsdam",
     "deepglobe": "terradapt.prepare.benchmarks:deepglobe",

@@ -11,7 +11,7 @@ from terradapt.config import DataConfig
 from terradapt.data.dataset import SPLITS_NAME, Dataset, Item
 from terradapt.data.folder import open_folder
 from terradapt.data.new_splits import with_splits
-from terradapt.data.splits import read_splits, write_splits
+from terradapt.data.splits import SplitsFile
 from terradapt.documents import validated
 from terradapt.errors import DataError, one_of
 from terradapt.files import check_output
@@ -19,6 +19,7 @@ from terradapt.owner import owned
 from terradapt.progress import Track, silent
 
 OPTIONS = (
+    "crop",
     "val_fraction",
     "test_fraction",
     "split_seed",
@@ -36,9 +37,9 @@ def prepare(source: Path, out: Path, options: Mapping[str, Any], track: Track = 
     Args:
         source: The folder: ``images/`` with ``labels/`` or ``masks/``, or a vector label file.
         out: Where ``dataset.json`` and ``splits.json`` go.
-        options: ``val_fraction``, ``test_fraction``, ``split_seed``, ``class_column``,
-            ``line_width`` (m), ``background`` (ignore or class), ``name``, ``resolution``
-            (m/px of images that do not say it).
+        options: ``crop`` (px, the gap between blocks of a single image), ``val_fraction``,
+            ``test_fraction``, ``split_seed``, ``class_column``, ``line_width`` (m), ``background``
+            (ignore or class), ``name``, ``resolution`` (m/px of images that do not say it).
         track: Progress.
 
     Raises:
@@ -55,14 +56,14 @@ def prepare(source: Path, out: Path, options: Mapping[str, Any], track: Track = 
             f"{source}: an index holds no corrections above labels",
             "leave them out here, and give them to each run: data.corrections=FILE",
         )
-    items = _measured(dataset.items, options.get("resolution"))
+    stated = options.get("resolution")
+    items, bare = (_measured(part, stated) for part in (dataset.items, dataset.unlabelled))
     name = str(options.get("name", dataset.name))
-    dataset = replace(dataset, root=out, name=name, items=items)
+    dataset = replace(dataset, root=out, name=name, items=items, unlabelled=bare)
     with owned(out, folder=True):
         dataset.save()
         if out.resolve() != source.resolve() and (source / SPLITS_NAME).is_file():
-            splits, protocol = read_splits(source / SPLITS_NAME, dataset.items)
-            write_splits(out / SPLITS_NAME, splits, protocol, None)
+            SplitsFile.read(source / SPLITS_NAME).write(out / SPLITS_NAME)
         return with_splits(dataset, config, given)
 
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 import re
 from pathlib import Path, PurePosixPath
 
-from terradapt.classes import ClassMap
+from terradapt.classes import CHANGES
 from terradapt.data.labels import IndexForm
 from terradapt.prepare.archives import Gathered, gather
 from terradapt.prepare.jobs import Record
@@ -21,9 +21,6 @@ from terradapt.prepare.options import Benchmark, Prepared, PrepareOptions, Tell,
 from terradapt.prepare.pairs import check_together
 from terradapt.prepare.run import prepare_benchmark
 from terradapt.progress import Track, silent
-
-CHANGES = ClassMap(("unchanged", "changed"), ((0, 0, 0), (220, 40, 40)))
-"""Change between two dates."""
 
 _RESOLUTION = 0.5
 _SPLITS = ("train", "val", "test")

@@ -129,6 +129,16 @@ def write_raster(
         part.write_bytes(memory.getbuffer())  # GDAL's own files end short, silently, on a full disk
 
 
+def png_bytes(ids: NDArray[np.uint8], colours: Sequence[Colour]) -> bytes:
+    """Return (H, W) ids as a PNG with a palette; ids without a colour are transparent."""
+    size = {"height": ids.shape[0], "width": ids.shape[1]}
+    with MemoryFile() as memory:
+        with quiet(), memory.open(driver="PNG", count=1, dtype="uint8", **size) as file:
+            file.write_colormap(1, colour_table(colours))
+            file.write(np.ascontiguousarray(ids)[None])
+        return bytes(memory.getbuffer())
+
+
 def colour_table(colours: Sequence[Colour] | Mapping[int, Colour]) -> dict[int, tuple[int, ...]]:
     """Return a 256-entry RGBA table; ids without a colour are transparent black."""
     pairs = colours.items() if isinstance(colours, Mapping) else enumerate(colours)

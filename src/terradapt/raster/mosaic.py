@@ -23,6 +23,8 @@ SUFFIXES = frozenset({".tif", ".tiff", ".vrt", ".jp2", ".png", ".jpg", ".jpeg"})
 _OPEN = 32
 _TOLD = 4  # files whose values are looked at before a prediction
 _SNAP = 0.05  # px
+_SPARSE = 0.1  # share of the whole that the files cover, below which they are hardly one scene
+_ALONE = "map every file on its own: --each"
 ScenePath = str | Path | Sequence[Path]
 """A file, a folder that makes one mosaic, an address, or several files that do."""
 
@@ -90,9 +92,25 @@ class Mosaic(Scene):
         return pixels, valid
 
     def remarks(self) -> list[str]:
-        """Return what should be known of some files, spread over all."""
+        """Return what should be known of the whole, and of some files, spread over all."""
         some = np.linspace(0, len(self._paths) - 1, min(_TOLD, len(self._paths))).round()
-        return [told for index in some for told in self._reader(int(index)).remarks()]
+        told = [told for index in some for told in self._reader(int(index)).remarks()]
+        return [*self._hardly_one(), *told]
+
+    def _hardly_one(self) -> list[str]:
+        """Tell files that lie on each other, as dates of one place do, or far apart."""
+        first: dict[Window, int] = {}
+        hidden = [(i, n) for n, a in enumerate(self._areas) if (i := first.setdefault(a, n)) != n]
+        if hidden:
+            (one, other), count = (self._paths[i].name for i in hidden[0]), len(hidden)
+            text = f"{self.path}: {other} covers the same ground as {one}, which counts"
+            text += f", and so {count - 1} more" if count > 1 else ""
+            return [f"{text}; to map every file on its own: --each"]
+        covered = sum(a.height * a.width for a in self._areas) / (self.height * self.width)
+        if covered < _SPARSE:
+            text = f"{self.path}: its files lie far apart: they cover {covered:.1%} of the map"
+            return [f"{text}; to map every file on its own: --each"]
+        return []
 
     def _reader(self, index: int) -> SceneReader:
         if index not in self._open:
@@ -106,14 +124,21 @@ class Mosaic(Scene):
         """Return a file's rectangle in pixels of the first file."""
         reader, base = self._reader(index), first.georef
         path, one = self._paths[index], self._paths[0].name
-        if reader.crs is None or base.crs is None or not reader.georef.same_place(base.crs):
+        if reader.crs is None or base.crs is None:
+            bare = path if reader.crs is None else self._paths[0]
+            raise SceneError(
+                f"{bare}: has no CRS, and so no place among the files of one mosaic",
+                f"{_ALONE}; or georeference it",
+            )
+        if not reader.georef.same_place(base.crs):
             raise SceneError(
                 f"{path}: its CRS is {crs_name(reader.crs)}, that of {one} is {crs_name(base.crs)}",
-                f"bring all files to one CRS first: {warp_to(base.crs, self._paths[0])}",
+                f"{_ALONE}; or bring all to one CRS first: {warp_to(base.crs, self._paths[0])}",
             )
         if len(reader.indexes) != len(first.indexes) or reader.dtype != first.dtype:
             raise SceneError(
-                f"{path}: its bands or type are not those of {one}", "mosaic only files of one kind"
+                f"{path}: its bands or type are not those of {one}",
+                f"{_ALONE}; or mosaic only files of one kind",
             )
         turn = np.array([(t.a, t.b, t.d, t.e) for t in (reader.transform, base.transform)])
         same = bool(np.abs(turn[0] - turn[1]).max() <= 1e-6 * np.abs(turn).max())
@@ -121,7 +146,7 @@ class Mosaic(Scene):
         if not same or max(abs(col - round(col)), abs(row - round(row))) > _SNAP:
             raise SceneError(
                 f"{path}: its pixels do not lie on the grid of {one}",
-                "bring all files to one grid first: gdalwarp -tap -tr, or gdalbuildvrt",
+                f"{_ALONE}; or bring all to one grid first: gdalwarp -tap -tr, or gdalbuildvrt",
             )
         return Window(round(row), round(col), reader.height, reader.width)
 

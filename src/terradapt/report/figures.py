@@ -56,6 +56,53 @@ def draw_curves(events: Sequence[Mapping[str, Any]]) -> str:
     return to_svg(figure)
 
 
+def draw_overlay(logs: Mapping[str, Sequence[Sequence[Mapping[str, Any]]]]) -> str:
+    """Draw the loss and the validation mIoU of several methods over the step, one colour each.
+
+    Args:
+        logs: Method -> the lines of ``log.jsonl`` of each of its seeds. The line is the mean over
+            the seeds at the steps that all have, the band from the least to the greatest.
+
+    Returns:
+        SVG text; "" without a step.
+    """
+    panels = {"loss": ("step", "loss"), "validation mIoU": ("val", "miou")}
+    figure = _figure(10.5, 4.2 if len(logs) <= 12 else 5.4)
+    drawn = False
+    for axes, (title, (event, key)) in zip(figure.subplots(1, 2), panels.items(), strict=True):
+        for number, (name, seeds) in enumerate(logs.items()):
+            runs = [_points(events, event, key) for events in seeds]
+            steps = sorted(set.intersection(*map(set, runs))) if runs else []
+            if not steps:
+                continue
+            drawn = True
+            values = np.array([[run[s] for s in steps] for run in runs])
+            colour = SERIES[number % len(SERIES)]
+            style = ("-", "--", ":", "-.")[number // len(SERIES) % 4]
+            marker = "o" if len(steps) == 1 else ""
+            mean = values.mean(0)
+            axes.plot(steps, mean, color=colour, ls=style, lw=1.4, marker=marker, ms=4, label=name)
+            axes.fill_between(steps, values.min(0), values.max(0), color=colour, alpha=0.15, lw=0)
+        _dress(axes, title, "step")
+        if axes.get_legend() is not None:
+            axes.get_legend().remove()
+    if not drawn:
+        return ""
+    handles, names = max(
+        (axes.get_legend_handles_labels() for axes in figure.axes), key=lambda pair: len(pair[1])
+    )
+    figure.legend(
+        handles, names, loc="outside lower center", ncols=4, fontsize=7.5, frameon=False,
+        labelcolor=INK,
+    )  # fmt: skip
+    return to_svg(figure)
+
+
+def _points(events: Sequence[Mapping[str, Any]], event: str, key: str) -> dict[int, float]:
+    chosen = (e for e in events if e.get("event") == event)
+    return {int(e["step"]): float(e[key]) for e in chosen if isinstance(e.get(key), int | float)}
+
+
 def draw_reliability(tables: Mapping[str, Sequence[Mapping[str, float | int]]]) -> str:
     """Draw accuracy over confidence, and how the pixels are spread over the confidences.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from importlib import import_module, resources
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from terradapt.report.model import Report
 
 TEMPLATE = "report.html.j2"
+LIBRARIES = ("jinja2", "matplotlib", "PIL")
 _MAX_IMAGES = 100  # rows of the per-image table
 
 
@@ -32,10 +34,15 @@ def require_html() -> None:
         MissingExtraError: jinja2, matplotlib or Pillow is not installed.
     """
     try:
-        for name in ("jinja2", "matplotlib", "PIL"):
+        for name in LIBRARIES:
             import_module(name)
     except ImportError as error:
         raise MissingExtraError("the HTML report", "report") from error
+
+
+def has_html() -> bool:
+    """Tell whether the page's libraries are installed."""
+    return all(find_spec(name) is not None for name in LIBRARIES)
 
 
 def render_html(report: Report) -> str:
@@ -63,7 +70,7 @@ def render_html(report: Report) -> str:
             (title_of(k), shown(k, v), MEANINGS.get(k, ""))
             for k, v in headline(report.metrics, everything=True)
         ],
-        colours=[css(c) for c in report.classes.colours],
+        colours=report.classes.css,
         classes=_class_rows(report),
         class_columns=per_class_columns(class_rows(report.metrics)),
         heat=_heat(report),

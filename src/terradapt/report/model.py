@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from terradapt.classes import ClassMap, Colour
 from terradapt.documents import validated
 from terradapt.errors import DataError
 from terradapt.files import read_json
+from terradapt.report.wording import metrics_html, told_metrics
 from terradapt.version import __version__
 
 FORMAT = "terradapt-report-1"
@@ -69,9 +71,11 @@ class Reference:
     source: str
 
 
-@dataclass
+@dataclass(repr=False)
 class Report:
     """Figures of one evaluation and what explains them.
+
+    A notebook shows the figures of each class; ``metrics`` holds them all.
 
     Args:
         metrics: Figures, fractions 0..1, with ``per_class``: name -> figures.
@@ -86,6 +90,8 @@ class Report:
         reliability: Name -> bins of confidence, as
             :meth:`terradapt.metrics.calibration.Reliability.table` gives them.
         images: One row per image: ``id`` and figures.
+        image_confusion: Image's id -> its (K, K) counts, which add up to ``confusion``: figures
+            over other draws of the images are made from them.
         facts: Run facts in the order of the page: time, command, hardware and so on.
         notes: Sentences that a reader must know, for example classes without a pixel.
         events: Lines of the run's ``log.jsonl``, for the curves.
@@ -108,6 +114,7 @@ class Report:
     confusion: NDArray[np.int64] | None = None
     reliability: Mapping[str, Sequence[Mapping[str, float | int]]] = field(default_factory=dict)
     images: Sequence[Mapping[str, Any]] = ()
+    image_confusion: Mapping[str, NDArray[np.int64]] = field(default_factory=dict)
     facts: Mapping[str, str] = field(default_factory=dict)
     notes: Sequence[str] = ()
     events: Sequence[Mapping[str, Any]] = ()
@@ -122,6 +129,14 @@ class Report:
     def split(self) -> str:
         """Name of the split that was evaluated, or ""."""
         return str(self.data.get("split", ""))
+
+    def __repr__(self) -> str:
+        where = f"{self.data.get('name', 'data')}, split {self.split or 'unknown'}"
+        return f"<Report of {where}: {told_metrics(self.metrics)}>"
+
+    def _repr_html_(self) -> str:
+        notes = "".join(f"<p>{escape(note)}</p>" for note in self.notes)
+        return f"<p>{escape(repr(self)[1:-1])}</p>{metrics_html(self.metrics, self.classes)}{notes}"
 
     def to_dict(self) -> dict[str, Any]:
         """Return what goes into ``report.json``."""
@@ -138,6 +153,7 @@ class Report:
             "confusion": None if self.confusion is None else self.confusion.tolist(),
             "reliability": {k: [dict(b) for b in v] for k, v in self.reliability.items()},
             "images": [dict(row) for row in self.images],
+            "image_confusion": {k: m.ravel().tolist() for k, m in self.image_confusion.items()},
             "facts": dict(self.facts),
             "notes": list(self.notes),
             "references": [vars(r) | {"values": dict(r.values)} for r in self.references],

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from terradapt.classes import ClassMap
+from terradapt.notebook import html_table
+
 TITLES = {
     "miou": "mIoU",
     "mf1": "mF1",
@@ -138,3 +141,17 @@ def per_class_columns(per_class: Mapping[str, Mapping[str, Any]]) -> list[str]:
     found = {k for row in per_class.values() for k in row}
     order = ["iou", "f1", "precision", "recall", "boundary_f1", "ece", "pixels"]
     return [k for k in order if k in found]
+
+
+def told_metrics(metrics: Mapping[str, Any]) -> str:
+    """Return the leading figures on one line: ``mIoU 61.20 %, mF1 ...``."""
+    return ", ".join(f"{title_of(key)} {shown(key, value)}" for key, value in headline(metrics))
+
+
+def metrics_html(metrics: Mapping[str, Any], classes: ClassMap) -> str:
+    """Return the figures of each class as a table for notebooks, in the order of the classes."""
+    rows = class_rows(metrics)
+    columns = per_class_columns(rows)
+    known = [(n, rows[n], c) for n, c in zip(classes.names, classes.css, strict=True) if n in rows]
+    cells = [(name, *(shown_of_class(c, row) for c in columns)) for name, row, _ in known]
+    return html_table(("class", *map(title_of, columns)), cells, [colour for *_, colour in known])

@@ -14,15 +14,16 @@ from terradapt.report.model import Report
 SUFFIXES = (".json", ".md", ".html")
 
 
-def write_report(report: Report, path: str | Path) -> list[Path]:
+def write_report(report: Report, path: str | Path, *, html: bool = True) -> list[Path]:
     """Write JSON, Markdown and HTML beside each other; all of them or none.
 
     Args:
         report: What was measured.
         path: The JSON file, or any of the three; the others differ in their suffix.
+        html: Write the page too, which needs the extra ``report``.
 
     Returns:
-        The three paths: JSON, Markdown, HTML.
+        The paths: JSON, Markdown, HTML.
 
     Raises:
         OutputError: The folder cannot be written, or one of the three is a file that was read.
@@ -30,8 +31,8 @@ def write_report(report: Report, path: str | Path) -> list[Path]:
     """
     path = check_report(path, report.reads)
     text = json.dumps(report.to_dict(), indent=1, allow_nan=False) + "\n"
-    texts = (text, render_markdown(report), render_html(report))
-    return write_together({path.with_suffix(s): t for s, t in zip(SUFFIXES, texts, strict=True)})
+    texts = [text, render_markdown(report), *([render_html(report)] if html else [])]
+    return write_together({path.with_suffix(s): t for s, t in zip(SUFFIXES, texts, strict=False)})
 
 
 def check_report(path: str | Path, reads: Iterable[Path]) -> Path:

@@ -38,13 +38,17 @@ class Embedded(ExitStack):
         self.workers = paying_workers(gpus, cores or cpu_cores())
         self._cluster: Cluster | None = None
 
+    def sharing(self, windows: int) -> int:
+        """Return the workers that share so many windows; 1 where it does not pay."""
+        pays = self.workers >= 2 and windows >= WINDOWS_PER_WORKER * self.workers
+        return self.workers if pays else 1
+
     def blocks(
         self, job: Job, region: Window, advance: Advance | None = None
     ) -> Generator[Block, None, None]:
         """Yield a region's blocks from top to bottom, the same bits either way."""
         rows = job.grid.rows.touching(region.row, region.bottom)
-        windows = len(rows) * len(job.grid.cols.starts)
-        if self.workers < 2 or windows < WINDOWS_PER_WORKER * self.workers:
+        if self.sharing(len(rows) * len(job.grid.cols.starts)) < 2:
             return job.blocks(region, advance)
         if self._cluster is None:
             pool = Cluster("local", self.load, self.key, workers=self.workers, gpus=self.gpus)

@@ -16,7 +16,8 @@ from terradapt.raster import Clipped, Scene, ScenePath, open_scene, signature_of
 from terradapt.raster.cog import TILE
 from terradapt.scene.options import PredictOptions
 from terradapt.scene.predictor import Predictor
-from terradapt.scene.resample import fitted, scale_notes
+from terradapt.scene.resample import fitted, magnified, scale_notes
+from terradapt.scene.scale import search_scale
 from terradapt.scene.stream import Block, Wanted, predict_region
 
 
@@ -34,6 +35,7 @@ class Job:
         scene: What was asked for; None where the scene was opened by someone else.
         signature: Short hash of scene, model and options; as ``stamp``, of opened jobs only.
         stamp: Sizes and times of the files of the scene and of the area of interest.
+        scale: Pixels of the scene to one of the model's, where that was searched for.
         notes: What does not stop the prediction and should be known; of opened jobs only.
     """
 
@@ -46,6 +48,7 @@ class Job:
     scene: ScenePath | None = None
     signature: str = ""
     stamp: tuple[list[int], ...] = ()
+    scale: float | None = None
     notes: tuple[str, ...] = ()
 
     @classmethod
@@ -56,11 +59,17 @@ class Job:
             ConfigError: A window, overlap or class that does not fit the model.
             SceneError: Rows of this width do not fit into memory.
         """
-        suited = fitted(predictor, options, source.resolution)
+        found = None
+        if options.resolution == "search" and source.resolution is None:
+            found = search_scale(source, predictor, options.window or predictor.window)
+            suited = magnified(predictor, options, found)
+        else:
+            suited = fitted(predictor, options, source.resolution)
         grid = options.grid(suited, source.height, source.width, TILE)
         wanted = Wanted.of(options, predictor.classes)
         _check_memory(source, suited, grid, wanted)
-        return cls(source, suited, grid, options.batch_for(suited, grid), wanted, options)
+        batch = options.batch_for(suited, grid)
+        return cls(source, suited, grid, batch, wanted, options, scale=found)
 
     def blocks(
         self, region: Window | None = None, advance: Advance | None = None
@@ -86,13 +95,18 @@ class Job:
         )
 
 
-def _check_memory(source: Scene, predictor: Predictor, grid: Grid, wanted: Wanted) -> None:
-    """Compare what full rows take with what is there, before the first is made."""
+def row_memory(predictor: Predictor, grid: Grid, wanted: Wanted) -> int:
+    """Return the bytes that the full rows of a scene take while it is predicted, at least."""
     classes = len(wanted.subset) or len(predictor.classes)
     kept = 1 + 4 * wanted.confidence + 4 * classes * wanted.scores
     column = grid.window * len(predictor.spec.bands) + grid.block * kept
     lattice = 8 + 12 * grid.window // grid.stride  # bytes of an axis's weights to a pixel
-    needed = column * grid.width + lattice * (grid.width + grid.height)
+    return column * grid.width + lattice * (grid.width + grid.height)
+
+
+def _check_memory(source: Scene, predictor: Predictor, grid: Grid, wanted: Wanted) -> None:
+    """Compare what full rows take with what is there, before the first is made."""
+    needed = row_memory(predictor, grid, wanted)
     free = free_memory()
     if free is not None and needed > free:
         raise SceneError(
@@ -157,6 +171,11 @@ def open_job(
     )
     stamps = tuple(stamp(p) for p in files)
     notes = (*source.remarks(), *scale_notes(source, predictor, options))
+    if job.scale is not None:
+        notes += (
+            f"{source.path}: does not say its metres per pixel; the model says most where it sees "
+            f"{job.scale:.3g} of its pixels as one, which was found by trying",
+        )
     return replace(job, scene=scene, signature=signature, stamp=stamps, notes=notes)
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_type_hints
+from typing import Any, Literal, TypedDict
 
-from terradapt.documents import validated
 from terradapt.errors import ConfigError
 from terradapt.grid import Grid
+from terradapt.options import check_fields, chosen
 from terradapt.scene.predictor import Predictor, default_batch, on_host
 
 STEP = 0.004
@@ -29,7 +30,8 @@ class PredictOptions:
         classes: Names to choose among; all when empty.
         aoi: Polygons (vector file) or a mask raster; outside there is no data.
         resolution: ``"auto"`` resamples to the model's metres per pixel, ``"native"`` never does;
-            a number is the metres per pixel that the model should see.
+            a number is the metres per pixel that the model should see; ``"search"`` looks for the
+            scale of a scene that does not say its own, else it is ``"auto"``.
         bands: 1-based indexes or names of the bands to use; the model's own when empty.
         nodata: A nodata value instead of the scene's.
         grow_void: Pixels this near to one without data have none either, px, >= 0; None as the
@@ -50,7 +52,7 @@ class PredictOptions:
     confidence: bool = False
     classes: tuple[str, ...] = ()
     aoi: Path | None = None
-    resolution: float | Literal["auto", "native"] = "auto"
+    resolution: float | Literal["auto", "native", "search"] = "auto"
     bands: tuple[int | str, ...] = ()
     nodata: float | None = None
     grow_void: int | None = None
@@ -59,24 +61,18 @@ class PredictOptions:
     overwrite: bool = False
 
     def __post_init__(self) -> None:
-        for name, kind in get_type_hints(type(self)).items():
-            value = validated(
-                kind, getattr(self, name), f"option {name}", ConfigError, "correct its value"
-            )
-            object.__setattr__(self, name, value)
+        check_fields(self)
 
     @classmethod
     def of(cls, **options: Any) -> PredictOptions:
-        """Return options by name.
+        """Return options by name; ``scores=True`` is ``scores="float16"``.
 
         Raises:
             ConfigError: No such option, or a value of the wrong kind.
         """
-        known = [field.name for field in fields(cls)]
-        unknown = next((name for name in options if name not in known), None)
-        if unknown is not None:
-            raise ConfigError(f"no option '{unknown}'", f"options: {', '.join(known)}")
-        return cls(**options)
+        if isinstance(options.get("scores"), bool):
+            options["scores"] = "float16" if options["scores"] else None
+        return chosen(cls, options)
 
     def grid(self, predictor: Predictor, height: int, width: int, block: int = 512) -> Grid:
         """Return the lattice of a scene for a model.
@@ -111,3 +107,23 @@ class PredictOptions:
         if self.batch is None and not on_host(predictor):
             batch = -(-count // -(-count // batch))  # as even as can be: batches of one shape
         return batch
+
+
+class PredictChoices(TypedDict, total=False):
+    """The fields of :class:`PredictOptions` as keywords, for type checkers and editors."""
+
+    window: int | None
+    overlap: float
+    margin: int
+    batch: int | None
+    scores: Literal["float16", "uint8"] | bool | None
+    confidence: bool
+    classes: Sequence[str]
+    aoi: str | Path | None
+    resolution: float | Literal["auto", "native", "search"]
+    bands: Sequence[int | str]
+    nodata: float | None
+    grow_void: int | None
+    allow_remote: bool
+    resume: bool
+    overwrite: bool

@@ -85,7 +85,7 @@ def fitted(predictor: Predictor, options: PredictOptions, have: float | None) ->
     Returns:
         The predictor itself where nothing is to be done.
     """
-    wish = options.resolution
+    wish = "auto" if options.resolution == "search" else options.resolution
     low, high = predictor.scales if wish == "auto" else (1.0, 1.0)
     want = predictor.spec.resolution if wish == "auto" else None if wish == "native" else wish
     if want is None or have is None or not isinstance(want, (int, float)):
@@ -95,6 +95,13 @@ def fitted(predictor: Predictor, options: PredictOptions, have: float | None) ->
     outer = max(1, round(inner * factor))
     seen = low * (1 - TOLERANCE) <= factor <= high * (1 + TOLERANCE)
     return predictor if seen or outer == inner else Resampled(predictor, outer, inner)
+
+
+def magnified(predictor: Predictor, options: PredictOptions, factor: float) -> Predictor:
+    """Wrap a predictor so that ``factor`` pixels of the scene are one of the model's."""
+    inner = options.window or predictor.window
+    outer = max(1, round(inner * factor))
+    return predictor if outer == inner else Resampled(predictor, outer, inner)
 
 
 def scale_notes(scene: Scene, predictor: Predictor, options: PredictOptions) -> list[str]:
@@ -109,14 +116,15 @@ def scale_notes(scene: Scene, predictor: Predictor, options: PredictOptions) -> 
         raise ConfigError(
             f"{scene.path}: does not say its metres per pixel, so that it cannot be resampled to "
             f"{options.resolution:g}",
-            f"{state}; or use --resolution native",
+            f"{state}; or use --resolution search, which looks for the scale",
         )
-    if options.resolution != "auto":
+    if options.resolution not in ("auto", "search"):
         return []
-    if have is None and trained is not None:
+    if have is None and options.resolution == "auto" and trained is not None:
         return [
             f"{scene.path}: does not say its metres per pixel and is read as it is, the model was "
-            f"trained at {trained:.3g}; where the scales differ, the map suffers: {state}"
+            f"trained at {trained:.3g}; where the scales differ, the map suffers: {state}, or add "
+            "--resolution search"
         ]
     if have is not None and trained is None:
         return [

@@ -5,6 +5,7 @@ ISPRS classes, street centrelines, cars, cast shadows, and trees over the roads.
 cities differ in layout, materials, sun, season and camera.
 """
 
+from terradapt.synthetic.dates import Change, TwoDates, make_two_dates
 from terradapt.synthetic.files import (
     prepare,
     road_labels,
@@ -16,8 +17,11 @@ from terradapt.synthetic.files import (
 from terradapt.synthetic.scene import CityScene, make_scene
 
 __all__ = [
+    "Change",
     "CityScene",
+    "TwoDates",
     "make_scene",
+    "make_two_dates",
     "prepare",
     "road_labels",
     "transform_at",

@@ -63,11 +63,13 @@ class City:
 
     Args:
         seed: Draws the style, the streets and everything on the blocks.
+        style: Another one, of a later date; that of the seed when None.
+        date: Draws the camera's noise, 0 of the first date.
     """
 
-    def __init__(self, seed: int) -> None:
-        self.seed = seed
-        self.style = Style.of(seed)
+    def __init__(self, seed: int, style: Style | None = None, date: int = 0) -> None:
+        self.seed, self.date = seed, date
+        self.style = style or Style.of(seed)
         c, s = np.cos(self.style.theta), np.sin(self.style.theta)
         self._rotation = np.array(((c, -s), (s, c)))
         # What the hashes say is asked for again and again.

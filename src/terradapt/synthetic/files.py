@@ -74,7 +74,7 @@ def write_city(
         features += [_feature(road, transform, name) for road in scene.lines]
         if advance is not None:
             advance(1)
-    write_json(folder / "roads" / f"city{seed}.geojson", _collection(features))
+    write_json(folder / "roads" / f"city{seed}.geojson", collection(features))
     _write_classes(folder / "classes.yaml")
     return folder
 
@@ -92,7 +92,8 @@ def _feature(road: CityRoad, transform: Affine, scene: str) -> dict[str, object]
     }
 
 
-def _collection(features: Sequence[dict[str, object]]) -> dict[str, object]:
+def collection(features: Sequence[dict[str, object]]) -> dict[str, object]:
+    """Return features as one GeoJSON in the cities' CRS."""
     name = "urn:ogc:def:crs:EPSG::32633"
     return {
         "type": "FeatureCollection",
@@ -224,7 +225,7 @@ def prepare(source: Path, out: Path, options: Mapping[str, Any], track: Track = 
         raise DataError(f"no option '{unknown[0]}' for synthetic", "options: scenes, size, roads")
     scenes, size, roads = values["scenes"], values["size"], bool(values["roads"])
     least = 2 if len(seeds) == 1 else 1
-    if not (_whole(scenes, least, 1000) and _whole(size, 32, 8192)):
+    if not (whole(scenes, least, 1000) and whole(size, 32, 8192)):
         raise DataError(
             f"synthetic: {scenes} scenes of {size} px",
             f"give scenes={least}..1000 and size=32..8192",
@@ -232,10 +233,11 @@ def prepare(source: Path, out: Path, options: Mapping[str, Any], track: Track = 
     with track(len(seeds) * scenes, "draw cities", "scene") as advance:
         if len(seeds) == 1:
             return write_single(out, seeds[0], scenes, size, roads, advance)
-        return write_dataset(out, _cities(seeds), scenes, size, roads, advance)
+        return write_dataset(out, by_city(seeds), scenes, size, roads, advance)
 
 
-def _cities(seeds: Sequence[int]) -> dict[str, Sequence[int]]:
+def by_city(seeds: Sequence[int]) -> dict[str, Sequence[int]]:
+    """Return cities by split: the last is the test, the one before validates."""
     if len(seeds) == 2:
         return {"train": seeds[:1], "val": seeds[1:], "test": ()}
     return {"train": seeds[:-2], "val": seeds[-2:-1], "test": seeds[-1:]}
@@ -259,7 +261,8 @@ def read_seeds(text: str) -> list[int]:
     return list(dict.fromkeys(seeds))
 
 
-def _whole(value: Any, low: int, high: int) -> bool:
+def whole(value: Any, low: int, high: int) -> bool:
+    """Tell whether an option is a whole number in a range."""
     return isinstance(value, int) and low <= value <= high
 
 

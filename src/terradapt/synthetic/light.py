@@ -26,7 +26,9 @@ def photograph(canvas: Canvas, margin: int) -> NDArray[np.uint8]:
     scene = np.clip(scene, 0, None) ** np.float32(0.78)
     scene = (scene - 0.45) * style.contrast + 0.47
     scene = scene * (1 - style.haze) + np.array((0.66, 0.70, 0.76), np.float32) * style.haze
-    rng = np.random.default_rng([canvas.city.seed, 29, canvas.height, canvas.width])
+    city = canvas.city
+    date = [city.date] if city.date else []
+    rng = np.random.default_rng([city.seed, 29, canvas.height, canvas.width, *date])
     grain = rng.standard_normal(scene.shape, np.float32) * np.float32(style.noise)
     scene += grain * (0.6 + scene)
     inner = scene[margin : canvas.height - margin, margin : canvas.width - margin]

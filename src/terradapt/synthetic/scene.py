@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from terradapt.synthetic.canvas import Canvas, survey
+from terradapt.synthetic.canvas import Canvas, Ground, survey
 from terradapt.synthetic.city import City, CityRoad
 from terradapt.synthetic.ground import paint_ground, paint_patch
 from terradapt.synthetic.light import photograph
@@ -47,7 +48,34 @@ def make_scene(seed: int, height: int, width: int, row: int = 0, col: int = 0) -
         row: First row in the city, any integer.
         col: First column.
     """
-    city = City(seed)
+    return draw_scene(City(seed), height, width, row, col)
+
+
+Standing = Callable[[Things], Things]
+"""Leaves of some things those that stand."""
+
+
+def draw_scene(
+    city: City,
+    height: int,
+    width: int,
+    row: int,
+    col: int,
+    standing: Standing | None = None,
+    *,
+    fill: City | None = None,
+) -> CityScene:
+    """Draw a window as :func:`make_scene` does, with some of its things.
+
+    Args:
+        city: Gives light, season and camera.
+        height: Rows, px.
+        width: Columns.
+        row: First row in the city.
+        col: First column.
+        standing: Chooses what stands; all when None.
+        fill: The city that says what is on the blocks, ``city`` itself when None.
+    """
     canvas = Canvas(
         city,
         (col - MARGIN) * RESOLUTION,
@@ -57,14 +85,10 @@ def make_scene(seed: int, height: int, width: int, row: int = 0, col: int = 0) -
         width + 2 * MARGIN,
     )
     ground = survey(canvas)
-    bounds = (
-        float(ground.u.min()) - REACH,
-        float(ground.v.min()) - REACH,
-        float(ground.u.max()) + REACH,
-        float(ground.v.max()) + REACH,
-    )
+    bounds = _bounds(ground)
     paint_ground(canvas, ground)
-    things = _things(city, bounds, (row, col, height, width))
+    things = _things(fill or city, bounds, (row, col, height, width))
+    things = standing(things) if standing is not None else things
     for patch in things.patches:
         paint_patch(canvas, patch, ground)
     for house in sorted(things.buildings, key=lambda b: (b.eave, b.x, b.y)):
@@ -78,6 +102,25 @@ def make_scene(seed: int, height: int, width: int, row: int = 0, col: int = 0) -
     labels = np.ascontiguousarray(canvas.label[inner])
     roads = np.ascontiguousarray(ground.road[inner]).astype(np.uint8)
     return CityScene(image, labels, roads, _clipped(city, bounds, row, col, height, width))
+
+
+def draw_things(city: City, height: int, width: int, row: int, col: int) -> Things:
+    """Return all that stands in a window or reaches into it."""
+    x = np.linspace(col, col + width, 33) * RESOLUTION
+    y = np.linspace(row, row + height, 33) * RESOLUTION
+    u, v = city.lattice(*np.meshgrid(x, y))
+    reached = (u.min() - REACH, v.min() - REACH, u.max() + REACH, v.max() + REACH)
+    u0, v0, u1, v1 = (float(value) for value in reached)
+    return _things(city, (u0, v0, u1, v1), (row, col, height, width))
+
+
+def _bounds(ground: Ground) -> tuple[float, float, float, float]:
+    return (
+        float(ground.u.min()) - REACH,
+        float(ground.v.min()) - REACH,
+        float(ground.u.max()) + REACH,
+        float(ground.v.max()) + REACH,
+    )
 
 
 def _things(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,11 +31,13 @@ class Cell:
 
     Attributes:
         printed: The paper's, or None where it prints a dash.
-        ours: Ours in the paper's unit, or None.
+        ours: Ours in the paper's unit, the mean over the seeds of trials, or None.
         why: Where ours comes from, or what it needs.
         slip: A known error of the paper here, or "".
         printed_ratio: Of a speed: the printed one over the teacher's, or None.
         ours_ratio: Of a speed: ours over the teacher's, or None.
+        spread: Standard deviation over the seeds; None where there is one, or a count.
+        runs: Reports that ours is the mean of.
     """
 
     printed: float | None
@@ -43,6 +46,8 @@ class Cell:
     slip: str = ""
     printed_ratio: float | None = None
     ours_ratio: float | None = None
+    spread: float | None = None
+    runs: int = 0
 
 
 @dataclass(frozen=True)
@@ -126,8 +131,17 @@ def _filled(
                     Cell(row.values[metric], None, absence_of(row), row.slips.get(metric, ""))
                 )
                 continue
-            ours, why = _value(table, variant, metric, reports, count)
-            cells.append(Cell(row.values[metric], ours, why, row.slips.get(metric, "")))
+            values, why = _values(table, variant, metric, reports, count)
+            cells.append(
+                Cell(
+                    row.values[metric],
+                    statistics.fmean(values) if values else None,
+                    why,
+                    row.slips.get(metric, ""),
+                    spread=statistics.stdev(values) if len(values) > 1 else None,
+                    runs=0 if metric.startswith("complexity.") else len(values),
+                )
+            )
         rows.append(tuple(cells))
     return FilledTable(table, tuple(rows), speeds if fps else None)
 
@@ -146,25 +160,42 @@ def _speed(
     return Cell(printed, rate, str(speeds.path), slip, ratio, own)
 
 
-def _value(
+def _values(
     table: PrintedTable,
     variant: PaperVariant,
     metric: str,
     reports: Sequence[tuple[Path, Mapping[str, Any]]],
     count: Count,
-) -> tuple[float | None, str]:
+) -> tuple[list[float], str]:
+    """A figure of each seed of the newest run that is of a row, or what it needs."""
     if metric.startswith("complexity."):
-        return _complexity(table, variant, metric.removeprefix("complexity."), count)
+        counted, why = _complexity(table, variant, metric.removeprefix("complexity."), count)
+        return ([] if counted is None else [counted]), why
     metric, _, pair = metric.partition("@")
     trained, _, tested = pair.partition(">")
     tested = tested or table.data
+    found: dict[Path, float] = {}
     for path, report in reports:
         if variant.fits(report.get("model") or {}) and _is_on(report, trained, tested):
             value = _lookup(report["metrics"], metric)
             if value is not None:
-                return (value if metric == "mae_x100" else 100 * value), str(path)
+                found[path] = value if metric == "mae_x100" else 100 * value
+    if found:
+        newest = next(iter(found))
+        alike = {p: v for p, v in found.items() if p == newest or _is_seed(p, newest)}
+        return list(alike.values()), str(min(alike, key=str))
     wanted = dict.fromkeys(DATA[d] for d in (trained, tested) if d)
-    return None, f"needs {' and '.join(wanted)}"
+    return [], f"needs {' and '.join(wanted)}"
+
+
+def _is_seed(path: Path, other: Path) -> bool:
+    """Whether two reports are of one method of the same trials: METHOD/seed-N/report.json."""
+    runs = (path.parent, other.parent)
+    return (
+        all(run.name.startswith("seed-") for run in runs)
+        and runs[0].parent == runs[1].parent
+        and path.name == other.name
+    )
 
 
 def _complexity(

@@ -23,6 +23,8 @@ COLUMNS = (
     "slip",
     "printed_over_teacher",
     "ours_over_teacher",
+    "ours_sd",
+    "ours_runs",
 )
 
 
@@ -31,7 +33,8 @@ def to_markdown(filled: Sequence[FilledTable]) -> str:
     parts = [
         "# The papers' tables",
         "`printed`: from the paper, with its slips marked by *. `ours`: from a report of terradapt,"
-        " or counted here. `needs DATA`: evaluate a run on that dataset, then run this again."
+        " of trials mean ± standard deviation over the seeds, or counted here. `needs DATA`:"
+        " evaluate a run on that dataset, then run this again."
         " A method without a second line is not in terradapt. SAM2-ARAFNet's Table 1 holds its"
         " splits and classes: `terradapt data vaihingen` and `potsdam` follow it.",
     ]
@@ -80,6 +83,8 @@ def to_csv(filled: Sequence[FilledTable]) -> str:
                         cell.why,
                         cell.slip,
                         *ratios,
+                        _number(cell.spread),
+                        cell.runs or "",
                     )
                 )
     return buffer.getvalue()
@@ -100,7 +105,8 @@ def _times(ratio: float | None) -> str:
 
 def _ours(cell: Cell) -> str:
     if cell.ours is not None:
-        return f"**{cell.ours:.2f}**{_times(cell.ours_ratio)}"
+        spread = "" if cell.spread is None else f" ± {cell.spread:.2f}"
+        return f"**{cell.ours:.2f}**{spread}{_times(cell.ours_ratio)}"
     return "–" if cell.printed is None else cell.why
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from terradapt.config import RunConfig
 from terradapt.owner import owned
-from terradapt.progress import Track
+from terradapt.progress import Track, silent
 
 
 def train(
@@ -28,10 +28,10 @@ def train(
         config: The whole run.
         data: A prepared dataset or a bare folder of images and labels.
         run: Folder for config, log and checkpoints.
-        resume: Go on with the run that the folder holds; it ends bit for bit as an unbroken one
-            on the CPU.
+        resume: Go on with the run that the folder holds and with its splits; it ends bit for bit
+            as an unbroken one on the CPU.
         bar: ``bar(total, label, unit)``: a context manager that yields ``advance(n)``.
-        say: Called with a sentence on what was settled for this machine.
+        say: Called with each line of the opening screen: what is trained, on what, with what.
 
     Returns:
         The metrics of the best checkpoint, fractions; ``split`` says whether they are of ``val``
@@ -46,6 +46,7 @@ def train(
     """
     from terradapt.data import open_dataset
     from terradapt.files import check_output
+    from terradapt.training.opening import row
     from terradapt.training.run import Run
     from terradapt.training.starting import start_classes
     from terradapt.training.trainer import Trainer
@@ -55,13 +56,15 @@ def train(
         check_output(run, folder=True)
     with owned(run, folder=True) if first else nullcontext():
         known = start_classes(config, Run(run), resume)
-        dataset = open_dataset(Path(data), config.data, known=known)
+        begun = Run(run).splits
+        held = begun if resume and begun.is_file() else None
+        dataset = open_dataset(Path(data), config.data, known=known, held=held)
         trainer = Trainer(config, dataset, run, resume=resume)
-        if say is not None and first:
-            for note in trainer.notes:
-                say(note)
-        if bar is None:
+        if not first:
             return trainer.fit()
-        left = trainer.total_steps - trainer.step
-        with bar(left, f"train {config.name}", "steps") as advance:
-            return trainer.fit(advance)
+        if say is not None:
+            for line in [*trainer.opening(), *trainer.notes]:
+                say(line)
+            for warning in trainer.warnings:
+                say("\n".join(row("warning:", warning)))
+        return trainer.fit(bar=bar or silent, say=say)

@@ -12,22 +12,44 @@ from terradapt.errors import ConfigError
 from terradapt.losses.lossnet import LossNet
 from terradapt.losses.pixel import balanced_weights
 from terradapt.metrics.confusion import Confusion
+from terradapt.training.consistency import Consistency, Teacher
 from terradapt.training.distillation import build_distilled
 from terradapt.training.objectives import Objective, Structure, Supervised
 
 
-def build_objective(config: RunConfig, dataset: Dataset, device: torch.device) -> Objective:
+def build_objective(
+    config: RunConfig, dataset: Dataset, device: torch.device, teacher: Teacher | None = None
+) -> Objective:
     """Build the objective that a config names.
+
+    Args:
+        config: The run's.
+        dataset: What is trained on.
+        device: Where it runs.
+        teacher: The run's averaged model, where it has one.
 
     Raises:
         ConfigError: It does not fit the classes.
         CheckpointError: A teacher or a lossnet's weights cannot be used.
     """
+    thin = [k for k in ("skeleton_recall", "cldice") if getattr(config.objective, k)]
+    if thin and len(dataset.classes) != 2:
+        raise ConfigError(
+            f"objective.{thin[0]} is for 2 classes, {dataset.root} has {len(dataset.classes)}",
+            f"set objective.{thin[0]}=0",
+        )
     if config.objective.name == "structure":
         return _build_structure(config, dataset, device)
     supervised = _build_supervised(config.objective, dataset, device)
     if config.objective.name == "distill":
         return build_distilled(config, dataset, supervised, device)
+    if config.objective.name == "consistency":
+        if teacher is None:
+            raise ConfigError(
+                "objective.name=consistency learns from the run's average, and there is none",
+                "set train.ema=0.99",
+            )
+        return Consistency(config.objective.consistency, supervised, teacher)
     return supervised
 
 

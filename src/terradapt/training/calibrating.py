@@ -11,11 +11,19 @@ from terradapt.classes import IGNORE
 from terradapt.data import Dataset
 from terradapt.data.reading import ItemReader
 from terradapt.metrics.calibration import labelled_sample
+from terradapt.progress import Advance
 from terradapt.scene import PredictOptions, Predictor, predict_blocks
+
+SAMPLED = PredictOptions(overlap=0, scores="float16")
 
 
 def sample_scores(
-    predictor: Predictor, dataset: Dataset, split: str, seed: int, accelerator: Accelerator
+    predictor: Predictor,
+    dataset: Dataset,
+    split: str,
+    seed: int,
+    accelerator: Accelerator,
+    progress: Advance | None = None,
 ) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
     """Draw labelled pixels of a split's whole images; the processes share the images.
 
@@ -25,18 +33,24 @@ def sample_scores(
         split: Name of the split.
         seed: Of the draw.
         accelerator: Of the run.
+        progress: Called with the windows done, of all processes together.
 
     Returns:
         Scores (K, N) and class ids (N,), the same in all processes.
     """
     items = dataset.split(split)
     pixels = sum(i.height * i.width for i in items)
-    options = PredictOptions(overlap=0, scores="float16")
+    processes = accelerator.num_processes
+
+    def advance(windows: int) -> None:
+        if progress:
+            progress(windows * processes)
+
     scores = [np.zeros((len(dataset.classes), 0), np.float32)]
     target = [np.zeros(0, np.uint8)]
-    for index in range(accelerator.process_index, len(items), accelerator.num_processes):
+    for index in range(accelerator.process_index, len(items), processes):
         with ItemReader(dataset, items[index], predictor.spec) as reader:
-            for block in predict_blocks(reader, predictor, options):
+            for block in predict_blocks(reader, predictor, SAMPLED, advance):
                 assert block.scores is not None
                 known = np.where(block.classes == IGNORE, IGNORE, reader.mask(block.window))
                 kept = labelled_sample(block.scores, known, pixels, seed, index, block.window.row)

@@ -22,6 +22,7 @@ from terradapt.losses.distill import dist, kl
 from terradapt.meta import Meta
 from terradapt.models.contract import SegmentationModel
 from terradapt.predictors.torch import DTYPES, normalize_tensor
+from terradapt.training.consistency import part
 from terradapt.training.objectives import Batch, Logs, Supervised
 
 LARGEST = 6e4  # float16 ends at 65504
@@ -122,20 +123,35 @@ class Distilled:
         self.cache = cache
 
     def __call__(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Logs]:
-        """Return the loss and its terms; ``pixels`` (B, C, H, W) uint8 is what the teacher sees."""
-        prediction = model(batch["image"])
-        hard, logs = self.supervised.compare(prediction, batch["mask"])
+        """Return the loss and its terms; ``pixels`` (B, C, H, W) uint8 is what the teacher sees.
+
+        Where the batch brings ``unlabelled`` crops, the teacher's word on them is all there is.
+        """
+        if "unlabelled" not in batch:
+            prediction, more = model(batch["image"]), {}
+        else:
+            count = len(batch["image"])
+            whole = model(torch.cat([batch["image"], batch["weak"]]))
+            prediction = part(whole, slice(count))
+            logits = self._asked(batch["unlabelled"])
+            known = torch.where(batch["known"], 0, IGNORE)
+            more = {"unlabelled": self._compared(whole.logits[count:], logits, known)}
+        hard, logs = self.supervised.compare(prediction, batch)
         soft = self._soft(prediction.logits, self.teacher_logits(batch), batch["mask"])
-        loss = self.config.hard * hard + self.config.soft * soft
-        return loss, {**logs, "loss": loss.detach(), "hard": hard.detach(), "soft": soft.detach()}
+        loss = self.config.hard * hard + self.config.soft * (soft + sum(more.values()))
+        told = {"hard": hard, "soft": soft, **more}
+        return loss, {**logs, "loss": loss.detach(), **{k: v.detach() for k, v in told.items()}}
 
     def _soft(self, student: Tensor, teacher: Tensor, mask: Tensor) -> Tensor:
+        if self.config.where != "labelled":
+            spoken = (mask == IGNORE) | (self.config.where == "all")
+            mask = torch.where(spoken, 0, IGNORE)
+        return self._compared(student, teacher, mask)
+
+    def _compared(self, student: Tensor, teacher: Tensor, mask: Tensor) -> Tensor:
         config, t, squared = self.config, self.config.temperature, self.config.t_squared
         if self.shared is not None:
             student = student[:, self.shared]
-        if config.where != "labelled":
-            spoken = (mask == IGNORE) | (config.where == "all")
-            mask = torch.where(spoken, 0, IGNORE)
         if config.loss == "kl":
             return kl(student, teacher, mask, temperature=t, t_squared=squared)
         weights = {"beta": config.beta, "gamma": config.gamma}
@@ -151,15 +167,19 @@ class Distilled:
         keys = batch["key"].tolist() if self.cache is not None else []
         if self.cache is not None and (kept := self.cache.get(keys)) is not None:
             return kept.to(batch["pixels"].device)
-        image = normalize_tensor(batch["pixels"], self.meta.spec)
+        logits = self._asked(batch["pixels"])
+        if self.cache is not None:
+            self.cache.put(keys, logits.half())
+        return logits
+
+    @torch.no_grad()
+    def _asked(self, pixels: Tensor) -> Tensor:
+        image = normalize_tensor(pixels, self.meta.spec)
         image = image.contiguous(memory_format=torch.channels_last)
         dtype, device = DTYPES[self.config.precision], image.device.type
         with torch.autocast(device, dtype, enabled=self.config.precision != "fp32"):
             logits: Tensor = self.teacher(image).logits
-        logits = logits.float().clamp(-LARGEST, LARGEST).half()
-        if self.cache is not None:
-            self.cache.put(keys, logits)
-        return logits.float()
+        return logits.float().clamp(-LARGEST, LARGEST).half().float()
 
 
 def build_distilled(

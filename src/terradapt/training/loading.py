@@ -4,22 +4,95 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 from torch.utils.data import Dataset, Sampler
 
-from terradapt.data.sampling import CropDataset
+from terradapt.classes import IGNORE
+from terradapt.config import ConsistencyConfig
+from terradapt.data.sampling import CropDataset, generator
+from terradapt.data.transforms import cutmix_box, strengthen
+from terradapt.vector.roads.bits import pack, unpack
+from terradapt.vector.roads.thin import thin
+
+_BEYOND = 16  # px that a road goes on beyond its crop, so that its skeleton reaches the edge
+_TUBE = 2  # px of dilation on each side of the skeleton
 
 
 class RunCrops(Dataset[dict[str, Tensor]]):
-    """All crops of a run under one ``key``: ``epoch * length + index``."""
+    """All crops of a run under one ``key``: ``epoch * length + index``.
 
-    def __init__(self, crops: CropDataset, length: int) -> None:
+    Args:
+        crops: Where they come from.
+        length: Crops of an epoch.
+        tubes: Whether each crop brings the ``tube`` of its class 1.
+        unlabelled: With each crop comes one of these.
+    """
+
+    def __init__(
+        self,
+        crops: CropDataset,
+        length: int,
+        *,
+        tubes: bool = False,
+        unlabelled: CropDataset | None = None,
+    ) -> None:
         self.crops = crops
         self.length = length
+        self.tubes = tubes
+        self.unlabelled = unlabelled
 
     def __getitem__(self, key: int) -> dict[str, Tensor]:
-        return {**self.crops.sample(*divmod(key, self.length)), "key": torch.tensor(key)}
+        epoch, index = divmod(key, self.length)
+        sample = self.crops.sample(epoch, index)
+        if self.tubes:
+            sample["tube"] = tube(sample["mask"])
+        if self.unlabelled is not None:
+            sample |= two_views(self.unlabelled, epoch, index)
+        return {**sample, "key": torch.tensor(key)}
+
+
+_STRONG = 0x5702  # the strong views' random numbers
+
+
+def two_views(crops: CropDataset, epoch: int, index: int) -> dict[str, Tensor]:
+    """Return one unlabelled crop as it is and changed, pixel upon pixel.
+
+    Returns:
+        ``unlabelled`` (C, H, W) uint8, flipped and turned alone; ``known`` (H, W) bool, where it
+        has data; ``strong`` (V, C, H, W) uint8, its colours changed; ``box`` (V, 4), row, column,
+        height and width of what shows the next crop of the batch.
+    """
+    plain = crops.sample(epoch, index)
+    config: ConsistencyConfig = crops.config.objective.consistency
+    rng = generator(crops.config.train.seed, epoch, index, _STRONG)
+    image, side = plain["image"], crops.config.data.crop
+    strong = [strengthen(image, config, rng) for _ in range(config.views)]
+    boxes = [cutmix_box(side, config, rng) for _ in range(config.views)]
+    return {
+        "unlabelled": image,
+        "known": plain["mask"] != IGNORE,
+        "strong": torch.stack(strong),
+        "box": torch.tensor([(b.row, b.col, b.height, b.width) for b in boxes]),
+    }
+
+
+def tube(mask: Tensor) -> Tensor:
+    """Return the skeleton of class 1, dilated by 2 px within the class (H, W) uint8.
+
+    Args:
+        mask: (H, W), 0, 1 or 255; beyond its edges the class goes on straight.
+    """
+    road = mask.numpy() == 1
+    wide = pack(np.pad(road, _BEYOND, mode="edge"))
+    line = unpack(thin(wide, max(road.shape)))[_BEYOND:-_BEYOND, _BEYOND:-_BEYOND]
+    grown = torch.from_numpy(line.astype(np.float32))[None]
+    for _ in range(_TUBE):
+        tall = F.max_pool2d(grown, (3, 1), 1, (1, 0))
+        grown = torch.maximum(tall, F.max_pool2d(grown, (1, 3), 1, (0, 1)))
+    return (grown[0] * torch.from_numpy(road)).to(torch.uint8)
 
 
 class RunSampler(Sampler[int]):

@@ -11,6 +11,7 @@ from terradapt.config import ObjectiveConfig
 from terradapt.losses.connectivity import connectivity
 from terradapt.losses.lossnet import LossNet
 from terradapt.losses.pixel import cross_entropy, dice, relation, structure
+from terradapt.losses.topology import cldice, skeleton_recall
 from terradapt.models.contract import Prediction
 
 Logs = dict[str, Tensor]
@@ -34,11 +35,11 @@ class Supervised:
 
     def __call__(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Logs]:
         """Return the loss and its terms for ``image`` (B, C, H, W) and ``mask`` (B, H, W)."""
-        return self.compare(model(batch["image"]), batch["mask"])
+        return self.compare(model(batch["image"]), batch)
 
-    def compare(self, prediction: Prediction, mask: Tensor) -> tuple[Tensor, Logs]:
-        """Return the loss and its terms for a prediction."""
-        config, weights = self.config, self.class_weights
+    def compare(self, prediction: Prediction, batch: Batch) -> tuple[Tensor, Logs]:
+        """Return the loss and its terms for a prediction of ``batch``."""
+        config, weights, mask = self.config, self.class_weights, batch["mask"]
         terms = {
             "ce": config.ce * cross_entropy(prediction.logits, mask, weights),
             "dice": config.dice * dice(prediction.logits, mask),
@@ -52,7 +53,7 @@ class Supervised:
             terms["connectivity"] = config.connectivity * connectivity(
                 prediction.connectivity, mask
             )
-        return _total(terms)
+        return _total(terms | _topology(config, prediction.logits, batch))
 
 
 class Structure:
@@ -79,7 +80,18 @@ class Structure:
             )
         if self.lossnet is not None:
             terms["lossnet"] = self.lossnet(prediction.logits, mask)
-        return _total(terms)
+        return _total(terms | _topology(self.config, prediction.logits, batch))
+
+
+def _topology(config: ObjectiveConfig, logits: Tensor, batch: Batch) -> Logs:
+    """The terms that ask whether thin things hang together, where the config weighs them."""
+    terms = {}
+    if config.skeleton_recall:
+        terms["skeleton_recall"] = config.skeleton_recall * skeleton_recall(logits, batch["tube"])
+    if config.cldice:
+        length = config.cldice_iterations
+        terms["cldice"] = config.cldice * cldice(logits, batch["mask"], length)
+    return terms
 
 
 def _total(terms: Logs) -> tuple[Tensor, Logs]:

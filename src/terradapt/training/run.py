@@ -9,11 +9,12 @@ from typing import Any
 
 from terradapt.config import RunConfig, parse_config
 from terradapt.data import Dataset
+from terradapt.data.splits import SplitsFile
 from terradapt.documents import read_log
 from terradapt.errors import ConfigError, OutputError
 from terradapt.files import check_output, read_text, write_text, writing
 
-CONFIG, LOG = "config.yaml", "log.jsonl"
+CONFIG, LOG, SPLITS = "config.yaml", "log.jsonl", "splits.json"
 BEST, LAST = "checkpoint.safetensors", "last.safetensors"
 
 
@@ -24,12 +25,14 @@ class Run:
         folder: Where everything lies.
         best: The best checkpoint's path.
         last: The latest checkpoint's path, with the optimiser's state.
+        splits: The splits that the run began with; it keeps them whatever joins its dataset.
     """
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
         self.best = self.folder / BEST
         self.last = self.folder / LAST
+        self.splits = self.folder / SPLITS
 
     def check(self, dataset: Dataset, config: RunConfig) -> None:
         """Refuse to write over what the run reads.
@@ -43,7 +46,7 @@ class Run:
         weights = [config.model.encoder.weights, config.objective.distill.teacher]
         weights += [config.train.start]
         weights += [lossnet.weights] if lossnet else []
-        written = [self.folder / n for n in (BEST, LAST, CONFIG, LOG)]
+        written = [self.folder / n for n in (BEST, LAST, CONFIG, LOG, SPLITS)]
         written += [self.folder / f"report.{s}" for s in ("json", "md", "html")]
         check_output(written[0], reads=[*dataset.files, *weights], beside=written[1:])
 
@@ -62,13 +65,26 @@ class Run:
         path = self.folder / CONFIG
         held = self.held() if resume else None
         if held is not None:
-            _same_config(held, config, path)
+            require_same_config(held, config, path)
         elif path.exists():
             raise OutputError(
                 f"{self.folder}: holds a run already", "add --resume, or give another -o folder"
             )
         if not path.exists():
             write_text(path, config.to_yaml())
+
+    def keep_splits(self, dataset: Dataset) -> None:
+        """Write the splits of the run's beginning, where they are not there yet.
+
+        Raises:
+            OutputError: The file cannot be written.
+        """
+        if not self.splits.is_file():
+            blocks = {i.id: i.area for i in dataset.items if i.area is not None}
+            splits = {name: tuple(ids) for name, ids in dataset.splits.items()}
+            bare = tuple(i.id for i in dataset.unlabelled)
+            file = SplitsFile(splits, dataset.protocol, blocks=blocks, unlabelled=bare)
+            file.write(self.splits)
 
     def log(self, event: Mapping[str, Any]) -> None:
         """Append one line to the log."""
@@ -88,7 +104,17 @@ class Run:
         return read_log(self.folder / LOG)
 
 
-def _same_config(held: RunConfig, given: RunConfig, path: Path) -> None:
+def require_same_config(held: RunConfig, given: RunConfig, path: Path) -> None:
+    """Refuse to go on with a run under another config; processes that read ahead do not count.
+
+    Args:
+        held: The run's.
+        given: The one to go on with.
+        path: The file of the first, for the error.
+
+    Raises:
+        ConfigError: They differ.
+    """
     a, b = _flat(held), _flat(given)
     differing = [key for key in a if a[key] != b[key] and key != "data.workers"]
     if differing:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import resource
-import sys
 import time
 from typing import Any
 
@@ -13,6 +11,7 @@ from torch.nn import functional
 
 from terradapt import models
 from terradapt.config import RunConfig
+from terradapt.machine import peak_memory
 
 _OPTIMISER_STATES = 3  # gradient and the two moments of AdamW, each as large as the weight
 
@@ -63,5 +62,4 @@ def _used(device: torch.device) -> int:
     """Peak bytes so far: of the device, or of this process."""
     if device.type == "cuda":
         return int(torch.cuda.max_memory_allocated(device))
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return int(peak) if sys.platform == "darwin" else int(peak) * 1024
+    return peak_memory() or 0

@@ -9,11 +9,12 @@ from __future__ import annotations
 import math
 import os
 import signal
-import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager, nullcontext
+from dataclasses import asdict, replace
+from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -30,19 +31,24 @@ from terradapt.config import InputSpec, RunConfig
 from terradapt.data.reading import ItemReader
 from terradapt.data.sampling import CropDataset
 from terradapt.data.scan import is_labelled
+from terradapt.data.unlabelled import unlabelled_images
 from terradapt.errors import CheckpointError, ConfigError, DataError, one_of
 from terradapt.meta import Meta, code_commit
 from terradapt.metrics.calibration import fit_calibration
 from terradapt.metrics.confusion import Confusion
-from terradapt.models import build, resolve
+from terradapt.models import build, entry, resolve
 from terradapt.models.encoder import HUB, encoder_normalization
 from terradapt.predictors.torch import Precision, TorchPredictor, normalize_tensor
-from terradapt.progress import Advance
-from terradapt.scene import predict_blocks
+from terradapt.progress import Advance, Show, Track, duration_text, silent
+from terradapt.scene import PredictOptions, predict_blocks
+from terradapt.scene.resample import fitted
+from terradapt.training.aligning import align_labels
 from terradapt.training.arithmetic import settle_precision, settle_threads
 from terradapt.training.building import build_objective
-from terradapt.training.calibrating import sample_scores
+from terradapt.training.calibrating import SAMPLED, sample_scores
+from terradapt.training.consistency import averaged
 from terradapt.training.loading import RunCrops, RunSampler
+from terradapt.training.opening import narrow, opening
 from terradapt.training.optim import (
     Average,
     build_optimizer,
@@ -50,11 +56,15 @@ from terradapt.training.optim import (
     restore_optimizer,
     set_rates,
 )
+from terradapt.training.pace import Pace
+from terradapt.training.pretrained import check_origin, settle_weights, with_weights
 from terradapt.training.run import Run
 from terradapt.training.starting import open_start
-from terradapt.weights import weights_origin
+from terradapt.training.stopping import StoppedError, stop_signals
+from terradapt.weights import cached_only, weights_origin
 
 LOG_EVERY = 10  # steps
+_UNLABELLED = 0x0B1A  # the stream of the crops without labels
 
 
 class Trainer:
@@ -84,7 +94,11 @@ class Trainer:
         _require_labels(dataset, "train")
         if dataset.splits.get("val"):
             _require_labels(dataset, "val")
+        alignment = None
+        if config.data.align == "auto":
+            dataset, alignment = align_labels(dataset)
         self.dataset = dataset
+        self.alignment = alignment
         self.run = Run(folder)
         self.run.check(dataset, config)
         self.start = open_start(config, self.run, resume)
@@ -96,7 +110,10 @@ class Trainer:
         config, told = settle_precision(
             config, len(dataset.classes), held=held, processes=processes
         )
+        config, warned = settle_weights(config, len(dataset.classes), self.run, resume)
         self.notes = [told] if told else []
+        if config.data.align == "auto":
+            self.notes.append(str(alignment or "no label surely lies beside its image: none moved"))
         self.config = config
         AcceleratorState._reset_state()  # runs of one process may differ in precision
         self.accelerator = Accelerator(
@@ -107,23 +124,59 @@ class Trainer:
         self.spec = _input_spec(dataset, config)
         if self.start is not None:
             self.spec = self.start.spec(self.spec)
+        self.warnings = [w for w in (warned, narrow(config, self.spec)) if w]
         self.crops = CropDataset(dataset, "train", config, self.spec)
+        self.unlabelled = self._unlabelled_crops()
         self.steps_per_epoch = math.ceil(len(self.crops) / self.crops_per_step)
         self.total_steps = self.steps_per_epoch * config.train.epochs
         self.threads = torch.get_num_threads()
         if self.accelerator.device.type == "cpu":
             self._share_cores(resume)
-        self._build()
+        self._build(goes_on=resume and self.run.last.is_file())
         self.step = 0
         self.best = -math.inf
-        self._stop = False
+        self.loss: float | None = None
+        self.miou: float | None = None
+        self._stop = self._due = self._said = False
+        self._bar: Track = silent
+        self._show: Callable[[int], None] = lambda steps: None
+        self.pace = self._paced()
+        self._begin(resume)
+
+    def _unlabelled_crops(self) -> CropDataset | None:
+        """The crops without labels, where the objective learns from them."""
+        config = self.config
+        if config.objective.name not in ("consistency", "distill"):
+            return None
+        images, told = unlabelled_images(self.dataset, config.data.unlabelled, self.spec)
+        self.notes += told
+        if images is None and config.objective.name == "consistency":
+            raise DataError(
+                f"{self.dataset.root}: no image without a label, which the objective asks for",
+                "put images without labels into images/, give data.unlabelled=DIR, or take "
+                "objective.name=supervised",
+            )
+        if images is None:
+            return None
+        self.notes.append(f"learns from {len(images.items)} images without labels, too")
+        still = {"brightness": 0.0, "contrast": 0.0, "saturation": 0.0, "sharpness": 0.0}
+        plain = config.model_copy(update={"augment": config.augment.model_copy(update=still)})
+        return CropDataset(
+            images, "unlabelled", plain, self.spec, labelled=False, stream=_UNLABELLED
+        )
+
+    def _begin(self, resume: bool) -> None:
+        """Open the folder; go on with its state, or log how the run begins."""
         if self._open_run(resume):
             self._restore()
         elif self.accelerator.is_main_process:
             if resume:
                 self.run.rewind_log(-1)  # it was killed before it had a state
             if self.start is not None:
-                self.run.log({"event": "start", "step": 0, **self.start.told(dataset.classes)})
+                classes = self.dataset.classes
+                self.run.log({"event": "start", "step": 0, **self.start.told(classes)})
+            if self.alignment is not None:
+                self.run.log({"event": "alignment", "step": 0, **asdict(self.alignment)})
 
     def _share_cores(self, resume: bool) -> None:
         last = self.run.last
@@ -137,46 +190,110 @@ class Trainer:
         """Crops of one optimiser step, over all devices and accumulated batches."""
         return self.config.train.batch * self.config.train.accumulate
 
-    def fit(self, progress: Advance | None = None) -> dict[str, Any]:
+    def fit(
+        self,
+        progress: Advance | None = None,
+        *,
+        bar: Track = silent,
+        say: Callable[[str], None] | None = None,
+    ) -> dict[str, Any]:
         """Train to the end; return the best metrics, with the ``split`` that they are of.
+
+        Args:
+            progress: Called with 1 after each step.
+            bar: Shows the phases: the steps, within them each validation, and the calibration.
+            say: Called with a sentence: how long it will take, that it is about to stop.
 
         Raises:
             KeyboardInterrupt: After Ctrl-C or a termination, with the state saved.
         """
-        with _stop_signals(self), _threads(self.threads):
+        left = self.total_steps - self.step
+        with (
+            bar(left, f"train {self.config.name}", "steps") as show,
+            stop_signals(self.stop, say),
+            _threads(self.threads),
+        ):
+            self._show = partial(self._tell, show, say)
+            self._bar = bar
+            if self._due:
+                self._validate(self.step // self.steps_per_epoch)
+                self._save_last()
             batches = iter(self._loader())
             clock = _Clock(self.crops_per_step)
             while self.step < self.total_steps:
+                started = time.monotonic()
                 logs = self._optimize([next(batches) for _ in range(self.config.train.accumulate)])
                 self.step += 1
+                self.pace.stepped(time.monotonic() - started)
                 if progress:
                     progress(1)
-                self._after_step(clock.lap(logs))
+                told = clock.lap(logs)
+                if told or self.accelerator.device.type == "cpu":  # a GPU would be waited for
+                    self.loss = float(logs["loss"])
+                self._show(1)
+                self._after_step(told)
                 if self._stop:
                     self._save_last()
                     raise KeyboardInterrupt
+            self._show(0)
         self.accelerator.wait_for_everyone()
-        self._calibrate()
+        self._calibrate(bar)
         return checkpoint.read_meta(self.run.best).metrics
+
+    def opening(self) -> list[str]:
+        """Return the screen that the run opens with; see :mod:`terradapt.training.opening`."""
+        device = self.accelerator.device
+        name = f"CPU, {self.threads} threads"
+        if device.type == "cuda":
+            name = f"{device} {torch.cuda.get_device_name(device)}"
+        if self.accelerator.num_processes > 1:
+            name += f", {self.accelerator.num_processes} processes"
+        weights = self.meta.weights or "random"
+        if self.start is not None:
+            weights = f"those of {self.start.name} (sha256:{self.start.sha256})"
+        steps = (self.step, self.total_steps, self.steps_per_epoch)
+        seen = (self.config, self.dataset, self.spec)
+        return opening(*seen, self.model, device=name, weights=weights, steps=steps)
+
+    def _tell(self, show: Show, say: Callable[[str], None] | None, steps: int) -> None:
+        """Show steps with the loss, the last mIoU and the time left; once, say the time."""
+        note = "" if self.loss is None else f"loss {self.loss:.3f}"
+        if self.miou is not None:
+            note += f"  mIoU {self.miou:.3f}"
+        left = self.pace.left(self.step, self.total_steps) if self.step < self.total_steps else 0.0
+        show(steps, note=note, left=left)
+        if say is not None and not self._said and left:
+            self._said = True
+            ends = datetime.now().astimezone() + timedelta(seconds=left)
+            say(f"{'time':9} about {duration_text(left)}, until {ends:%a %H:%M}")
 
     def stop(self) -> None:
         """End the run after the step in progress, with its state saved."""
         self._stop = True
 
-    def evaluate(self, split: str = "val") -> dict[str, Any]:
-        """Return the metrics over whole images of a split, by blended windows as ``predict``."""
+    def evaluate(self, split: str = "val", progress: Advance | None = None) -> dict[str, Any]:
+        """Return the metrics over whole images of a split, by blended windows as ``predict``.
+
+        Args:
+            split: Name of the split.
+            progress: Called with the windows done, of all processes together.
+        """
         weights = self.average.state_dict(self.model) if self.average else None
         with self._predicting(weights) as predictor:
-            confusion = self._score(predictor, self.dataset.split(split))
+            confusion = self._score(predictor, self.dataset.split(split), progress)
         return confusion.metrics(self.dataset.classes)
 
-    @contextmanager
-    def _predicting(self, weights: Mapping[str, Tensor] | None) -> Iterator[TorchPredictor]:
-        """The model as a predictor, with other weights than those that are trained if given."""
-        held = None if weights is None else self._model_state()
-        if weights is not None:
-            self.model.load_state_dict(weights, strict=False)
-        yield TorchPredictor(
+    def _windows(self, split: str, options: PredictOptions | None = None) -> int:
+        """Windows of a split's whole images, of all processes together."""
+        options, model = options or PredictOptions(), self._predictor()
+        grids = [
+            options.grid(fitted(model, options, item.resolution), item.height, item.width)
+            for item in self.dataset.split(split)
+        ]
+        return sum(len(grid.rows.starts) * len(grid.cols.starts) for grid in grids)
+
+    def _predictor(self) -> TorchPredictor:
+        return TorchPredictor(
             self.model,
             self.dataset.classes,
             self.spec,
@@ -184,18 +301,52 @@ class Trainer:
             device=self.accelerator.device,
             precision=cast(Precision, self.config.train.precision),
         )
-        if held is not None:
-            self.model.load_state_dict(held)
 
-    def _calibrate(self) -> None:
+    def _paced(self) -> Pace:
+        """What the run will predict beside its steps: validations, calibration, the report."""
+        every, epochs = self.config.train.val_every, self.config.train.epochs
+        ends = tuple(e for e in range(1, epochs + 1) if e % every == 0 or e == epochs)
+        after = 0
+        if self.config.train.calibrate != "none" and self.dataset.splits.get("val"):
+            after += self._windows("val", SAMPLED)
+        after += next(
+            self._windows(s) for s in ("test", "val", "train") if self.dataset.splits.get(s)
+        )
+        return Pace(
+            self.crops_per_step,
+            tuple(e * self.steps_per_epoch for e in ends),
+            self._windows(self._validated),
+            after,
+        )
+
+    @property
+    def _validated(self) -> str:
+        return "val" if self.dataset.splits.get("val") else "train"
+
+    @contextmanager
+    def _predicting(self, weights: Mapping[str, Tensor] | None) -> Iterator[TorchPredictor]:
+        """The model as a predictor, with other weights than those that are trained if given."""
+        held = None if weights is None else self._model_state()
+        if weights is not None:
+            self.model.load_state_dict(weights, strict=False)
+        try:
+            yield self._predictor()
+        finally:
+            if held is not None:
+                self.model.load_state_dict(held)
+
+    def _calibrate(self, bar: Track) -> None:
         """Let the best checkpoint's scores be probabilities, and log it, if it is not done yet."""
         kind, meta = self.config.train.calibrate, checkpoint.read_meta(self.run.best)
         labelled = bool(self.dataset.splits.get("val"))
         found = meta.calibration
         if found is None and kind != "none" and labelled:
             seed = self.config.train.seed
-            with self._predicting(checkpoint.read_weights(self.run.best)) as predictor:
-                drawn = sample_scores(predictor, self.dataset, "val", seed, self.accelerator)
+            with (
+                self._predicting(checkpoint.read_weights(self.run.best)) as predictor,
+                bar(self._windows("val", SAMPLED), "calibrate", "windows") as show,
+            ):
+                drawn = sample_scores(predictor, self.dataset, "val", seed, self.accelerator, show)
             found = fit_calibration(*drawn, self.dataset.classes, bias=kind == "bias")
             meta = replace(meta, calibration=found)
             if found is not None and self.accelerator.is_main_process:
@@ -210,15 +361,31 @@ class Trainer:
         """Let the first process make the folder; tell whether there is a state to go on from."""
         if self.accelerator.is_main_process:
             self.run.open(self.config, resume)
+            self.run.keep_splits(self.dataset)
         self.accelerator.wait_for_everyone()
         return resume and self.run.last.is_file()
 
-    def _score(self, predictor: TorchPredictor, items: Sequence[datasets.Item]) -> Confusion:
+    def _score(
+        self,
+        predictor: TorchPredictor,
+        items: Sequence[datasets.Item],
+        progress: Advance | None,
+    ) -> Confusion:
         confusion = Confusion(len(self.dataset.classes))
-        mine = items[self.accelerator.process_index :: self.accelerator.num_processes]
-        for item in mine:
-            with ItemReader(self.dataset, item, self.spec) as reader:
-                for block in predict_blocks(reader, predictor):
+        processes = self.accelerator.num_processes
+
+        def advance(windows: int) -> None:
+            if progress:
+                progress(windows * processes)
+            if self._stop and processes == 1:  # several would wait for each other
+                raise StoppedError
+
+        for item in items[self.accelerator.process_index :: processes]:
+            with (
+                ItemReader(self.dataset, item, self.spec) as reader,
+                closing(predict_blocks(reader, predictor, progress=advance)) as blocks,
+            ):
+                for block in blocks:
                     confusion.update(reader.mask(block.window), block.classes)
         matrix = torch.from_numpy(confusion.matrix).to(self.accelerator.device)
         total: Tensor = self.accelerator.reduce(matrix, "sum")
@@ -243,14 +410,24 @@ class Trainer:
 
     def _backward(self, batch: dict[str, Tensor], parts: int) -> dict[str, Tensor]:
         batch = {k: v.to(self.accelerator.device, non_blocking=True) for k, v in batch.items()}
-        image = normalize_tensor(batch["image"], self.spec)
-        if self.config.train.channels_last:
-            image = image.contiguous(memory_format=torch.channels_last)
+        batch |= {"pixels": batch["image"], "image": self._normalized(batch["image"])}
+        if "unlabelled" in batch:
+            strong = batch["strong"]
+            batch |= {
+                "weak": self._normalized(batch["unlabelled"]),
+                "strong": self._normalized(strong.flatten(0, 1)).unflatten(0, strong.shape[:2]),
+                "progress": torch.tensor(self.step / self.total_steps),
+            }
         with self.accelerator.autocast():
-            pixels = {"pixels": batch["image"], "image": image}
-            loss, logs = self.objective(self.wrapped, {**batch, **pixels})
+            loss, logs = self.objective(self.wrapped, batch)
         self.accelerator.backward(loss / parts)
         return logs
+
+    def _normalized(self, pixels: Tensor) -> Tensor:
+        image = normalize_tensor(pixels, self.spec)
+        if self.config.train.channels_last:
+            image = image.contiguous(memory_format=torch.channels_last)
+        return image
 
     def _after_step(self, logs: dict[str, Any]) -> None:
         if not all(map(math.isfinite, logs.values())):
@@ -270,9 +447,18 @@ class Trainer:
             self._save_last()
 
     def _validate(self, epoch: int) -> None:
-        split = "val" if self.dataset.splits.get("val") else "train"
-        started = time.monotonic()
-        metrics = {**self.evaluate(split), "split": split}
+        split, started = self._validated, time.monotonic()
+        windows = self._windows(split)
+        try:
+            with self._bar(windows, "validate", "windows") as show:
+                metrics = {**self.evaluate(split, show), "split": split}
+        except StoppedError:
+            self._due = True  # what goes on begins with it
+            return
+        self._due = False
+        self.pace.predicted(windows, time.monotonic() - started)
+        self.miou = float(metrics["miou"])
+        self._show(0)
         if not self.accelerator.is_main_process:
             return
         figures = {k: v for k, v in metrics.items() if isinstance(v, float)}
@@ -302,6 +488,8 @@ class Trainer:
         weights = self.average.state_dict(self.model) if average and self.average else None
         best = self.best if math.isfinite(self.best) else None
         progress: dict[str, Any] = {"best": best, "total_steps": self.total_steps}
+        if self._due:
+            progress["due"] = True
         if self.accelerator.device.type == "cpu":
             progress["threads"] = self.threads
         if self.accelerator.scaler is not None:
@@ -310,26 +498,34 @@ class Trainer:
         bundle = self.config.train.bundle
         checkpoint.save(path, self.model, meta, bundle=bundle, state=state, weights=weights)
 
-    def _build(self) -> None:
+    def _build(self, goes_on: bool) -> None:
         train = self.config.train
+        encoder = self.config.model.encoder
+        if goes_on:  # its own state follows; nobody is asked for what it began with
+            origin = check_origin(self.config, self.run)
+            plan = with_weights(self.config, None).model
+        else:
+            origin, plan = weights_origin(encoder.name, encoder.weights), self.config.model
         torch.manual_seed(train.seed)
         if train.deterministic:
             torch.backends.cudnn.benchmark = False
             torch.backends.cudnn.deterministic = True
-        model = build(self.config.model, len(self.dataset.classes))
+        model = build(plan, len(self.dataset.classes))
         if self.start is not None and not self.start.goes_on:
             self.start.fill(model, self.dataset.classes, self.spec.bands)
         if train.channels_last:
             model = model.to(memory_format=torch.channels_last)
         _require_batch(model.min_batch, train.batch, self.accelerator.num_processes)
         self.model = model.to(self.accelerator.device)
-        self.objective = build_objective(self.config, self.dataset, self.accelerator.device)
+        self.average = Average(self.model, train.ema) if train.ema else None
+        teacher = averaged(self.model, self.average.tensors) if self.average else None
+        device = self.accelerator.device
+        with cached_only() if goes_on else nullcontext():
+            self.objective = build_objective(self.config, self.dataset, device, teacher)
         optimizer = build_optimizer(self.model, self.config.optim)
         self.wrapped, self.optimizer = self.accelerator.prepare(self.model, optimizer)
         if train.compile:
             self.wrapped = torch.compile(self.wrapped)
-        self.average = Average(self.model, train.ema) if train.ema else None
-        encoder = self.config.model.encoder
         self.meta = Meta(
             config=self.config,
             classes=self.dataset.classes,
@@ -338,7 +534,8 @@ class Trainer:
             commit=code_commit(),
             data=self.dataset.name,
             start=self.start.sha256 if self.start else None,
-            weights=weights_origin(encoder.name, encoder.weights),
+            weights=origin,
+            alignment=self.alignment,
         )
 
     def _bare_optimizer(self) -> torch.optim.Optimizer:
@@ -357,7 +554,8 @@ class Trainer:
                 "resume with the dataset that the run was started with",
             )
         own = self.config.model.encoder.weights
-        stored, _ = checkpoint.load(path, trunk=own if own == HUB else None)
+        with cached_only():
+            stored, _ = checkpoint.load(path, trunk=own if own == HUB else None)
         self.model.load_state_dict(stored.state_dict())
         state = checkpoint.read_training_state(path)
         restore_optimizer(self._bare_optimizer(), self.model, state)
@@ -365,12 +563,15 @@ class Trainer:
             for name, value in self.average.tensors.items():
                 value.copy_(state[f"average.{name}"])
         self.step = meta.step
+        self._due = bool(meta.progress.get("due"))
         best = meta.progress.get("best")
         self.best = -math.inf if best is None else best
         if self.accelerator.scaler is not None and "scale" in meta.progress:
             self.accelerator.scaler.update(meta.progress["scale"])
         if self.accelerator.is_main_process:
             self.run.rewind_log(self.step)
+        known = [e["miou"] for e in self.run.events() if e.get("event") == "val"]
+        self.miou = known[-1] if known else None
 
     def _loader(self) -> DataLoader[dict[str, Tensor]]:
         batch, workers = self.config.train.batch, self.config.data.workers
@@ -383,7 +584,12 @@ class Trainer:
             self.accelerator.num_processes,
         )
         return DataLoader(
-            RunCrops(self.crops, length),
+            RunCrops(
+                self.crops,
+                length,
+                tubes=self.config.objective.skeleton_recall > 0,
+                unlabelled=self.unlabelled,
+            ),
             batch_size=batch // self.accelerator.num_processes,
             sampler=keys,
             num_workers=workers,
@@ -394,7 +600,9 @@ class Trainer:
 
 
 def _input_spec(dataset: datasets.Dataset, config: RunConfig) -> InputSpec:
-    mean, std = encoder_normalization(config.model.encoder, config.model.in_channels)
+    dates = entry(config.model.name).dates
+    each = encoder_normalization(config.model.encoder, config.model.in_channels // dates)
+    mean, std = (values * dates for values in each)
     spec = datasets.input_spec(dataset, config.data)
     if len(spec.bands) != config.model.in_channels:
         raise ConfigError(
@@ -477,24 +685,6 @@ def _threads(count: int) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-@contextmanager
-def _stop_signals(trainer: Trainer) -> Iterator[None]:
-    """Let Ctrl-C and a termination end the run after the step in progress."""
-
-    def stop(*_: object) -> None:
-        trainer.stop()
-
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    held = {s: signal.signal(s, stop) for s in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in held.items():
-            signal.signal(number, handler)
 
 
 def _pinned(config: RunConfig) -> RunConfig:

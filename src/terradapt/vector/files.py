@@ -2,34 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from math import ceil
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from terradapt.classes import ClassMap, Colour
+from terradapt.classes import IGNORE, ClassMap, Colour
 from terradapt.errors import DataError, one_of, refusing
 from terradapt.files import parse_json
 from terradapt.grid import Window
 from terradapt.owner import owned
-from terradapt.progress import Advance
+from terradapt.progress import Advance, Track, silent
 from terradapt.raster import SceneReader, scene_files
+from terradapt.vector.options import VectorizeOptions
 from terradapt.vector.polygons.extract import (
     PIXELS,
     PolygonOptions,
+    Polygons,
     RasterLabels,
     polygonize_labels,
 )
 from terradapt.vector.roads.extract import DEFAULTS, RoadOptions, block_count, road_network
-from terradapt.vector.roads.network import import_networkx
+from terradapt.vector.roads.network import Network, import_networkx
 from terradapt.vector.roads.source import RasterSource
 from terradapt.vector.write import check_vector, write_network, write_polygons
 
 _STRIP = 1 << 24  # pixels read at a time
+Made = TypeVar("Made", Polygons, Network)
 
 
 def vectorize_roads(
@@ -62,18 +66,33 @@ def vectorize_roads(
         MissingExtraError: GraphML without networkx.
     """
     reads = [*scene_files(labels), *(scene_files(scores) if scores else ())]
-    output = check_vector(output, overwrite, roads=True, reads=reads)
-    if output.suffix.lower() == ".graphml":
-        import_networkx()
+    return into_file(
+        output,
+        lambda: raster_roads(
+            labels, road, scores=scores, threshold=threshold, options=options, progress=progress
+        ),
+        roads=True,
+        reads=reads,
+        overwrite=overwrite,
+    ).summary()
+
+
+def raster_roads(
+    labels: str | Path,
+    road: int | str = 1,
+    *,
+    scores: str | Path | None = None,
+    threshold: float = 0.5,
+    options: RoadOptions = DEFAULTS,
+    progress: Advance | None = None,
+) -> Network:
+    """Return the road network of a label raster; arguments as of :func:`vectorize_roads`."""
     value, band = road_value(labels, road)
-    with owned(output):
-        source = RasterSource(labels, value, scores=scores, band=band, threshold=threshold)
-        try:
-            network = road_network(source, options, progress)
-        finally:
-            source.close()
-        write_network(output, network, overwrite=overwrite)
-    return network.summary()
+    source = RasterSource(labels, value, scores=scores, band=band, threshold=threshold)
+    try:
+        return road_network(source, options, progress)
+    finally:
+        source.close()
 
 
 def road_blocks(labels: str | Path, options: RoadOptions) -> int:
@@ -112,23 +131,114 @@ def vectorize_polygons(
         DataError: It holds no class ids.
         OutputError: The result exists already, or cannot be written.
     """
-    output = check_vector(output, overwrite, reads=scene_files(labels))
+    return into_file(
+        output,
+        lambda: raster_polygons(labels, options, progress),
+        reads=scene_files(labels),
+        overwrite=overwrite,
+    ).summary()
+
+
+def raster_polygons(
+    labels: str | Path, options: PolygonOptions = PIXELS, progress: Advance | None = None
+) -> Polygons:
+    """Return the polygons of a label raster; arguments as of :func:`vectorize_polygons`."""
     known = raster_classes(labels)
+    source = RasterLabels(labels, mask=is_mask(labels))
+    try:
+        found = polygonize_labels(source, options, progress)
+    finally:
+        source.close()
+    return found.named(known.names, known.colours)
+
+
+def polygons_of(
+    labels: Path, output: str | Path | None, options: VectorizeOptions, track: Track = silent
+) -> Polygons:
+    """Return the polygons of a label raster and write them, if a file is named.
+
+    Args:
+        labels: As of :func:`vectorize_polygons`.
+        output: As of :func:`vectorize_polygons`, or None.
+        options: How.
+        track: Progress.
+    """
+    square = None if options.buildings is None else building_value(labels, options.buildings)
+    how = options.polygons(square)
+
+    def make() -> Polygons:
+        with track(polygon_blocks(labels, how), "polygons", "blocks") as advance:
+            return raster_polygons(labels, how, advance)
+
+    return into_file(output, make, reads=scene_files(labels), overwrite=options.overwrite)
+
+
+def roads_of(
+    labels: Path,
+    road: int | str,
+    output: str | Path | None,
+    options: VectorizeOptions,
+    track: Track = silent,
+) -> Network:
+    """Return the road network of a label raster and write it, if a file is named.
+
+    Args:
+        labels: As of :func:`vectorize_roads`.
+        road: Id or name of the class.
+        output: As of :func:`vectorize_roads`, or None.
+        options: How.
+        track: Progress.
+    """
+    how, scores = options.roads, options.scores
+
+    def make() -> Network:
+        with track(road_blocks(labels, how), "roads", "blocks") as advance:
+            return raster_roads(
+                labels,
+                road,
+                scores=scores,
+                threshold=options.threshold,
+                options=how,
+                progress=advance,
+            )
+
+    reads = [*scene_files(labels), *(scene_files(scores) if scores else ())]
+    return into_file(output, make, roads=True, reads=reads, overwrite=options.overwrite)
+
+
+def into_file(
+    output: str | Path | None,
+    make: Callable[[], Made],
+    *,
+    roads: bool = False,
+    reads: Sequence[str | Path] = (),
+    overwrite: bool = False,
+) -> Made:
+    """Make polygons or a network and write them; what stands in the way is found before.
+
+    Args:
+        output: The vector file; None writes nothing.
+        make: Makes what is written.
+        roads: It is a network.
+        reads: What it is made from.
+        overwrite: Replace a file that is there.
+
+    Raises:
+        OutputError: The result exists already, or cannot be written.
+        MissingExtraError: GraphML without networkx.
+    """
+    if output is None:
+        return make()
+    output = check_vector(output, overwrite, roads=roads, reads=reads)
+    if output.suffix.lower() == ".graphml":
+        import_networkx()
     with owned(output):
-        source = RasterLabels(labels, mask=is_mask(labels))
-        try:
-            found = polygonize_labels(source, options, progress)
-        finally:
-            source.close()
-        write_polygons(output, found, known.names, known.colours, overwrite=overwrite)
-    area = "area_m2" if found.unit == "m" else f"area_{found.unit}"
-    return {
-        known.names.get(i, str(i)): {
-            "polygons": int((found.value == i).sum()),
-            area: float(found.area[found.value == i].sum()),
-        }
-        for i in np.unique(found.value).tolist()
-    }
+        made = make()
+        if isinstance(made, Network):
+            write_network(output, made, overwrite=overwrite)
+        else:
+            write_polygons(output, made, overwrite=overwrite)
+    return made
 
 
 def polygon_blocks(labels: str | Path, options: PolygonOptions) -> int:
@@ -193,6 +303,16 @@ def road_value(labels: str | Path, road: int | str) -> tuple[int, int]:
     if value == 1 and is_mask(labels):
         return 255, 1
     return value, value + 1
+
+
+def building_value(labels: str | Path, given: int | str) -> int:
+    """Return the id of the class whose polygons get right angles; 1 for 255 in a mask of 0 and 255.
+
+    Raises:
+        DataError: No such class.
+    """
+    value = raster_classes(labels).value(given, labels)
+    return 1 if value == IGNORE and is_mask(labels) else value
 
 
 def is_mask(path: str | Path) -> bool:

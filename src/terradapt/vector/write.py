@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from terradapt.files import check_new, check_output, replacing, write_together
 from terradapt.raster import CRS
 from terradapt.vector.geopackage import Layer, write_geopackage
 from terradapt.vector.lonlat import to_lonlat
-from terradapt.vector.polygons.extract import Polygons
+from terradapt.vector.polygons.extract import Polygons, area_key
 from terradapt.vector.roads.network import Network, import_networkx
 from terradapt.vector.shapefile import shapefile
 from terradapt.vector.style import class_style, edge_style, node_style
@@ -70,8 +70,8 @@ def write_network(path: str | Path, network: Network, *, overwrite: bool = False
 def write_polygons(
     path: str | Path,
     polygons: Polygons,
-    names: dict[int, str] | None = None,
-    colours: dict[int, Colour] | None = None,
+    names: Mapping[int, str] | None = None,
+    colours: Mapping[int, Colour] | None = None,
     *,
     overwrite: bool = False,
 ) -> None:
@@ -80,18 +80,17 @@ def write_polygons(
     Args:
         path: ``.gpkg``, ``.geojson`` or ``.shp``.
         polygons: The polygons.
-        names: Names by id; the ids where there is none.
-        colours: RGB by id; made where there is none.
+        names: Names by id instead of the polygons' own; the ids where there is none.
+        colours: RGB by id instead of the polygons' own; made where there is none.
         overwrite: Replace a file that is there.
 
     Raises:
         OutputError: As :func:`write_network`.
     """
     path = check_vector(path, overwrite)
-    names, colours = names or {}, colours or {}
+    names, colours = names or polygons.names, colours or polygons.colours
     name = np.array([names.get(int(v), str(v)) for v in polygons.value], object)
-    area = "area_m2" if polygons.unit == "m" else f"area_{polygons.unit}"
-    fields = {"class_id": polygons.value, "class": name, area: polygons.area}
+    fields = {"class_id": polygons.value, "class": name, area_key(polygons.unit): polygons.area}
     shapes = _placed(polygons.shapes, polygons.unit)
     ids = sorted({*names, *polygons.value.tolist()})
     style = class_style("class_id", [(i, names.get(i, str(i)), colours.get(i)) for i in ids])

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import shapely
 from numpy.typing import NDArray
 
-from terradapt.classes import IGNORE
-from terradapt.errors import DataError
+from terradapt.classes import IGNORE, Colour
+from terradapt.errors import ConfigError, DataError
 from terradapt.grid import Window
+from terradapt.options import check_fields
 from terradapt.progress import Advance
 from terradapt.raster import CRS, Georef, SceneReader
+from terradapt.raster.georef import crs_name
 from terradapt.vector.lattice.graph import Floats
 from terradapt.vector.lattice.metric import Metric, polygon_areas
 from terradapt.vector.lattice.trace import Ints
@@ -34,6 +37,9 @@ class PolygonOptions:
         min_area: Smaller regions join the neighbour with the longest common border, square metres.
         right_angles: Class id whose polygons get right angles; None for no class.
         block: Side of the blocks that are worked on, px.
+
+    Raises:
+        ConfigError: A value of the wrong kind or out of range.
     """
 
     simplify: float = 0.0
@@ -41,13 +47,18 @@ class PolygonOptions:
     right_angles: int | None = None
     block: int = 2048
 
+    def __post_init__(self) -> None:
+        check_fields(self)
+        if not (self.simplify >= 0 and self.min_area >= 0 and self.block > 0):
+            raise ConfigError("a size below 0 for polygons", "give metres, and pixels of a block")
+
 
 PIXELS = PolygonOptions()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Polygons:
-    """P polygons of classes.
+    """P polygons of classes; ``geopandas.GeoDataFrame.from_features`` takes them as they are.
 
     Attributes:
         shapes: (P,) shapely Polygons in the CRS, valid, without overlaps.
@@ -55,6 +66,8 @@ class Polygons:
         area: (P,) square metres, or of what ``unit`` says.
         crs: The CRS or None.
         unit: ``m``, or what a scene without a CRS counts in; see ``Georef.unit``.
+        names: Name of each id that has one.
+        colours: RGB by id, 0..255.
     """
 
     shapes: NDArray[Any]
@@ -62,9 +75,52 @@ class Polygons:
     area: Floats
     crs: CRS | None = None
     unit: str = "m"
+    names: Mapping[int, str] = field(default_factory=dict)
+    colours: Mapping[int, Colour] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.shapes)
+
+    def __repr__(self) -> str:
+        of = ", ".join(f"{row['polygons']} {name}" for name, row in self.summary().items())
+        return f"<{len(self)} polygons{f' ({of})' if of else ''}, {crs_name(self.crs)}>"
+
+    @property
+    def __geo_interface__(self) -> dict[str, Any]:
+        """A GeoJSON feature collection in the polygons' own CRS."""
+        area = area_key(self.unit)
+        rows = zip(self.shapes, self.value.tolist(), self.area.tolist(), strict=True)
+        features = [
+            {
+                "type": "Feature",
+                "geometry": shape.__geo_interface__,
+                "properties": {"class_id": i, "class": self.names.get(i, str(i)), area: size},
+            }
+            for shape, i, size in rows
+        ]
+        return {"type": "FeatureCollection", "features": features}
+
+    def named(self, names: Mapping[int, str], colours: Mapping[int, Colour]) -> Polygons:
+        """Return the polygons with names and colours of their classes."""
+        return replace(self, names=names, colours=colours)
+
+    def summary(self) -> dict[str, dict[str, float]]:
+        """Return of each class that occurs, by name or id, ``polygons`` and ``area_m2``.
+
+        ``area_px`` or ``area_units`` where there is no CRS.
+        """
+        return {
+            self.names.get(i, str(i)): {
+                "polygons": int((self.value == i).sum()),
+                area_key(self.unit): float(self.area[self.value == i].sum()),
+            }
+            for i in np.unique(self.value).tolist()
+        }
+
+
+def area_key(unit: str) -> str:
+    """Return what areas are called whose sides are in a unit: ``area_m2``, ``area_px`` ..."""
+    return "area_m2" if unit == "m" else f"area_{unit}"
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,8 @@ from typing import Any
 from affine import Affine
 from numpy.typing import NDArray
 
+from terradapt.errors import ConfigError
+from terradapt.options import check_fields
 from terradapt.progress import Advance
 from terradapt.raster import CRS, Georef
 from terradapt.vector.lattice.metric import Metric
@@ -29,6 +31,9 @@ class RoadOptions:
         gaps: When gaps are closed.
         simplify: Greatest deviation of the lines from the smooth ones; None: half a pixel.
         block: Side of the blocks that are worked on, px.
+
+    Raises:
+        ConfigError: A value of the wrong kind or out of range.
     """
 
     max_width: float = 40.0
@@ -36,6 +41,33 @@ class RoadOptions:
     gaps: BridgeOptions = field(default_factory=BridgeOptions)
     simplify: float | None = None
     block: int = 1024
+
+    def __post_init__(self) -> None:
+        for part in (self.noise, self.gaps, self):
+            check_fields(part)
+        if not (self.max_width > 0 and (self.simplify or 0) >= 0 and self.block > 0):
+            raise ConfigError("a size below 0 for roads", "give metres, and pixels of a block")
+
+    @classmethod
+    def of(
+        cls,
+        max_width: float = 40.0,
+        min_spur: float = 8.0,
+        max_gap: float = 25.0,
+        simplify: float | None = None,
+        block: int = 1024,
+    ) -> RoadOptions:
+        """Return the options that people set, without the parts that they belong to.
+
+        Args:
+            max_width: Widest road, m.
+            min_spur: Shortest dead end, m.
+            max_gap: Longest gap that is closed, m; 0 closes none.
+            simplify: Deviation allowed, m; None is half a pixel.
+            block: Side of the blocks that are worked on, px.
+        """
+        noise, gaps = CleanOptions(min_spur=min_spur), BridgeOptions(max_gap=max_gap)
+        return cls(max_width, noise, gaps, simplify, block)
 
 
 DEFAULTS = RoadOptions()

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from terradapt.errors import MissingExtraError
 from terradapt.raster import CRS, Georef
+from terradapt.raster.georef import crs_name
 from terradapt.vector.lattice.directions import COL_STEP, ROW_STEP
 from terradapt.vector.lattice.graph import Chains, Floats, Graph, spans
 from terradapt.vector.lattice.metric import Metric, line_lengths
@@ -23,9 +24,11 @@ if TYPE_CHECKING:
 _CHUNK = 50_000  # px of chains turned into lines at once
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Network:
     """N nodes and E edges; parallel edges and loops are edges of their own.
+
+    ``geopandas.GeoDataFrame.from_features`` takes it as it is, as lines.
 
     Attributes:
         nodes: (N, 2) x and y in the CRS.
@@ -51,6 +54,30 @@ class Network:
 
     def __len__(self) -> int:
         return len(self.edges)
+
+    def __repr__(self) -> str:
+        total = float(self.length.sum())
+        length = f"{total / 1000:.3f} km" if self.unit == "m" else f"{total:.1f} {self.unit}"
+        return (
+            f"<road network: {len(self)} edges, {len(self.nodes)} nodes, {length}, "
+            f"{self.components} parts, {self.dead_ends} dead ends, {crs_name(self.crs)}>"
+        )
+
+    @property
+    def __geo_interface__(self) -> dict[str, Any]:
+        """A GeoJSON feature collection of the edges, in the network's own CRS."""
+        keys = ("from_node", "to_node", f"length_{self.unit}", f"width_{self.unit}")
+        columns = (*self.edges.T, self.length, self.width, self.score, self.bridged)
+        rows = zip(*(c.tolist() for c in columns), strict=True)
+        features = [
+            {
+                "type": "Feature",
+                "geometry": line.__geo_interface__,
+                "properties": dict(zip((*keys, "score", "bridged"), row, strict=True)),
+            }
+            for line, row in zip(self.lines, rows, strict=True)
+        ]
+        return {"type": "FeatureCollection", "features": features}
 
     @property
     def degree(self) -> Ints:

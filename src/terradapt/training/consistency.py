@@ -1,0 +1,142 @@
+"""Unlabelled images: what the averaged model calls a crop, the model must call its strong view.
+
+Mean teacher (Tarvainen and Valpola 2017) in the form of UniMatch (Yang et al., CVPR 2023, arXiv
+2208.09910)::
+
+    L = L_labelled + w(t) * mean over unlabelled pixels of
+                            [max p_T(weak) >= tau] * CE(p_S(strong), argmax p_T)
+
+    crop -- flips, turns -- weak ---- averaged model ---- p_T ---- argmax where sure ---+
+                               |- colours, blur, CutMix -- strong -- model -- p_S --------+-- CE
+
+The teacher is the run's own average of weights (``train.ema``), in evaluation mode. The release
+takes the student's own weak view instead; the average is smoother where runs are short.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from terradapt.config import ConsistencyConfig
+from terradapt.models.contract import Prediction, SegmentationModel
+from terradapt.training.objectives import Batch, Logs, Supervised
+
+Teacher = Callable[[Tensor], Tensor]
+"""Normalised pixels (B, C, H, W) to logits (B, K, H, W), without a gradient."""
+
+
+class Consistency:
+    """A labelled loss plus agreement on unlabelled crops.
+
+    Args:
+        config: Threshold, weight, views.
+        supervised: The labelled loss; of a batch without a labelled pixel it is 0.
+        teacher: The averaged model.
+    """
+
+    def __init__(self, config: ConsistencyConfig, supervised: Supervised, teacher: Teacher) -> None:
+        self.config = config
+        self.supervised = supervised
+        self.teacher = teacher
+
+    def __call__(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Logs]:
+        """Return the loss and its terms.
+
+        Args:
+            model: What trains; it sees labelled and strong crops in one batch.
+            batch: ``image`` and ``mask`` as ever; ``weak`` (B, C, H, W) and ``strong``
+                (B, V, C, H, W) normalised, ``known`` (B, H, W), ``box`` (B, V, 4), and
+                ``progress``, the share of the run that is done.
+        """
+        confidence, label = self.teacher(batch["weak"]).float().softmax(1).max(1)
+        sure = (confidence >= self._threshold(confidence, label)) & batch["known"]
+        views, targets, counted = [], [], []
+        for v in range(batch["strong"].shape[1]):
+            inside = boxes(batch["box"][:, v], label.shape[1:])
+            views.append(mixed(batch["strong"][:, v], inside[:, None]))
+            targets.append(torch.where(mixed(sure, inside), mixed(label, inside), -1))
+            counted.append(mixed(batch["known"], inside))
+        count = len(batch["image"])
+        whole = model(torch.cat([batch["image"], *views]))
+        loss, logs = self.supervised.compare(part(whole, slice(count)), batch)
+        agreement = _cross_entropy(whole.logits[count:], torch.cat(targets), torch.cat(counted))
+        if self.config.dropout:
+            with dropped(model, self.config.dropout):
+                again = model(batch["weak"]).logits
+            target = torch.where(sure, label, -1)
+            agreement = (agreement + _cross_entropy(again, target, batch["known"])) / 2
+        risen = (batch["progress"] / self.config.ramp).clamp(max=1) if self.config.ramp else 1.0
+        loss = loss + self.config.weight * risen * agreement
+        share = sure.sum() / batch["known"].sum().clamp(min=1)
+        told = {"unlabelled": agreement.detach(), "sure": share}
+        return loss, {**logs, **told, "loss": loss.detach()}
+
+    def _threshold(self, confidence: Tensor, label: Tensor) -> Tensor:
+        """The threshold of each pixel; relative ones fall with a class's mean confidence."""
+        if not self.config.relative:
+            return confidence.new_tensor(self.config.threshold)
+        sums = confidence.new_zeros(int(label.max()) + 1)
+        counts = sums.clone()
+        sums.scatter_add_(0, label.flatten(), confidence.flatten())
+        counts.scatter_add_(0, label.flatten(), torch.ones_like(confidence).flatten())
+        mean = sums / counts.clamp(min=1)
+        return self.config.threshold * (mean / mean.max())[label]
+
+
+def part(prediction: Prediction, chosen: slice) -> Prediction:
+    """Return what a model says of some images of a batch."""
+    logits, *rest = prediction
+    return Prediction(logits[chosen], *(tuple(t[chosen] for t in several) for several in rest))
+
+
+def boxes(places: Tensor, size: torch.Size) -> Tensor:
+    """Return (B, H, W) bool, true inside each (row, column, height, width) of (B, 4)."""
+    row, col, height, width = (places[:, i, None, None] for i in range(4))
+    y = torch.arange(size[0], device=places.device)[None, :, None]
+    x = torch.arange(size[1], device=places.device)[None, None, :]
+    return (y >= row) & (y < row + height) & (x >= col) & (x < col + width)
+
+
+def mixed(values: Tensor, inside: Tensor) -> Tensor:
+    """Return a batch that inside its boxes shows the next of the batch (CutMix)."""
+    return torch.where(inside, values.roll(1, 0), values)
+
+
+def averaged(model: SegmentationModel, tensors: dict[str, Tensor]) -> Teacher:
+    """Return a model with other weights, in evaluation mode, as a teacher."""
+
+    @torch.no_grad()
+    def teacher(image: Tensor) -> Tensor:
+        trains = model.training
+        model.eval()
+        logits: Tensor = torch.func.functional_call(model, tensors, (image,)).logits
+        model.train(trains)
+        return logits
+
+    return teacher
+
+
+@contextmanager
+def dropped(model: nn.Module, share: float) -> Iterator[None]:
+    """While open, whole channels of the encoder's maps are left out at random (UniMatch)."""
+
+    def drop(_: nn.Module, __: object, maps: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        return tuple(F.dropout2d(m, share) for m in maps)
+
+    bare = getattr(model, "module", model)
+    encoder = getattr(bare, "_orig_mod", bare).get_submodule("encoder")
+    hook = encoder.register_forward_hook(drop)
+    try:
+        yield
+    finally:
+        hook.remove()
+
+
+def _cross_entropy(logits: Tensor, target: Tensor, counted: Tensor) -> Tensor:
+    summed = F.cross_entropy(logits.float(), target, ignore_index=-1, reduction="sum")
+    return summed / counted.sum().clamp(min=1)
