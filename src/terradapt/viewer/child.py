@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from terradapt.errors import TerradaptError, reason
-from terradapt.progress import Advance
+from terradapt.progress import Show
 
 _EVERY = 0.25  # s between lines of progress
 _PATIENCE = 20.0  # s after which a process that was asked to stop is killed
@@ -166,23 +166,24 @@ def say(values: Mapping[str, Any]) -> None:
 
 
 @contextmanager
-def told(total: int | None, label: str, unit: str) -> Iterator[Advance]:
+def told(total: int | None, label: str, unit: str) -> Iterator[Show]:
     """Track work by printing how far it is, several times a second at most."""
     started = last = time.monotonic()
     done = 0
 
-    def line(now: float) -> None:
-        rate = done / max(now - started, 1e-9)
-        left = None if total is None or not done else round((total - done) / rate, 1)
+    def line(now: float, left: float | None = None) -> None:
+        if left is None and total is not None and done:
+            left = (total - done) * (now - started) / done
+        left = None if left is None else round(left, 1)
         say({"phase": label, "done": done, "total": total, "unit": unit, "seconds_left": left})
 
-    def advance(n: int) -> None:
+    def advance(n: int, /, note: str = "", left: float | None = None) -> None:
         nonlocal done, last
         done += n
         now = time.monotonic()
         if now - last >= _EVERY or done == total:
             last = now
-            line(now)
+            line(now, left)
 
     line(started)
     yield advance

@@ -223,4 +223,5 @@ def _hatched(side: int, window: Window) -> NDArray[np.uint8]:
     place = (rows[:, None] + cols[None]) % _PERIOD
     stripes = np.zeros((_PERIOD, 4), np.uint8)
     stripes[:2], stripes[2:4] = _LIGHT, _DARK
-    return stripes[place]
+    tile: NDArray[np.uint8] = stripes[place]
+    return tile

@@ -166,8 +166,13 @@ def pixels_of(shape: BaseGeometry) -> tuple[Window, NDArray[np.bool_]]:
     row, col = math.floor(top), math.floor(left)
     window = Window(row, col, max(1, math.ceil(bottom) - row), max(1, math.ceil(right) - col))
     upright = shapely.transform(shape, lambda xy: xy * [1, -1])
-    size = {"height": window.height, "width": window.width}
-    return window, rasterize([(upright, 1)], **size, transform=_upright(window)) > 0
+    burnt = rasterize(
+        [(upright, 1)],
+        height=window.height,
+        width=window.width,
+        transform=_upright(window),
+    )
+    return window, burnt > 0
 
 
 def _upright(window: Window) -> Affine:
