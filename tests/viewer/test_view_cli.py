@@ -120,13 +120,17 @@ def test_the_verb_serves_what_it_printed_and_ends_with_a_signal(tmp_path: Path) 
         text=True,
     )
     with process:
-        address = re.search(r"http://127\.0\.0\.1:\d+/\?token=\S+", process.stdout.readline())
-        assert address is not None
-        assert "ssh -L" in process.stdout.readline()
-        jar = urllib.request.HTTPCookieProcessor(CookieJar())
-        with urllib.request.build_opener(jar).open(address[0]) as answer:
-            assert "/static/main.js" in answer.read().decode()
-        process.send_signal(signal.SIGINT)
-        rest = process.stdout.read()
-        assert process.wait(30) in (0, 130), rest
-        assert "Traceback" not in rest
+        try:
+            address = re.search(r"http://127\.0\.0\.1:\d+/\?token=\S+", process.stdout.readline())
+            assert address is not None
+            assert "ssh -L" in process.stdout.readline()
+            jar = urllib.request.HTTPCookieProcessor(CookieJar())
+            direct = urllib.request.ProxyHandler({})
+            with urllib.request.build_opener(direct, jar).open(address[0], timeout=20) as answer:
+                assert "/static/main.js" in answer.read().decode()
+            process.send_signal(signal.SIGINT)
+            rest = process.communicate(timeout=30)[0]
+            assert process.returncode in (0, 130), rest
+            assert "Traceback" not in rest
+        finally:
+            process.kill()

@@ -259,6 +259,7 @@ def listening_socket(port: int) -> socket.socket:
     found = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     try:
         found.bind((HOST, port))
+        found.listen(128)  # the address is printed now, and may be asked before the server is up
     except (OSError, OverflowError) as error:
         found.close()
         raise OutputError(
