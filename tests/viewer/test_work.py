@@ -175,7 +175,7 @@ def test_a_map_is_written_as_predict_writes_it(tmp_path: Path) -> None:
 CHILD = """
 import sys, time
 from terradapt.errors import DataError
-from terradapt.viewer.child import serve, told
+from terradapt.viewer.child import emitting, serve
 def main(request):
     if request["do"] == "fail":
         raise DataError("a.tif: no", "mend it")
@@ -184,7 +184,7 @@ def main(request):
     if request["do"] == "die":
         import os
         os._exit(9)
-    with told(1000, "train", "steps") as advance:
+    with emitting(1000, "train", "steps") as advance:
         for _ in range(1000):
             advance(1)
             time.sleep(0.05 if request["do"] == "long" else 0)

@@ -32,7 +32,7 @@ class Child:
     """A function of this package that runs in a process of its own.
 
     Args:
-        module: A module with ``main(request)``, run by :func:`serve`.
+        module: A module with a function that is run by :func:`serve`.
         request: What it takes, as JSON.
         tell: Called in a thread with each object that it prints.
         ended: Called in that thread with ``result``, or None, and an error in words, or None.
@@ -143,22 +143,22 @@ def serve(main: Callable[[dict[str, Any]], Any]) -> None:
     try:
         result = main(request)
     except KeyboardInterrupt:
-        say({"error": "stopped", "fix": "start it again when you like"})
+        emit({"error": "stopped", "fix": "start it again when you like"})
     except TerradaptError as error:
-        say({"error": error.message, "fix": error.fix})
+        emit({"error": error.message, "fix": error.fix})
     except MemoryError:
-        say({"error": "the memory does not suffice", "fix": "lower train.batch or data.crop"})
+        emit({"error": "the memory does not suffice", "fix": "lower train.batch or data.crop"})
     except Exception as fault:
         import traceback
 
         traceback.print_exc()
         what = f"a fault in terradapt: {type(fault).__name__}: {reason(fault)}"
-        say({"error": what, "fix": "report it, with what the terminal shows"})
+        emit({"error": what, "fix": "report it, with what the terminal shows"})
     else:
-        say({"result": result})
+        emit({"result": result})
 
 
-def say(values: Mapping[str, Any]) -> None:
+def emit(values: Mapping[str, Any]) -> None:
     """Print one object."""
     with _PRINTING:
         sys.stdout.write(json.dumps(values) + "\n")
@@ -166,7 +166,7 @@ def say(values: Mapping[str, Any]) -> None:
 
 
 @contextmanager
-def told(total: int | None, label: str, unit: str) -> Iterator[Show]:
+def emitting(total: int | None, label: str, unit: str) -> Iterator[Show]:
     """Track work by printing how far it is, several times a second at most."""
     started = last = time.monotonic()
     done = 0
@@ -175,7 +175,7 @@ def told(total: int | None, label: str, unit: str) -> Iterator[Show]:
         if left is None and total is not None and done:
             left = (total - done) * (now - started) / done
         left = None if left is None else round(left, 1)
-        say({"phase": label, "done": done, "total": total, "unit": unit, "seconds_left": left})
+        emit({"phase": label, "done": done, "total": total, "unit": unit, "seconds_left": left})
 
     def advance(n: int, /, note: str = "", left: float | None = None) -> None:
         nonlocal done, last

@@ -9,10 +9,10 @@ from typing import Any
 from terradapt.export import fastest
 from terradapt.files import digest
 from terradapt.scene import PredictOptions, predict_scene
-from terradapt.viewer.child import serve, told
+from terradapt.viewer.child import emitting, serve
 
 
-def main(request: Mapping[str, Any]) -> dict[str, Any]:
+def write_map_files(request: Mapping[str, Any]) -> dict[str, Any]:
     """Predict scenes into files; a stopped one goes on where it stopped.
 
     Args:
@@ -27,7 +27,7 @@ def main(request: Mapping[str, Any]) -> dict[str, Any]:
     options = PredictOptions(resume=True, overwrite=True)
     written = []
     for scene, out in request["scenes"]:
-        predict_scene(predictor, _scene(scene), Path(out), options, told, model=name)
+        predict_scene(predictor, _scene(scene), Path(out), options, emitting, model=name)
         written.append(out)
     return {"files": written}
 
@@ -37,4 +37,4 @@ def _scene(given: Any) -> Any:
 
 
 if __name__ == "__main__":
-    serve(main)
+    serve(write_map_files)

@@ -12,7 +12,7 @@ from typing import Any
 from terradapt.config import load_config
 from terradapt.errors import DataError
 from terradapt.files import check_name, writing
-from terradapt.viewer.child import say, serve, told
+from terradapt.viewer.child import emit, emitting, serve
 
 RECIPE = "retrain"
 _SCENE_FOLDER = "scenes"
@@ -43,7 +43,7 @@ def request_for(
     }
 
 
-def main(request: Mapping[str, Any]) -> dict[str, Any]:
+def retrain_run(request: Mapping[str, Any]) -> dict[str, Any]:
     """Train; the command line's ``terradapt train retrain`` does the same.
 
     Returns:
@@ -52,7 +52,7 @@ def main(request: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         TerradaptError: As :func:`terradapt.training.train`.
     """
-    say({"phase": "starting", "done": 0, "total": None, "unit": "", "seconds_left": None})
+    emit({"phase": "starting", "done": 0, "total": None, "unit": "", "seconds_left": None})
     from terradapt import training
 
     config = load_config(RECIPE).with_overrides(request["overrides"])
@@ -61,8 +61,8 @@ def main(request: Mapping[str, Any]) -> dict[str, Any]:
         config.with_values(changes),
         request["data"],
         request["run"],
-        bar=told,
-        say=lambda line: say({"log": line}),
+        bar=emitting,
+        say=lambda line: emit({"log": line}),
     )
     return {
         "checkpoint": str(Path(request["run"]) / "checkpoint.safetensors"),
@@ -121,4 +121,4 @@ def _link(source: Path, target: Path) -> None:
 
 
 if __name__ == "__main__":
-    serve(main)
+    serve(retrain_run)
