@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING
 from terradapt.version import __version__ as __version__
 
 if TYPE_CHECKING:  # for type checkers and editors, what HOMES says at run time
+    from terradapt.changes.run import compare as compare
     from terradapt.verbs import build as build
     from terradapt.verbs import evaluate as evaluate
     from terradapt.verbs import load as load
@@ -40,6 +41,7 @@ HOMES = {
     "load": "terradapt.verbs",
     "predict": "terradapt.verbs",
     "vectorize": "terradapt.verbs",
+    "compare": "terradapt.changes.run",
     "build": "terradapt.verbs",
 }
 """Public name to the module that defines it, imported when the name is first used."""

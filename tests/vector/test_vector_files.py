@@ -17,9 +17,11 @@ from rasterio.transform import Affine
 
 from road_files import METRE, UTM, drawn, random_roads, write_mask
 from terradapt.classes import ClassMap
+from terradapt.errors import DataError
 from terradapt.metrics.network_files import compare_files, read_lines
-from terradapt.raster import write_raster
+from terradapt.raster import Layer, SceneWriter, write_raster
 from terradapt.vector import roads_from_array, vectorize_roads, write_network
+from terradapt.vector.files import raster_roads
 
 
 @pytest.fixture
@@ -267,3 +269,25 @@ def test_a_class_that_is_absent_is_told(terradapt, tmp_path) -> None:  # type: i
     write_raster(scores, np.full((60, 60), 0.2, np.float32), **place)
     done = terradapt("vectorize", scores, "-o", tmp_path / "r.gpkg", "--roads", "1")
     assert "no score reaches 0.5" in done.out
+
+
+def test_stored_scores_are_read_at_their_scale_and_by_their_name(tmp_path: Path) -> None:
+    """predict stores 0..250 in steps of 0.004, of the chosen classes alone."""
+    mask = drawn([[(0, 60), (300, 60)]], (120, 300), 8)
+    names = ClassMap(("ground", "water", "road")).to_dict()
+    labels, scores = tmp_path / "map.tif", tmp_path / "map_scores.tif"
+    ids = np.where(mask, 2, 0).astype(np.uint8)
+    tags = {"TERRADAPT_CLASSES": json.dumps(names)}
+    for path, values, bands, more in (
+        (labels, ids[None], ("class",), {"tags": tags}),
+        (scores, np.stack([250 - mask * 225, mask * 225]), ("ground", "Road"), {"scale": 0.004}),
+    ):
+        layer = Layer(path, len(values), "uint8", 255, band_names=bands, **more)
+        place = {"crs": UTM, "transform": METRE}
+        with SceneWriter({"a": layer}, width=300, height=120, signature={}, **place) as writer:
+            writer.write_row({"a": values.astype(np.uint8)})
+            writer.commit()
+    roads = raster_roads(labels, "road", scores=scores)
+    np.testing.assert_allclose(roads.score, [0.9], atol=0.005)
+    with pytest.raises(DataError, match="no band of the class water"):
+        raster_roads(labels, "water", scores=scores)

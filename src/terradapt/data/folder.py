@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from terradapt.classes import IGNORE, ClassMap
+from terradapt.classes import CHANGES, IGNORE, ClassMap
 from terradapt.config import DataConfig
 from terradapt.data.blocks import has_room
 from terradapt.data.class_files import read_class_file
@@ -23,7 +23,9 @@ from terradapt.errors import DataError
 from terradapt.progress import Advance
 from terradapt.raster import SceneReader
 
-IMAGE_FOLDERS = ("images", "image", "imgs", "img")
+IMAGE_FOLDERS = ("images", "image", "imgs", "img", "A")
+LATER_FOLDERS = {"A": "B", "images": "images2", "image": "image2", "imgs": "imgs2", "img": "img2"}
+"""Beside a folder of images, the folder of the same places at a later date."""
 LABEL_FOLDERS = ("labels", "masks", "label", "mask")
 RASTERS = {".tif", ".tiff", ".png", ".jpg", ".jpeg", ".jp2", ".vrt"}
 VECTORS = {".gpkg", ".geojson", ".json", ".shp", ".fgb"}
@@ -43,7 +45,9 @@ def open_folder(
     folder (or in ``labels/``). ``train/``, ``val/`` and ``test/`` with such folders inside state
     the splits. Classes come from ``classes.yaml`` or ``classes.json``, else from the values found.
 
-    Images without a label are listed as unlabelled.
+    Images without a label are listed as unlabelled. ``images2/`` beside ``images/`` (or ``B/``
+    beside ``A/``, LEVIR-CD's form) holds a later date under the same names: its bands follow those
+    of the first.
 
     Returns:
         The dataset without splits, and the splits that the layout states, if it does.
@@ -131,7 +135,7 @@ def build_dataset(
     Raises:
         DataError: A file cannot be read, or has a value that is no class.
     """
-    every = measure_images(pairs)
+    every = tuple(with_later_date(i) for i in measure_images(pairs))
     stated = read_class_file(root)
     corrected = layout.corrections is not None
     items = tuple(i for i in every if i.label is not None or corrected)
@@ -153,6 +157,8 @@ def build_dataset(
         paths = [i.label for i in items if i.label is not None]
         scans = scan_labels(paths, root / CACHE_NAME, progress)
         classes, label = raster_labels(scans, stated, root)
+        if stated is None and len(classes) == len(CHANGES) and any(i.extra for i in items):
+            classes = CHANGES
     kept = {i.id for i in items}
     bare = tuple(replace(i, label=None) for i in every if i.id not in kept)
     dataset = Dataset(root.absolute().name, root, items, classes, label, unlabelled=bare)
@@ -185,6 +191,25 @@ def measure_images(pairs: Sequence[Pair]) -> tuple[Item, ...]:
 
     with ThreadPoolExecutor(8) as pool:
         return tuple(pool.map(item, pairs))
+
+
+def with_later_date(item: Item) -> Item:
+    """Return an item with the image of its later date, where its folder has one beside it.
+
+    Raises:
+        DataError: The later date lacks this image.
+    """
+    home = item.image.parent
+    later = home.parent / LATER_FOLDERS.get(home.name, "")
+    if later in (home, home.parent) or not later.is_dir():
+        return item
+    found = _by_stem(later).get(item.image.stem)
+    if found is None:
+        raise DataError(
+            f"{later}: has no {item.image.name}, as {home.name}/ has",
+            "add the second date's image under the same name, or move its partner elsewhere",
+        )
+    return replace(item, extra=found)
 
 
 def vector_file(root: Path, corrections: Path | None = None) -> Path | None:

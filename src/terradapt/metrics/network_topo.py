@@ -65,7 +65,10 @@ def topo(truth: Roads, proposal: Roads, options: TopoOptions = TopoOptions()) ->
         both = float(not len(truth.edges) and not len(proposal.edges))
         return _topo(both, both, both, options)
     starts = _starts(truth, options)
-    holes, marbles = _spread(truth, options.interval), _spread(proposal, options.interval)
+    holes, marbles = (
+        evenly_placed(truth, options.interval),
+        evenly_placed(proposal, options.interval),
+    )
     near = _matches(holes, marbles, options.reach)
     counts = np.zeros(3)
     for begin in range(0, len(starts.edge), ROWS):
@@ -100,8 +103,13 @@ def _starts(roads: Roads, options: TopoOptions) -> Places:
     return Places(places.edge[chosen], places.along[chosen], places.xy[chosen])
 
 
-def _spread(roads: Roads, interval: float) -> Places:
-    """Return places at even distances along all edges, at least one on each."""
+def evenly_placed(roads: Roads, interval: float) -> Places:
+    """Return places at even distances along all edges, at least one on each.
+
+    Args:
+        roads: The network.
+        interval: About how far apart they lie, m.
+    """
     count = np.maximum(np.rint(roads.length / interval).astype(np.int64), 1)
     edge = np.repeat(np.arange(len(count)), count)
     step = np.arange(len(edge)) - np.repeat(np.cumsum(count) - count, count)

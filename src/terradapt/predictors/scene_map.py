@@ -178,8 +178,8 @@ class SceneMap(NDArrayOperatorsMixin):
         second = "road" if len(self.class_map) > 2 else 1
         value = self._id(second if road is None else road)
         if self.path is not None:
-            whole = len(self._scored) == len(self.class_map)  # else its bands are not the ids
-            if given.scores is None and whole and self._arrays.get("scores", 0) is not None:
+            scored = self.class_map.names[value] in self._scored
+            if given.scores is None and scored and self._arrays.get("scores", 0) is not None:
                 given = replace(given, scores=_beside(self.path, "scores"))
             return roads_of(self.path, value, out, given, track)
         if given.scores is not None:

@@ -3,7 +3,7 @@
 from rasterio.crs import CRS
 
 from terradapt.raster.clipped import Clipped
-from terradapt.raster.features import FeatureLayer, read_layer
+from terradapt.raster.features import FeatureLayer, layer_names, read_layer
 from terradapt.raster.files import read_label, write_raster
 from terradapt.raster.georef import Georef
 from terradapt.raster.mosaic import Mosaic, ScenePath, open_scene, scene_files
@@ -24,6 +24,7 @@ __all__ = [
     "ScenePath",
     "SceneReader",
     "SceneWriter",
+    "layer_names",
     "open_scene",
     "part_folder",
     "polygonize",

@@ -34,6 +34,29 @@ class FeatureLayer:
     crs: CRS | None
 
 
+def layer_names(path: str | Path, error: type[TerradaptError] = DataError) -> list[str]:
+    """Return the layers of a vector file that have geometries.
+
+    Args:
+        path: The file.
+        error: What is raised.
+
+    Raises:
+        TerradaptError: Of class ``error``: the file cannot be read.
+        MissingExtraError: pyogrio is not installed.
+    """
+    try:
+        import pyogrio
+    except ImportError as missing:
+        raise MissingExtraError("reading vector files", "vector") from missing
+    check_name(path, error)
+    with (
+        refusing(path, error, "save it as GeoPackage or GeoJSON again", "cannot be read"),
+        local_vector(path, error) as opened,
+    ):
+        return [str(name) for name, kind in pyogrio.list_layers(opened) if kind is not None]
+
+
 def read_layer(
     path: str | Path,
     layer: str | None = None,

@@ -55,6 +55,7 @@ class SceneReader(Scene):
         band_types: The type of each of them.
         nodata: The nodata value of the first of them, or None.
         band_names: Descriptions of the file's bands, ``""`` where there is none.
+        band_scales: Factors from the stored values of the file's bands to true ones.
         tags: The file's metadata items.
         indexes: 1-based indexes of the bands that :meth:`read` gives.
         data_bands: Those of them that are no alpha bands.
@@ -229,6 +230,7 @@ class SceneReader(Scene):
         self.files = files_of(file, self.path)
         self.count = int(file.count)
         self.band_names = tuple(d or "" for d in file.descriptions)
+        self.band_scales = tuple(float(v) for v in file.scales)
         self.tags: dict[str, str] = dict(file.tags())
         self.colour_interpretation = tuple(c.name for c in file.colorinterp)
         self.orientation = exif_orientation(self.path) if file.transform.is_identity else UPRIGHT

@@ -19,27 +19,29 @@ def rasterize(
     transform: Affine,
     fill: int = 0,
     all_touched: bool = False,
-) -> NDArray[np.uint8]:
+    dtype: str = "uint8",
+) -> NDArray[Any]:
     """Burn geometries into an (H, W) grid; later ones cover earlier ones.
 
     Args:
-        shapes: Pairs of a geometry (shapely or GeoJSON mapping) and its value, 0..255.
+        shapes: Pairs of a geometry (shapely or GeoJSON mapping) and its value, of ``dtype``.
         height: Rows, px.
         width: Columns, px.
         transform: Pixel to CRS of the geometries.
         fill: Value elsewhere.
         all_touched: Burn every pixel touched, not only those whose centre is inside.
+        dtype: Of the result, ``"uint8"`` or ``"int32"``.
     """
     pairs = [(g, v) for g, v in shapes if not getattr(g, "is_empty", False)]
     if not pairs:
-        return np.full((height, width), fill, np.uint8)
-    burnt: NDArray[np.uint8] = features.rasterize(
+        return np.full((height, width), fill, dtype)
+    burnt: NDArray[Any] = features.rasterize(
         pairs,
         (height, width),
         fill=fill,
         transform=transform,
         all_touched=all_touched,
-        dtype="uint8",
+        dtype=dtype,
     )
     return burnt
 

@@ -13,11 +13,11 @@ import threading
 import time
 import zlib
 from collections import deque
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -34,6 +34,8 @@ from terradapt.scene.predictor import Predictor
 from terradapt.scene.stream import Block
 
 Load = Callable[[], Predictor]
+R = TypeVar("R")
+T = TypeVar("T")
 _ROWS_PER_BAND = 16
 _SENDINGS = 20
 _models: dict[Any, Predictor] = {}
@@ -59,6 +61,9 @@ class Task:
     options: PredictOptions
     shape: tuple[int, int]
     region: Window
+
+    def __str__(self) -> str:
+        return f"{self.scene}: rows {self.region.row} to {self.region.bottom - 1}"
 
 
 Packed = list[tuple[Window, list[tuple[bytes, str, tuple[int, ...]] | None]]]
@@ -174,19 +179,36 @@ class Cluster(Closing):
         Raises:
             SceneError: A worker cannot read the scene.
         """
-        workers = self.workers
-        waiting = deque(bands(job.grid, region, workers))
-        sent: deque[tuple[Task, Any]] = deque()
+        regions = bands(job.grid, region, self.workers)
+        work = self.ordered(predict_band, (self._task(job, part) for part in regions))
         try:
-            while waiting or sent:
-                while waiting and len(sent) < 2 * workers:
-                    task = self._task(job, waiting.popleft())
-                    sent.append((task, self._send(task)))
-                task, future = sent.popleft()
-                yield from _unpacked(self._result(task, future))
+            for part, packed in zip(regions, work, strict=True):
+                yield from _unpacked(packed)
                 if advance is not None:
-                    rows = job.grid.rows.touching(task.region.row, task.region.bottom)
+                    rows = job.grid.rows.touching(part.row, part.bottom)
                     advance(len(rows) * len(job.grid.cols.starts))
+        finally:
+            work.close()
+
+    def ordered(self, function: Callable[[T], R], tasks: Iterable[T]) -> Generator[R, None, None]:
+        """Yield what a function says of each task, in order, computed on the workers.
+
+        Args:
+            function: Of a module that the workers have; called again when a worker died.
+            tasks: Picklable; as text, what an error calls them.
+
+        Raises:
+            SceneError: A task kills every worker that it meets; or what the function raises.
+        """
+        most = 2 * self.workers
+        sent: deque[tuple[T, Any]] = deque()
+        try:
+            for task in tasks:
+                sent.append((task, self._send(function, task)))
+                if len(sent) >= most:
+                    yield self._result(function, *sent.popleft())
+            while sent:
+                yield self._result(function, *sent.popleft())
         finally:
             for _, future in sent:
                 future.cancel()
@@ -198,23 +220,22 @@ class Cluster(Closing):
         options = replace(job.options, aoi=area and area.absolute())
         return Task(self.load, self.key, _absolute(job.scene), options, shape, region)
 
-    def _send(self, task: Task) -> Any:
-        return self.client.submit(predict_band, task, pure=False, retries=3)
+    def _send(self, function: Callable[[T], R], task: T) -> Any:
+        return self.client.submit(function, task, pure=False, retries=3)
 
-    def _result(self, task: Task, future: Any) -> Packed:
-        """Wait for a band; send it again when its workers died."""
+    def _result(self, function: Callable[[T], R], task: T, future: Any) -> R:
+        """Wait for a task; send it again when its workers died."""
         from distributed import CancelledError, KilledWorker
 
         for _ in range(_SENDINGS):
             try:
-                packed: Packed = future.result()
-                return packed
+                found: R = future.result()
+                return found
             except (KilledWorker, CancelledError):
                 time.sleep(1)
-                future = self._send(task)
+                future = self._send(function, task)
         raise SceneError(
-            f"{task.scene}: rows {task.region.row} to {task.region.bottom - 1} killed "
-            f"{_SENDINGS} workers",
+            f"{task} killed {_SENDINGS} workers",
             "give the workers more memory, or use a smaller --window or --batch",
         )
 

@@ -87,7 +87,8 @@ def raster_roads(
     progress: Advance | None = None,
 ) -> Network:
     """Return the road network of a label raster; arguments as of :func:`vectorize_roads`."""
-    value, band = road_value(labels, road)
+    value = road_value(labels, road)
+    band = 1 if scores is None else score_band(scores, labels, value)
     source = RasterSource(labels, value, scores=scores, band=band, threshold=threshold)
     try:
         return road_network(source, options, progress)
@@ -292,17 +293,38 @@ def raster_classes(path: str | Path) -> RasterClasses:
     return RasterClasses({}, {})
 
 
-def road_value(labels: str | Path, road: int | str) -> tuple[int, int]:
-    """Return the id of the road class, 255 for 1 in a mask of 0 and 255, and its scores' band.
+def road_value(labels: str | Path, road: int | str) -> int:
+    """Return the id of the road class, 255 for 1 in a mask of 0 and 255.
 
     Raises:
         DataError: No such class.
         SceneError: The raster cannot be read.
     """
     value = raster_classes(labels).value(road, labels)
-    if value == 1 and is_mask(labels):
-        return 255, 1
-    return value, value + 1
+    return 255 if value == 1 and is_mask(labels) else value
+
+
+def score_band(scores: str | Path, labels: str | Path, value: int) -> int:
+    """Return the 1-based band of a class's scores: the one of its name, else by its id.
+
+    Raises:
+        DataError: The bands have names, and none is the class's; or there are too few.
+        SceneError: A raster cannot be read.
+    """
+    name = raster_classes(labels).names.get(value)
+    with SceneReader(scores) as reader:
+        bands = [n.casefold() for n in reader.band_names]
+        count = reader.count
+    if name is not None and name.casefold() in bands:
+        return bands.index(name.casefold()) + 1
+    if count == 1 or value == IGNORE:
+        return 1
+    if (name is not None and any(bands)) or value >= count:
+        raise DataError(
+            f"{scores}: has no band of the class {name or value}",
+            "use the scores that were predicted with these labels, and with this class",
+        )
+    return value + 1
 
 
 def building_value(labels: str | Path, given: int | str) -> int:
@@ -341,7 +363,7 @@ def missing_class(labels: str | Path, road: int | str, threshold: float = 0.5) -
                 return None
             return f"{labels}: no score reaches {threshold:g}"
     seen = _seen(labels, 256, 257)
-    value, _ = road_value(labels, road)
+    value = road_value(labels, road)
     if seen[value]:
         return None
     held = ", ".join(map(str, np.flatnonzero(seen[:256]))) or "no data"

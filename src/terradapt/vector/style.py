@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from xml.sax.saxutils import quoteattr
 
 from terradapt.classes import CUSTOMARY, Colour, default_colours
@@ -42,19 +42,45 @@ def class_style(field: str, classes: Sequence[tuple[int, str, Colour | None]]) -
     )
 
 
+def state_style(field: str, states: Mapping[str, Colour], *, lines: bool = False) -> str:
+    """Return the style of polygons or lines coloured by a word.
+
+    Args:
+        field: Column of the words.
+        states: RGB of each word.
+        lines: They are lines.
+    """
+    categories, symbols = [], []
+    for i, (state, colour) in enumerate(states.items()):
+        categories.append(
+            f'      <category render="true" symbol="{i}" value={quoteattr(state)} type="string" '
+            f"label={quoteattr(state)}/>"
+        )
+        if lines:
+            symbols.append(_symbol(str(i), "line", "SimpleLine", _stroke(colour, "1")))
+            continue
+        properties = {
+            "color": ",".join(map(str, (*colour, 110))),
+            "outline_color": _rgba(colour),
+            "outline_style": "solid",
+            "outline_width": "0.5",
+            "outline_width_unit": "MM",
+            "style": "solid",
+        }
+        symbols.append(_symbol(str(i), "fill", "SimpleFill", properties))
+    return _style(
+        f'  <renderer-v2 type="categorizedSymbol" attr={quoteattr(field)} symbollevels="0">\n'
+        "    <categories>\n" + "\n".join(categories) + "\n    </categories>\n",
+        symbols,
+        1 if lines else 2,
+    )
+
+
 def edge_style(colour: Colour = CUSTOMARY["road"]) -> str:
     """Return the style of a network's edges."""
-    properties = {
-        "capstyle": "round",
-        "joinstyle": "round",
-        "line_color": _rgba(colour),
-        "line_style": "solid",
-        "line_width": "0.7",
-        "line_width_unit": "MM",
-    }
     return _style(
         '  <renderer-v2 type="singleSymbol" symbollevels="0">\n',
-        [_symbol("0", "line", "SimpleLine", properties)],
+        [_symbol("0", "line", "SimpleLine", _stroke(colour, "0.7"))],
         1,
     )
 
@@ -74,6 +100,18 @@ def node_style() -> str:
         [_symbol("0", "marker", "SimpleMarker", properties)],
         0,
     )
+
+
+def _stroke(colour: Colour, width: str) -> dict[str, str]:
+    """Return the properties of a line of a width, mm."""
+    return {
+        "capstyle": "round",
+        "joinstyle": "round",
+        "line_color": _rgba(colour),
+        "line_style": "solid",
+        "line_width": width,
+        "line_width_unit": "MM",
+    }
 
 
 def _rgba(colour: Colour) -> str:

@@ -66,7 +66,8 @@ class RasterSource:
     Args:
         path: Label raster with ids, or a float raster with scores of one class.
         value: The class id; in a raster of two values 0 and 255 (a mask), 255 stands for 1.
-        scores: Raster of scores on the same grid, or None.
+        scores: Raster of scores on the same grid, or None; uint8 counts by the file's scale, or as
+            0..255 where it states none.
         band: 1-based band of the scores; a raster of one band is taken as it is.
         threshold: Scores from here on are the mask, when ``path`` holds scores itself.
 
@@ -118,8 +119,10 @@ class RasterSource:
         if self._scores is None:
             return None
         values, valid = self._scores.read(window)
-        unit = 255.0 if values.dtype == np.uint8 else 1.0
-        scores = np.where(valid, values, np.nan)[0].astype(np.float32) / np.float32(unit)
+        scale = self._scores.band_scales[self._scores.indexes[0] - 1]
+        if scale == 1 and values.dtype == np.uint8:
+            scale = 1 / 255
+        scores = np.where(valid, values, np.nan)[0].astype(np.float32) * np.float32(scale)
         value: NDArray[np.float32] | None = np.nan_to_num(scores, nan=0.0, posinf=1.0, neginf=0.0)
         return value
 

@@ -1,0 +1,361 @@
+"""Objects rather than pixels: regions of change, and footprints of a map that one has."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import shapely
+from affine import Affine
+from numpy.typing import NDArray
+
+from terradapt.changes.raster import STEPS, Pair
+from terradapt.changes.roads import CHANGED, GONE, NEW
+from terradapt.changes.sampling import Floats, placed, zonal_means
+from terradapt.changes.sides import VectorSide, name_key
+from terradapt.errors import ConfigError
+from terradapt.grid import Window
+from terradapt.progress import Advance
+from terradapt.raster import CRS, Georef, SceneReader
+from terradapt.raster.georef import metric_crs, move_points
+from terradapt.vector.lattice.metric import polygon_areas
+from terradapt.vector.polygons.extract import PolygonOptions, polygonize_labels
+
+_PAIRS = 254
+_COLUMNS = ("shapes", "state", "before", "after", "probability", "area", "feature")
+_OVERLAP = 0.5
+"""Share of a polygon that must be covered for it to be there still."""
+_LEAST_PAIRS = 20  # of matched polygons, for a shift
+
+
+@dataclass(frozen=True)
+class Objects:
+    """P polygons that are new, gone or changed, the largest first.
+
+    Attributes:
+        shapes: (P,) shapely geometries in the CRS.
+        state: (P,) ``new``, ``gone`` or ``changed``.
+        before: (P,) class names.
+        after: (P,) class names.
+        probability: (P,) 0..1.
+        area: (P,) in square units of ``unit``.
+        feature: (P,) the number of the feature in the vector file, from 1; 0 where it is none.
+        crs: The CRS or None.
+        unit: As ``Georef.unit``.
+    """
+
+    shapes: NDArray[Any]
+    state: NDArray[Any]
+    before: NDArray[Any]
+    after: NDArray[Any]
+    probability: Floats
+    area: Floats
+    feature: NDArray[np.int64]
+    crs: CRS | None = None
+    unit: str = "m"
+
+    def __len__(self) -> int:
+        return len(self.shapes)
+
+    def take(self, index: NDArray[Any]) -> Objects:
+        """Return some of them."""
+        return replace(self, **{name: getattr(self, name)[index] for name in _COLUMNS})
+
+    def sorted(self) -> Objects:
+        """Return them by area, the largest first."""
+        return self.take(np.argsort(-self.area, kind="stable"))
+
+
+def no_objects(crs: CRS | None = None, unit: str = "m") -> Objects:
+    """Return none."""
+    words, numbers = np.empty(0, object), np.empty(0)
+    ids = np.empty(0, np.int64)
+    return Objects(words, words, words, words, numbers, numbers, ids, crs, unit)
+
+
+def joined_objects(parts: list[Objects]) -> Objects:
+    """Return the objects of several lists as one, the largest first."""
+    columns = {n: np.concatenate([getattr(p, n) for p in parts]) for n in _COLUMNS}
+    return replace(parts[0], **columns).sorted()
+
+
+class _Codes:
+    """Regions of change as labels: a code for each pair of classes, 0 elsewhere, 255 unseen."""
+
+    def __init__(self, change: SceneReader, classes: SceneReader, pair: Pair, table: Any) -> None:
+        self.change, self.classes, self.pair, self.table = change, classes, pair, table
+
+    @property
+    def georef(self) -> Georef:
+        return self.pair.georef
+
+    def labels(self, window: Window) -> NDArray[np.uint8]:
+        steps, ids = self.change.read(window)[0][0], self.classes.read(window)[0]
+        count = len(self.pair.joined.names)
+        seen = steps != 255
+        told = seen & (steps >= round(self.pair.threshold * STEPS)) & (ids[0] != ids[1])
+        before, after = (band[told].astype(np.int64) for band in ids)
+        code = np.where(seen, np.uint8(0), np.uint8(255))
+        code[told] = self.table[before * count + after]
+        return code
+
+
+def changed_regions(
+    pair: Pair,
+    change: Path,
+    classes: Path,
+    pixels: dict[int, int],
+    min_area: float,
+    states: NDArray[Any],
+    advance: Advance | None = None,
+) -> Objects:
+    """Return connected regions of one change of class, with their mean probability.
+
+    Regions smaller than ``min_area`` join the neighbour with the longest common border, which may
+    be ground without a change.
+
+    Args:
+        pair: The two sides.
+        change: What :func:`terradapt.changes.raster.write_change` wrote.
+        classes: The same.
+        pixels: Changed pixels of each pair of classes, ``before * K + after``.
+        min_area: Square metres.
+        states: (K, K) state of each pair of classes.
+        advance: Called with 1 after each block.
+
+    Raises:
+        ConfigError: More kinds of change than 254.
+    """
+    if len(pixels) > _PAIRS:
+        raise ConfigError(
+            f"{len(pixels)} kinds of change are more than {_PAIRS}",
+            "name the classes to look at: --classes",
+        )
+    names = np.array(pair.joined.names, object)
+    count, georef = len(names), pair.georef
+    if not pixels:
+        return no_objects(georef.crs, georef.unit)
+    codes = np.array(sorted(pixels))
+    table = np.zeros(count * count, np.int64)
+    table[codes] = np.arange(1, len(codes) + 1)
+    with SceneReader(change) as reader, SceneReader(classes) as ids:
+        source = _Codes(reader, ids, pair, table)
+        found = polygonize_labels(source, PolygonOptions(min_area=min_area), advance)
+        kept = np.flatnonzero(found.value > 0)
+        kept = kept[found.area[kept] >= min_area * (1 - 1e-9)]
+        shapes = found.shapes[kept]
+
+        def read(window: Window) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+            steps = reader.read(window)[0]
+            return np.where(steps == 255, 0, steps) / STEPS, steps[0] != 255
+
+        mean = zonal_means(placed(shapes, georef), georef, read, 1)[0][:, 0]
+    code = codes[found.value[kept] - 1]
+    before, after = code // count, code % count
+    objects = Objects(
+        shapes,
+        states[before, after],
+        names[before],
+        names[after],
+        np.nan_to_num(mean),
+        found.area[kept],
+        np.zeros(len(kept), np.int64),
+        georef.crs,
+        georef.unit,
+    )
+    return objects.take(objects.probability >= pair.threshold).sorted()
+
+
+def footprints(pair: Pair, min_area: float) -> tuple[Objects, int]:
+    """Return the vector side's polygons whose class the other side does not show.
+
+    A polygon of OLD is gone, one of NEW is new, where the mean probability of its class over its
+    footprint is low: their probability is one minus that mean.
+
+    Args:
+        pair: One side is vectors.
+        min_area: Smaller polygons are not told, square metres.
+
+    Returns:
+        The polygons as they stand in the file, in the grid's CRS; and how many were not looked at.
+    """
+    is_old = isinstance(pair.old, VectorSide)
+    side = pair.old if is_old else pair.new
+    assert isinstance(side, VectorSide)
+    georef, names = pair.georef, pair.joined.names
+    moved = side.moved_to(georef.crs)
+    shift = pair.shift if is_old else (0.0, 0.0)
+    shapes = placed(moved.polygons, georef, shift)
+    table = dict(zip(side.names, pair.joined.old if is_old else pair.joined.new, strict=True))
+    kind = np.array([table[k] for k in side.kinds], np.int64)
+    with ExitStack() as stack:
+        other = pair.open_sides(stack)[1 if is_old else 0]
+
+        def read(window: Window) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+            shares, valid = other.read(window)
+            return shares, valid & pair.looked_at(window)
+
+        means, pixels, seen = zonal_means(shapes, georef, read, len(names))
+    own = means[np.arange(len(kind)), kind]
+    looked = (pixels > 0) & (2 * seen >= pixels) & (kind != pair.joined.rest)
+    area = _areas(shapes, georef)
+    absent = 1 - np.nan_to_num(own)
+    told = np.flatnonzero(looked & (absent >= pair.threshold) & (area >= min_area))
+    best = np.nan_to_num(means).argmax(axis=1)
+    shown = np.array(names, object)
+    mine, theirs = shown[kind[told]], shown[best[told]]
+    found = Objects(
+        moved.polygons[told],
+        np.full(len(told), GONE if is_old else NEW, object),
+        mine if is_old else theirs,
+        theirs if is_old else mine,
+        absent[told],
+        area[told],
+        side.features[told],
+        georef.crs,
+        georef.unit,
+    )
+    return found.sorted(), int((~looked).sum())
+
+
+def matched_polygons(
+    old: VectorSide,
+    new: VectorSide,
+    min_area: float,
+    area: tuple[Any, ...] = (),
+    align: bool = True,
+) -> tuple[Objects, tuple[float, float]]:
+    """Match the polygons of two files by overlap, after the shift that most of them have.
+
+    A polygon of which less than half is covered by polygons of its class is gone, or new; one that
+    is covered by another class, or with another outline (less than half of their union is common)
+    has changed.
+
+    Args:
+        old: The earlier polygons.
+        new: The later ones.
+        min_area: Smaller polygons are not told, square metres.
+        area: What is looked at, in the new file's CRS; everywhere when empty.
+        align: Take the median shift of matched polygons out.
+
+    Returns:
+        The polygons in the new file's CRS, and the metres east and north by which the old file
+        lies off.
+    """
+    frame = metric_frame([*new.polygons, *old.moved_to(new.crs).polygons], new.crs)
+    sides = [side.moved_to(frame.crs) for side in (old, new)]
+    before, after = (shapely.transform(s.polygons, lambda xy: xy) for s in sides)
+    shift = np.zeros(2)
+    if align:
+        one, two = shapely.STRtree(after).query(before, predicate="intersects")
+        centres = [shapely.get_coordinates(shapely.centroid(x)) for x in (before, after)]
+        sizes = [shapely.area(x) for x in (before, after)]
+        like = np.abs(np.log(sizes[0][one] / np.maximum(sizes[1][two], 1e-9))) < 0.1
+        off = centres[0][one[like]] - centres[1][two[like]]
+        if len(off) >= _LEAST_PAIRS:
+            shift = np.median(off, axis=0)
+            before = shapely.transform(before, lambda xy: xy - shift)
+    states, covered, partners = [], [], []
+    for mine, theirs, kinds, others in (
+        (before, after, sides[0].kinds, sides[1].kinds),
+        (after, before, sides[1].kinds, sides[0].kinds),
+    ):
+        one, two = shapely.STRtree(theirs).query(mine, predicate="intersects")
+        common = shapely.area(shapely.intersection(mine[one], theirs[two]))
+        keys = [np.array([name_key(k) for k in x], object) for x in (kinds, others)]
+        same = keys[0][one] == keys[1][two]
+        size = np.maximum(shapely.area(mine), 1e-9)
+        by_same = np.bincount(one[same], common[same], minlength=len(mine)) / size
+        by_other = np.bincount(one[~same], common[~same], minlength=len(mine)) / size
+        best = np.full(len(mine), -1)
+        order = np.lexsort((common, one))
+        best[one[order]] = two[order]
+        at = np.flatnonzero(best >= 0)
+        union = np.zeros(len(mine))
+        meet = shapely.area(shapely.intersection(mine[at], theirs[best[at]]))
+        union[at] = meet / (shapely.area(mine[at]) + shapely.area(theirs[best[at]]) - meet)
+        states.append((by_same >= _OVERLAP, by_other >= _OVERLAP, union))
+        covered.append(np.clip(np.maximum(by_same, by_other), 0, 1))
+        partners.append(best)
+    (kept_old, other_old, _), (kept_new, other_new, union) = states
+    gone = np.flatnonzero(~kept_old & ~other_old)
+    fresh = np.flatnonzero(~kept_new & ~other_new)
+    another = np.flatnonzero((~kept_new & other_new) | (kept_new & (union < _OVERLAP)))
+    here = sides[1].polygons
+    shapes = np.concatenate([here[fresh], here[another], sides[0].polygons[gone]])
+    names = [s.kinds for s in sides]
+    none = "other"
+    before_names = [none] * len(fresh), names[0][partners[1][another]], names[0][gone]
+    after_names = names[1][fresh], names[1][another], [none] * len(gone)
+    objects = Objects(
+        shapes,
+        np.array([NEW] * len(fresh) + [CHANGED] * len(another) + [GONE] * len(gone), object),
+        np.concatenate([np.asarray(x, object) for x in before_names]),
+        np.concatenate([np.asarray(x, object) for x in after_names]),
+        np.concatenate([1 - covered[1][fresh], 1 - union[another], 1 - covered[0][gone]]),
+        _areas(placed(shapes, frame), frame),
+        np.concatenate(
+            [sides[1].features[fresh], sides[1].features[another], sides[0].features[gone]]
+        ),
+        frame.crs,
+        frame.unit,
+    )
+    kept = objects.area >= min_area
+    objects = _in_crs(objects.take(kept), new.crs)
+    if area:
+        inside = shapely.intersects(objects.shapes, shapely.union_all(list(area)))
+        objects = objects.take(inside)
+    return objects.sorted(), (float(shift[0]), float(shift[1]))
+
+
+def metric_frame(shapes: list[Any], crs: CRS | None) -> Georef:
+    """Return a grid of pixels of one metre around geometries, in the UTM zone of their middle.
+
+    Args:
+        shapes: The geometries.
+        crs: Their CRS; without one a unit is a metre.
+    """
+    bounds = shapely.total_bounds(np.array(shapes, object))
+    if crs is not None:
+        middle = (bounds[0] + bounds[2]) / 2, (bounds[1] + bounds[3]) / 2
+        target = metric_crs(crs, *middle)
+        west, south, east, north = bounds
+        corners = np.array([[west, south], [west, north], [east, north], [east, south]])
+        moved = move_points(corners, crs, target)
+        bounds = np.concatenate([moved.min(axis=0), moved.max(axis=0)])
+        crs = target
+    west, south, east, north = bounds + np.array([-16, -16, 16, 16])
+    size = int(np.ceil(north - south)), int(np.ceil(east - west))
+    return Georef(Affine(1.0, 0.0, west, 0.0, -1.0, north), crs, *size)
+
+
+def square_metres(shapes: list[Any], crs: CRS | None) -> float:
+    """Return the area of polygons on the ellipsoid; without a CRS in its square units.
+
+    Args:
+        shapes: The polygons, without overlaps.
+        crs: Their CRS.
+    """
+    frame = metric_frame(shapes, crs)
+    moved = np.array(shapes, object)
+    if crs is not None and frame.crs is not None:
+        moved = shapely.transform(moved, lambda xy: move_points(xy, crs, frame.crs))
+    return float(_areas(placed(np.asarray(moved), frame), frame).sum())
+
+
+def _in_crs(objects: Objects, crs: CRS | None) -> Objects:
+    if crs is None or objects.crs is None or crs == objects.crs:
+        return replace(objects, crs=crs)
+    shapes = shapely.transform(objects.shapes, lambda xy: move_points(xy, objects.crs, crs))
+    return replace(objects, shapes=np.asarray(shapes, object), crs=crs)
+
+
+def _areas(shapes: NDArray[Any], georef: Georef) -> Floats:
+    """(P,) square metres of polygons and multipolygons in (column, row)."""
+    parts, owner = shapely.get_parts(shapes, return_index=True)
+    flat = np.flatnonzero(shapely.get_type_id(parts) == 3)
+    sums = np.bincount(owner[flat], polygon_areas(parts[flat], georef), minlength=len(shapes))
+    return sums.astype(np.float64)

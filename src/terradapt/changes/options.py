@@ -1,0 +1,65 @@
+"""CompareOptions: everything about a comparison that is neither of its two sides."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from terradapt.changes.roads import AlongOptions
+from terradapt.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class CompareOptions:
+    """How two dates are compared.
+
+    Args:
+        classes: Names to look at; all that both sides have when empty. All others are one.
+        things: Classes that come and go (buildings, roads); others only change into each other.
+        resolution: Metres per pixel of the comparison; None takes the coarser side's.
+        threshold: Probability from which on it is a change, 0..1.
+        min_area: Smaller changes are not told, square metres.
+        reach: How far the two dates may lie apart after their shift, m; None: from the estimate.
+        align: Estimate the shift of the old side and take it out.
+        aoi: Polygons; outside nothing is looked at.
+        along: When a road runs alongside another.
+        old_class: What features of OLD without a column ``class`` are, or 255 in a mask.
+        new_class: The same of NEW.
+        calibration: JSON table of scores of change and their probabilities; None: as they are.
+        resume: Go on where a killed run stopped.
+        overwrite: Replace a result that is there.
+
+    Raises:
+        ConfigError: A value out of its range.
+    """
+
+    classes: tuple[str, ...] = ()
+    things: tuple[str, ...] = ("building", "house", "roof", "road", "car")
+    resolution: float | None = None
+    threshold: float = 0.5
+    min_area: float = 20.0
+    reach: float | None = None
+    align: bool = True
+    aoi: Path | None = None
+    along: AlongOptions = field(default_factory=AlongOptions)
+    old_class: str | None = None
+    new_class: str | None = None
+    calibration: Path | None = None
+    resume: bool = False
+    overwrite: bool = False
+
+    def __post_init__(self) -> None:
+        if not 0 < self.threshold <= 1:
+            raise ConfigError(
+                f"a threshold of {self.threshold:g} is out of range", "use a probability, 0 to 1"
+            )
+        if not 0 <= self.min_area < float("inf"):
+            raise ConfigError(
+                f"a least area of {self.min_area:g} is out of range", "use square metres, 0 or more"
+            )
+        if self.reach is not None and not 0 <= self.reach < float("inf"):
+            raise ConfigError(f"a reach of {self.reach:g} m is out of range", "use metres, from 0")
+        if self.resolution is not None and not 0 < self.resolution < float("inf"):
+            raise ConfigError(
+                f"'{self.resolution:g}' is no resolution", "use metres per pixel, above 0"
+            )
