@@ -21,7 +21,7 @@ from terradapt.grid import Window
 from terradapt.raster import read_layer
 from terradapt.viewer import journal
 from terradapt.viewer.asking import accuracy, held_out, next_places
-from terradapt.viewer.corrections import Corrections
+from terradapt.viewer.corrections import CorrectionLog
 from terradapt.viewer.retraining import scene_folder
 from terradapt.viewer.session import Session
 from viewer_files import Browser, drawing, model, predicted, scene, session
@@ -275,7 +275,7 @@ def test_a_damaged_line_is_told_and_a_torn_end_is_cut(tmp_path: Path) -> None:
     classes = model(tmp_path).predictor.classes
     for torn in (b'{"op": "stro', b"\0" * 300, b'{"op": "stroke"}\n', b"\xff\xfe\n", b"[]\n"):
         file.write_bytes(whole + torn)
-        with Corrections(folder, classes) as found:
+        with CorrectionLog(folder, classes) as found:
             assert len(found.strokes()) == 3
             assert found.journal.torn == len(torn)
         assert file.read_bytes() == whole
@@ -283,10 +283,10 @@ def test_a_damaged_line_is_told_and_a_torn_end_is_cut(tmp_path: Path) -> None:
     for odd in (b"{}\n", lines[2].replace(b'"points"', b'"paints"'), b"x" * 50 + b"\n"):
         file.write_bytes(b"".join([*lines[:2], odd, *lines[3:]]))
         with pytest.raises(DataError, match="line 3"):
-            Corrections(folder, classes)
+            CorrectionLog(folder, classes)
     file.write_bytes(lines[1] + lines[0])
     with pytest.raises(DataError, match="line 1"):
-        Corrections(folder, classes)
+        CorrectionLog(folder, classes)
 
 
 def test_two_pages_hear_of_each_others_strokes(tmp_path: Path) -> None:

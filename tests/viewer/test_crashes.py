@@ -19,7 +19,7 @@ from terradapt.classes import ClassMap
 from terradapt.grid import Window
 from terradapt.raster import Georef, read_layer
 from terradapt.viewer import models
-from terradapt.viewer.corrections import Corrections
+from terradapt.viewer.corrections import CorrectionLog
 from terradapt.viewer.models import Kept, Work
 from terradapt.viewer.session import Session
 from viewer_files import drawing, model, predicted, scene
@@ -32,7 +32,7 @@ Say = Callable[[str], None]
 
 def correct(folder: Path, say: Say) -> None:
     """Draw, undo, name a class, say that the map is right; acknowledge each by a word."""
-    with Corrections(folder, CLASSES) as log:
+    with CorrectionLog(folder, CLASSES) as log:
         log.know("a.tif", GEOREF)
         for key in ("one", "two", "three"):
             log.add("a.tif", drawing(key=key.ljust(8, "0"), **{"class": "b"}), "b")
@@ -52,7 +52,7 @@ def correct(folder: Path, say: Say) -> None:
 
 def check_corrections(folder: Path, said: list[str], what: object) -> None:
     for _ in range(2):  # what the first opening mends stays mended
-        with Corrections(folder, CLASSES) as log:
+        with CorrectionLog(folder, CLASSES) as log:
             live = [s.key.rstrip("0") for s in log.strokes()]
             assert len(set(live)) == len(live), what
             for word in said:
@@ -79,7 +79,7 @@ def test_no_acknowledged_stroke_is_lost(tmp_path: Path, torn: bool) -> None:
         if folder.exists():
             check_corrections(folder, said, (point, torn))
             # and the next session goes on
-            with Corrections(folder, CLASSES) as log:
+            with CorrectionLog(folder, CLASSES) as log:
                 log.know("a.tif", GEOREF)
                 log.add("a.tif", drawing(), "c")
         shutil.rmtree(folder, ignore_errors=True)

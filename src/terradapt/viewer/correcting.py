@@ -17,8 +17,8 @@ from terradapt.files import Closing
 from terradapt.grid import Window
 from terradapt.viewer.asking import Accuracy, accuracy, next_places
 from terradapt.viewer.conflict import ConflictError
-from terradapt.viewer.corrections import CORRECTIONS, Corrections
-from terradapt.viewer.events import Events
+from terradapt.viewer.corrections import CORRECTIONS, CorrectionLog
+from terradapt.viewer.events import PageEvents
 from terradapt.viewer.mapping import Worker
 from terradapt.viewer.pyramid import TILE
 from terradapt.viewer.scenes import as_feature
@@ -42,11 +42,11 @@ class Correcting(Closing):
     """
 
     def __init__(
-        self, folder: Path, classes: ClassMap, views: list[View], worker: Worker, events: Events
+        self, folder: Path, classes: ClassMap, views: list[View], worker: Worker, events: PageEvents
     ) -> None:
         self._views, self._worker, self._events = views, worker, events
         self._writing, self._stale = threading.Lock(), threading.Event()
-        self.log = Corrections(folder, classes)
+        self.log = CorrectionLog(folder, classes)
         try:
             for view in views:
                 self.log.know(view.name, view.any.scene.georef)

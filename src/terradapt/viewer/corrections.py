@@ -27,7 +27,7 @@ from terradapt.grid import Window
 from terradapt.raster import CRS, Georef, read_layer
 from terradapt.raster.georef import move_points
 from terradapt.vector.geopackage import write_geopackage
-from terradapt.viewer.journal import Journal
+from terradapt.viewer.journal import StrokeJournal
 from terradapt.viewer.pyramid import TILE
 from terradapt.viewer.scenes import from_pixels
 from terradapt.viewer.strokes import (
@@ -45,7 +45,7 @@ LONGEST_NAME = 60
 _EMPTY = np.empty(0, object)
 
 
-class Corrections(Closing):
+class CorrectionLog(Closing):
     """The corrections of a folder.
 
     Args:
@@ -70,7 +70,7 @@ class Corrections(Closing):
         self._pieces: dict[int, list[tuple[str, BaseGeometry]]] = {}
         self._pixels: dict[int, tuple[Window, NDArray[np.uint8]]] = {}
         self._places: dict[str, Georef] = {}
-        self.journal = Journal(folder)
+        self.journal = StrokeJournal(folder)
         try:
             for number, record in enumerate(self.journal.records, 1):
                 where = f"{self.journal.path}: line {number}"

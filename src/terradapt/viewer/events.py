@@ -13,7 +13,7 @@ _LONGEST = 2000  # events that a slow page may be behind; then it reloads
 _BEAT = 15.0  # s between signs of life
 
 
-class Events:
+class PageEvents:
     """A hub: published from any thread, heard by pages."""
 
     def __init__(self) -> None:

@@ -22,7 +22,7 @@ JOURNAL = "corrections.jsonl"
 _LONGEST = 4 << 20  # bytes of a line
 
 
-class Journal(Closing):
+class StrokeJournal(Closing):
     """The log of a folder; may be used from several threads.
 
     Args:

@@ -1,4 +1,4 @@
-"""Shown: a raster as the page shows it, in its own pixels."""
+"""ShownRaster: a raster as the page shows it, in its own pixels."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _KEPT = 1500  # pictures of coarse tiles, each below 800 kB
 _MOST_SHOWN = 4000  # vector features in an answer
 
 
-class Shown(Closing):
+class ShownRaster(Closing):
     """A raster, its pyramid and its coarse tiles; may be read from several threads.
 
     Args:
@@ -90,7 +90,7 @@ class Shown(Closing):
         return [stamp(f) for f in self._files]
 
 
-def show_image(path: ScenePath, spec: InputSpec | None = None, **options: object) -> Shown:
+def show_image(path: ScenePath, spec: InputSpec | None = None, **options: object) -> ShownRaster:
     """Open an image: with a model's bands and stretch, or as its own values suggest.
 
     Args:
@@ -107,10 +107,10 @@ def show_image(path: ScenePath, spec: InputSpec | None = None, **options: object
             bands = (1, 2, 3) if count >= 3 else (1, 1, 1)
             stretch = None if raw.dtype == "uint8" else (2.0, 98.0)
             spec = InputSpec(bands=bands, dtype=raw.dtype, stretch=stretch)
-    return Shown(open_scene(path, spec, **options), _photo)
+    return ShownRaster(open_scene(path, spec, **options), _photo)
 
 
-def show_classes(path: Path, classes: ClassMap | None = None) -> tuple[Shown, ClassMap]:
+def show_classes(path: Path, classes: ClassMap | None = None) -> tuple[ShownRaster, ClassMap]:
     """Open a raster of class ids; its classes are those that it names, else its values.
 
     Raises:
@@ -146,10 +146,10 @@ def show_classes(path: Path, classes: ClassMap | None = None) -> tuple[Shown, Cl
     def draw(pixels: NDArray[np.uint8], valid: NDArray[np.bool_]) -> bytes:
         return indexed_png(_ids(pixels[0], valid, mask), palette)
 
-    return Shown(reader, draw), classes
+    return ShownRaster(reader, draw), classes
 
 
-def class_at(shown: Shown, row: int, col: int) -> int | None:
+def class_at(shown: ShownRaster, row: int, col: int) -> int | None:
     """Return the id of a pixel of a class raster, None where it has no data."""
     values, valid = shown.read(Window(row, col, 1, 1))
     value = int(values[0, 0, 0])

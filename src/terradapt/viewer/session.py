@@ -19,7 +19,7 @@ from terradapt.raster import ScenePath
 from terradapt.viewer.asking import held_out
 from terradapt.viewer.conflict import ConflictError
 from terradapt.viewer.correcting import Correcting, stroke_feature
-from terradapt.viewer.events import Events
+from terradapt.viewer.events import PageEvents
 from terradapt.viewer.mapping import Model, ModelMap, Worker
 from terradapt.viewer.scenes import as_feature, class_at, lonlat
 from terradapt.viewer.views import View, open_views
@@ -63,7 +63,7 @@ class Session(Closing):
         vectors: Sequence[Path] = (),
         maps: Sequence[Path] = (),
     ) -> None:
-        self.events = Events()
+        self.events = PageEvents()
         self.folder, self.labels, self.model = folder, labels, model
         self.candidate: Model | None = None
         self.correcting: Correcting | None = None

@@ -14,7 +14,7 @@ from terradapt.errors import DataError, SceneError
 from terradapt.raster import ScenePath
 from terradapt.raster.georef import crs_name
 from terradapt.viewer.mapping import ModelMap
-from terradapt.viewer.scenes import Features, Shown, show_classes, show_image
+from terradapt.viewer.scenes import Features, ShownRaster, show_classes, show_image
 
 
 @dataclass
@@ -36,15 +36,15 @@ class View:
     number: int
     name: str
     given: ScenePath
-    image: Shown | None
-    rasters: dict[str, tuple[Shown, ClassMap | None, str]] = field(default_factory=dict)
+    image: ShownRaster | None
+    rasters: dict[str, tuple[ShownRaster, ClassMap | None, str]] = field(default_factory=dict)
     features: dict[str, Features] = field(default_factory=dict)
     map: ModelMap | None = None
     candidate: ModelMap | None = None
     held: list[tuple[int, int]] = field(default_factory=list)
 
     @property
-    def any(self) -> Shown:
+    def any(self) -> ShownRaster:
         """What gives size and place."""
         return self.image or next(iter(self.rasters.values()))[0]
 
@@ -148,7 +148,7 @@ def open_views(
     return views
 
 
-def _raster(path: Path, any_kind: bool) -> tuple[Shown, ClassMap | None]:
+def _raster(path: Path, any_kind: bool) -> tuple[ShownRaster, ClassMap | None]:
     try:
         return show_classes(path)
     except DataError:
@@ -157,7 +157,7 @@ def _raster(path: Path, any_kind: bool) -> tuple[Shown, ClassMap | None]:
         return show_image(path), None
 
 
-def _check_grid(a: Shown, b: Shown) -> None:
+def _check_grid(a: ShownRaster, b: ShownRaster) -> None:
     if (a.scene.height, a.scene.width) != (b.scene.height, b.scene.width):
         raise SceneError(
             f"{b.path}: is {b.scene.width} x {b.scene.height} px, {a.path.name} is "
