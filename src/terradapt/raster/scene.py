@@ -42,6 +42,20 @@ class Scene(Protocol):
             SceneError: A part of the scene cannot be read.
         """
 
+    def thinned(self, window: Window, step: int) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+        """Read one pixel in ``step`` squared, to look at: as :meth:`read`.
+
+        Args:
+            window: In pixels of the thinned scene: those at rows and columns 0, step, 2 step, ...
+            step: Pixels of the scene to one of the thinned scene, >= 1.
+
+        Raises:
+            SceneError: A part of the scene cannot be read.
+        """
+        row, col, height, width = window.row, window.col, window.height, window.width
+        pixels, valid = self.read(Window(row * step, col * step, height * step, width * step))
+        return pixels[:, ::step, ::step], valid[::step, ::step]
+
     def close(self) -> None:
         """Close the files."""
 
