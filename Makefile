@@ -14,7 +14,7 @@ DATA ?= ../shared/data
 TWICE := 20
 
 .PHONY: install demo test check docs dist names notebooks config format test-slow test-data test-hostile test-gpu \
-	test-weights bench qgis qgis-plugin test-qgis test-networks test-portable clean
+	test-weights bench qgis qgis-plugin test-qgis test-networks test-portable test-browser clean
 
 install: .venv/.installed
 
@@ -72,6 +72,12 @@ test-hostile: install
 	-$(BIN)/python -m pip install --quiet atheris
 	rm -f .cache/hostile.jsonl && mkdir -p .cache
 	TERRADAPT_FIGURES=.cache/hostile.jsonl OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m hostile
+
+# The page in Debian's Chromium, which is installed when there is none.
+test-browser: install
+	@command -v chromium >/dev/null || { echo "installing Debian's chromium"; \
+		apt-get install -y -q chromium || sudo apt-get install -y -q chromium; }
+	$(BIN)/python -m pytest -m "browser or not browser" tests/viewer/test_page.py
 
 test-gpu: install
 	$(BIN)/python -m pytest -m gpu

@@ -129,7 +129,7 @@ def replacing(
             shutil.rmtree(path, ignore_errors=True)
         part.replace(path)
         if durable:
-            _sync_folder(path.parent)
+            sync_folder(path.parent)
 
 
 def write_together(contents: Mapping[Path, str | bytes]) -> list[Path]:
@@ -166,7 +166,7 @@ def write_together(contents: Mapping[Path, str | bytes]) -> list[Path]:
                     before[path].replace(path) if path in before else path.unlink()
             raise
         for home in dict.fromkeys(p.parent for p in parts):
-            _sync_folder(home)
+            sync_folder(home)
     return done
 
 
@@ -363,7 +363,7 @@ def _settle(part: Path, durable: bool) -> None:
     part.chmod(modes.S_IMODE(part.parent.stat().st_mode) & 0o666)
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
     """Have the disk keep a rename, where folders can be opened."""
     with suppress(OSError):
         handle = os.open(folder, os.O_RDONLY)

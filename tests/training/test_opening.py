@@ -188,3 +188,16 @@ def test_a_state_is_only_said_to_be_where_it_is(
         (run / name).touch()
     assert said in _how_to_go_on(run)
     shutil.rmtree(run, ignore_errors=True)
+
+
+def test_a_run_of_hours_names_a_shorter_one(folder: Path, tmp_path: Path) -> None:
+    class Slow(Pace):
+        def left(self, step: int, total: int) -> float:
+            return 4 * 3600.0
+
+    trainer = Trainer(small("train.epochs=24"), open_dataset(folder), tmp_path / "run")
+    trainer.pace = Slow(2, (), 0, 0)
+    said: list[str] = []
+    trainer._tell(lambda *_, **__: None, said.append, 1)
+    assert said[0].startswith("time      about 4 h 00 min")
+    assert said[1] == "          a first map sooner: a new run with epochs=2, about 20 min"

@@ -31,6 +31,7 @@ EXTRAS = {
     "openvino": "openvino",
     "networkx": "graph",
     "huggingface_hub": "hub",
+    **dict.fromkeys(("starlette", "uvicorn"), "view"),
 }
 """Modules that the base install lacks, with the extra that brings them."""
 NO_MEMORY = ("out of memory", "can't allocate memory", "Cannot allocate memory", "bad allocation")

@@ -130,6 +130,21 @@ class SceneReader(Scene):
         full[:, rows, cols], mask[rows, cols] = pixels, valid
         return full, mask
 
+    def thinned(self, window: Window, step: int) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+        """Read one pixel in ``step`` squared; overviews serve where the file has some."""
+        whole = Window(0, 0, self.height // step, self.width // step)
+        inside = window.intersect(whole)
+        if step == 1 or self._scaled or inside is None:
+            return super().thinned(window, step)
+        far = (float(step), float(step))
+        raw = self._raw(inside, self.indexes, thinned=far)
+        valid = np.zeros((window.height, window.width), bool)
+        pixels = np.zeros((len(raw), *valid.shape), np.uint8 if self.spec else raw.dtype)
+        rows, cols = inside.shift(-window.row, -window.col).slices
+        valid[rows, cols] = self._validity.of(raw, partial(self._masks, inside, thinned=far))
+        pixels[:, rows, cols] = raw if self._ranges is None else _to_uint8(raw, self._ranges)
+        return pixels, valid
+
     def _missing(self, window: Window) -> bool:
         """Tell whether a sparse GeoTIFF has not one of a window's blocks: all nodata, unread."""
         if not self._sparse:

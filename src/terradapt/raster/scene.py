@@ -42,6 +42,20 @@ class Scene(Protocol):
             SceneError: A part of the scene cannot be read.
         """
 
+    def thinned(self, window: Window, step: int) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+        """Read one pixel in ``step`` squared, to look at: as :meth:`read`.
+
+        Args:
+            window: In pixels of the thinned scene: those at rows and columns 0, step, 2 step, ...
+            step: Pixels of the scene to one of the thinned scene, >= 1.
+
+        Raises:
+            SceneError: A part of the scene cannot be read.
+        """
+        row, col, height, width = window.row, window.col, window.height, window.width
+        pixels, valid = self.read(Window(row * step, col * step, height * step, width * step))
+        return pixels[:, ::step, ::step], valid[::step, ::step]
+
     def cells(self, window: Window, side: int) -> NDArray[np.uint8]:
         """Read (C, H, W) means of squares of pixels, on the lattice that starts with the scene.
 
@@ -53,10 +67,9 @@ class Scene(Protocol):
         Raises:
             SceneError: A part of the scene cannot be read.
         """
-        row, col, height, width = (
-            side * n for n in (window.row, window.col, window.height, window.width)
-        )
-        return cell_means(self.read(Window(row, col, height, width))[0], side)
+        row, col, height, width = window.row, window.col, window.height, window.width
+        wide = Window(row * side, col * side, height * side, width * side)
+        return cell_means(self.read(wide)[0], side)
 
     def look(self, window: Window, context: int = 0) -> tuple[NDArray[Any], NDArray[np.bool_]]:
         """Read a window as a model sees it: (C, H, W) pixels and (H, W) valid.

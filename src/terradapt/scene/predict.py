@@ -148,15 +148,15 @@ def _fill(writer: SceneWriter, job: Job, bar: Track | None, label: str, blocks: 
 def _stored(block: Block, writer: SceneWriter) -> dict[str, NDArray[Any]]:
     arrays: dict[str, NDArray[Any]] = {"classes": block.classes[None]}
     if block.confidence is not None:
-        arrays["confidence"] = _quantized(block.confidence[None])
+        arrays["confidence"] = quantized(block.confidence[None])
     if block.scores is not None:
         half = writer.layers["scores"].dtype == "float16"
-        arrays["scores"] = block.scores.astype(np.float16) if half else _quantized(block.scores)
+        arrays["scores"] = block.scores.astype(np.float16) if half else quantized(block.scores)
     return arrays
 
 
-def _quantized(values: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """Steps of 0.004: 0..250, 255 for NaN."""
+def quantized(values: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """Return scores in steps of 0.004: 0..250, 255 for NaN."""
     steps = np.rint(np.clip(values, 0, 1) * 250)
     return np.where(np.isnan(steps), 255, steps).astype(np.uint8)
 

@@ -64,6 +64,7 @@ from terradapt.training.stopping import StoppedError, stop_signals
 from terradapt.weights import cached_only, weights_origin
 
 LOG_EVERY = 10  # steps
+_LONG, _FIRST_MAP = 5400.0, 1200.0  # s after which a shorter run is named, and how long it takes
 _UNLABELLED = 0x0B1A  # the stream of the crops without labels
 
 
@@ -266,6 +267,10 @@ class Trainer:
             self._said = True
             ends = datetime.now().astimezone() + timedelta(seconds=left)
             say(f"{'time':9} about {duration_text(left)}, until {ends:%a %H:%M}")
+            epochs = max(1, int(self.config.train.epochs * _FIRST_MAP / left))
+            if left > _LONG and epochs < self.config.train.epochs:
+                short = duration_text(left * epochs / self.config.train.epochs)
+                say(f"{'':9} a first map sooner: a new run with epochs={epochs}, about {short}")
 
     def stop(self) -> None:
         """End the run after the step in progress, with its state saved."""

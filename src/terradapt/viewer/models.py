@@ -1,0 +1,315 @@
+"""Models of a folder: which one is kept, which is on trial, and the work that makes them.
+
+``models.json`` says it and is replaced at once; a folder in ``models/`` that it does not name is
+what a stopped training left behind, and goes when the next session starts.
+"""
+
+from __future__ import annotations
+
+import shutil
+import threading
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from terradapt.errors import DataError, TerradaptError
+from terradapt.files import Closing, digest, read_json, write_json
+from terradapt.viewer.child import Child
+from terradapt.viewer.conflict import ConflictError
+from terradapt.viewer.mapping import Model
+from terradapt.viewer.retraining import request_for, scene_folder
+from terradapt.viewer.session import Session
+
+STATE, MODELS, MAPS = "models.json", "models", "maps"
+TRAINING = "training.gpkg"
+"""What the last training learnt from: the corrections without the held-out places."""
+
+
+class Kept:
+    """``models.json``: the model that the folder began with, the kept one and the one on trial.
+
+    Args:
+        folder: Of the session.
+        given: SHA-256 of the model that the session was started with.
+    """
+
+    def __init__(self, folder: Path, given: str) -> None:
+        self.path = folder / STATE
+        self.folder = folder
+        self.given = given
+        self.kept: str | None = None
+        self.trial: str | None = None
+        if self.path.is_file():
+            state = read_json(self.path)
+            if state.get("given") == given:
+                self.kept, self.trial = state.get("kept"), state.get("trial")
+
+    def write(self) -> None:
+        """Write the file.
+
+        Raises:
+            OutputError: It cannot be written.
+        """
+        values = {"given": self.given, "kept": self.kept, "trial": self.trial}
+        write_json(self.path, values)
+
+    def checkpoint(self, name: str | None) -> Path | None:
+        """Return the file of a model of the folder; None where it is not there."""
+        if name is None or Path(name).name != name:
+            return None
+        path = self.folder / MODELS / name / "checkpoint.safetensors"
+        return path if path.is_file() else None
+
+    def tidy(self) -> list[str]:
+        """Remove what no session needs any more; return the names."""
+        home, gone = self.folder / MODELS, []
+        if self.path.is_file() or home.is_dir():
+            for path in sorted(home.iterdir()) if home.is_dir() else ():
+                if path.is_dir() and path.name.isdecimal() and not self._is_named(path.name):
+                    shutil.rmtree(path, ignore_errors=True)
+                    gone.append(path.name)
+        return gone
+
+    def _is_named(self, name: str) -> bool:
+        """A kept model stays for good: it may be the start of one that another session keeps."""
+        if name in (self.kept, self.trial):
+            return True
+        return (self.folder / MODELS / name / "kept").is_file()
+
+    def mark(self, name: str) -> None:
+        """Note in a model's folder that it was kept."""
+        (self.folder / MODELS / name / "kept").touch()
+
+    def next_name(self) -> str:
+        """Return a name for the next model."""
+        home = self.folder / MODELS
+        used = [int(p.name) for p in home.iterdir() if p.name.isdecimal()] if home.is_dir() else []
+        return f"{max(used, default=0) + 1:04d}"
+
+
+class Work(Closing):
+    """Retraining and writing: one at a time, in processes of their own.
+
+    Args:
+        session: What is shown.
+        kept: The folder's models.
+        data: Folder of images to train on; the scenes themselves when None.
+        overrides: ``key=value`` for the recipe ``retrain``.
+        opening: How models are opened.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        kept: Kept,
+        *,
+        data: Path | None = None,
+        overrides: Sequence[str] = (),
+        **opening: Any,
+    ) -> None:
+        assert session.folder is not None
+        self.session, self.kept, self.folder = session, kept, session.folder
+        self._data, self._overrides, self._opening = data, list(overrides), opening
+        self._lock = threading.RLock()
+        self._child: Child | None = None
+        self._name = ""
+        self.state: dict[str, Any] = {"doing": None}
+        trial = kept.checkpoint(kept.trial)
+        if trial is not None:
+            session.try_model(Model.open(trial, **opening))
+
+    def close(self) -> None:
+        """Stop what is running."""
+        self.stop()
+
+    def retrain(self) -> None:
+        """Start a training on the corrections.
+
+        Raises:
+            ConflictError: Something is running, or a new model waits for a decision.
+            DataError: There are no corrections outside the held-out places.
+            OutputError: The disk is full.
+        """
+        session = self.session
+        with self._lock:
+            self._check_idle()
+            if session.candidate is not None:
+                raise ConflictError(
+                    "a new model waits for your decision", "keep it or throw it away first"
+                )
+            if session.correcting is None or session.model is None:
+                raise ConflictError("there is no model to retrain", "start with a model")
+            if session.model.path.suffix != ".safetensors":
+                raise ConflictError(
+                    f"{session.model.path.name}: an exported model cannot be trained",
+                    "start terradapt view with its checkpoint",
+                )
+            file = self.folder / TRAINING
+            count = session.correcting.log.write(file, labels=session.labels, held=session.held())
+            if not count:
+                raise DataError(
+                    "there is nothing to learn from yet",
+                    "correct something outside the dashed places; those only measure",
+                )
+            data = self._data or scene_folder(self.folder, self._scene_files())
+            name = self.kept.next_name()
+            run = self.folder / MODELS / name
+            request = request_for(session.model.path, file, data, run, self._overrides)
+            self._name = name
+            self._start("retrain", "terradapt.viewer.retraining", request, self._trained)
+
+    def write_maps(self) -> None:
+        """Start to write the map of every scene with the model in use.
+
+        Raises:
+            ConflictError: Something is running.
+        """
+        session = self.session
+        with self._lock:
+            self._check_idle()
+            assert session.model is not None
+            scenes = [
+                (
+                    str(v.given) if isinstance(v.given, str | Path) else [str(p) for p in v.given],
+                    str(self.folder / MAPS / f"{Path(v.name).stem}.tif"),
+                )
+                for v in session.views
+            ]
+            request = {"checkpoint": str(session.model.path), "scenes": scenes}
+            self._start("write", "terradapt.viewer.mapwriting", request, self._written)
+
+    def stop(self) -> None:
+        """Stop what is running, and wait until it has ended."""
+        with self._lock:
+            child = self._child
+        if child is not None:
+            child.stop()
+
+    def keep(self) -> None:
+        """Let the model on trial take the old one's place.
+
+        Raises:
+            ConflictError: There is none, or something is running.
+            OutputError: The disk is full; then the old one stays.
+        """
+        with self._lock:
+            self._check_idle()
+            if self.session.candidate is None or self.kept.trial is None:
+                raise ConflictError("there is no new model", "retrain first")
+            before = self.kept.kept, self.kept.trial
+            self.kept.mark(self.kept.trial)
+            self.kept.kept, self.kept.trial = self.kept.trial, None
+            try:
+                self.kept.write()
+            except TerradaptError:
+                self.kept.kept, self.kept.trial = before
+                raise
+            self.session.keep_candidate()
+
+    def throw_away(self) -> None:
+        """Remove the model on trial, or the one that is being trained.
+
+        Raises:
+            ConflictError: There is none.
+            OutputError: The disk is full.
+        """
+        with self._lock:
+            training = self._child if self.state["doing"] == "retrain" else None
+        if training is not None:
+            training.stop()
+        with self._lock:
+            name = self.kept.trial
+            if name is None and training is None:
+                raise ConflictError("there is no new model", "retrain first")
+            self.session.drop_candidate()
+            if name is not None:
+                self.kept.trial = None
+                self.kept.write()
+                shutil.rmtree(self.folder / MODELS / name, ignore_errors=True)
+
+    def _check_idle(self) -> None:
+        if self._child is not None:
+            doing = (
+                "a model is being trained"
+                if self.state["doing"] == "retrain"
+                else ("the map is being written")
+            )
+            raise ConflictError(doing, "wait until it is done, or stop it")
+
+    def _start(self, doing: str, module: str, request: dict[str, Any], ended: Any) -> None:
+        self.state = {"doing": doing, "phase": "starting", "done": 0, "total": None}
+        self.session.events.publish("work", **self.state)
+        self._child = Child(module, request, self._tell, ended)
+
+    def _tell(self, said: dict[str, Any]) -> None:
+        if "log" in said:
+            self.session.events.publish("log", text=str(said["log"]))
+            return
+        self.state = {"doing": self.state["doing"], **said}
+        self.session.events.publish("work", **self.state)
+
+    def _done(self, **values: Any) -> None:
+        with self._lock:
+            self._child = None
+            self.state = {"doing": None, **values}
+        self.session.events.publish("work", **self.state)
+
+    def _trained(self, result: Any, error: tuple[str, str] | None) -> None:
+        name = self._name
+        run = self.folder / MODELS / name
+        if error is None:
+            try:
+                model = Model.open(Path(result["checkpoint"]), **self._opening)
+                self.session.try_model(model)
+                with self._lock:
+                    self.kept.trial = name
+                    self.kept.write()
+            except TerradaptError as fault:
+                self.session.drop_candidate()
+                error = fault.message, fault.fix
+        if error is not None:
+            shutil.rmtree(run, ignore_errors=True)
+            self._done(ended="retrain", error=error[0], fix=error[1])
+            return
+        self._done(ended="retrain", metrics=result.get("metrics", {}))
+
+    def _written(self, result: Any, error: tuple[str, str] | None) -> None:
+        if error is not None:
+            self._done(ended="write", error=error[0], fix=error[1])
+        else:
+            self._done(ended="write", files=result["files"])
+
+    def _scene_files(self) -> list[Path]:
+        files: list[Path] = []
+        for view in self.session.views:
+            given = view.given
+            if isinstance(given, str | Path) and Path(given).is_file():
+                files.append(Path(given))
+            else:
+                raise ConflictError(
+                    f"{view.name}: a mosaic is no image to train on",
+                    "give its files one by one, or a folder of images with --data",
+                )
+        return files
+
+
+def first_model(given: Path, folder: Path, **opening: Any) -> tuple[Model, Kept]:
+    """Return the model that a session begins with: the one that was kept last, else the given one.
+
+    Args:
+        given: The file that was named.
+        folder: Of the session.
+        opening: How models are opened.
+
+    Raises:
+        CheckpointError: It cannot be trusted, read or fitted.
+        DataError: ``models.json`` is damaged.
+    """
+    kept = Kept(folder, digest(given))
+    with suppress(OSError):
+        kept.tidy()
+    return Model.open(kept.checkpoint(kept.kept) or given, **opening), kept
+
+
+__all__ = ["Kept", "Work", "first_model"]

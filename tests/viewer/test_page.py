@@ -1,0 +1,289 @@
+"""The page in a real browser: drawn with the mouse, read from the GeoPackage; seen in pictures."""
+
+from __future__ import annotations
+
+import io
+import shutil
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import shapely
+from PIL import Image
+
+from scene_files import ConstantPredictor
+from terradapt.raster import read_layer
+from terradapt.viewer.guard import Guard
+from terradapt.viewer.server import build_server, listening_socket
+from terradapt.viewer.session import Session
+from viewer_files import model, predicted, scene
+
+CHROMIUM = next((p for n in ("chromium", "chromium-browser") if (p := shutil.which(n))), None)
+FLAGS = [
+    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+    "--disable-background-networking", "--disable-component-update", "--disable-sync",
+]  # fmt: skip
+pytestmark = [
+    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here (make test-browser has one)"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
+
+
+class Page:
+    """A page of a session, with what the browser said meanwhile."""
+
+    def __init__(self, page: Any, session: Session, port: int) -> None:
+        self.page, self.session, self.port = page, session, port
+        self.complaints: list[str] = []
+        self.asked: list[str] = []
+        page.on(
+            "console", lambda m: m.type in ("error", "warning") and self.complaints.append(m.text)
+        )
+        page.on("pageerror", lambda e: self.complaints.append(str(e)))
+        page.on("request", lambda r: self.asked.append(r.url))
+
+    def at(self, x: float, y: float) -> tuple[float, float]:
+        """Return where a place in the scene's pixels lies on the screen."""
+        found = self.page.evaluate(
+            "([x, y]) => { const m = terradapt.scene.map; const b = m.getTargetElement()"
+            ".getBoundingClientRect(); const p = m.getPixelFromCoordinate([x, -y]);"
+            " return [b.left + p[0], b.top + p[1]]; }",
+            [x, y],
+        )
+        return found[0], found[1]
+
+    def click(self, x: float, y: float) -> None:
+        self.page.mouse.click(*self.at(x, y))
+        self.page.wait_for_timeout(40)
+
+    def show(self, left: float, top: float, resolution: float = 1.0) -> None:
+        """Put a place in the middle."""
+        self.page.evaluate(
+            "([x, y, r]) => { const v = terradapt.scene.map.getView(); v.setResolution(r);"
+            " v.setCenter([x, -y]); terradapt.scene.map.renderSync(); }",
+            [left, top, resolution],
+        )
+        self.page.wait_for_timeout(100)
+
+    def strokes(self, count: int) -> list[Any]:
+        """Wait until the server has so many strokes."""
+        end = time.monotonic() + 20
+        while len(found := self.session.pen().log.strokes()) != count:
+            assert time.monotonic() < end, (len(found), self.complaints)
+            self.page.wait_for_timeout(30)
+        return found
+
+    def colour(self, x: float, y: float) -> tuple[int, ...]:
+        """Return the colour of the screen at a place of the scene."""
+        picture = Image.open(io.BytesIO(self.page.screenshot()))
+        return tuple(picture.convert("RGB").getpixel(tuple(round(v) for v in self.at(x, y))))
+
+    def until_colour(self, x: float, y: float, wanted: tuple[int, ...]) -> None:
+        end = time.monotonic() + 20
+        while (found := self.colour(x, y)) != wanted:
+            assert time.monotonic() < end, (found, wanted, self.complaints)
+            self.page.wait_for_timeout(100)
+
+
+@pytest.fixture
+def served(tmp_path: Path) -> Iterator[tuple[Session, str, int]]:
+    import uvicorn
+
+    path = scene(tmp_path)
+    one = model(tmp_path, ConstantPredictor(window=512))
+    with Session([path], one, tmp_path / "loop") as session, listening_socket(0) as listening:
+        port = listening.getsockname()[1]
+        guard: Guard = build_server(session, None, port)
+        config = uvicorn.Config(guard, log_level="warning", lifespan="off", ws="none")  # type: ignore[arg-type]
+        server = uvicorn.Server(config)
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
+        thread.start()
+        yield session, f"http://127.0.0.1:{port}/?token={guard.token}", port
+        session.events.close()
+        server.should_exit = True
+        thread.join(20)
+
+
+@pytest.fixture
+def page(served: Any, tmp_path: Path) -> Iterator[Page]:
+    from playwright.sync_api import sync_playwright
+
+    session, address, port = served
+    with sync_playwright() as started:
+        context = started.chromium.launch_persistent_context(
+            str(tmp_path / "profile"), executable_path=CHROMIUM, args=FLAGS, headless=True,
+            viewport={"width": 1280, "height": 800},
+        )  # fmt: skip
+        found = Page(context.pages[0], session, port)
+        found.page.goto(address)
+        found.page.locator("#layers li").first.wait_for()
+        yield found
+        context.close()
+    assert found.complaints == []
+    beyond = [u for u in found.asked if not u.startswith(f"http://127.0.0.1:{port}/")]
+    assert beyond == [], "no request leaves this machine"
+
+
+def test_what_the_mouse_draws_stands_in_the_geopackage(page: Page, tmp_path: Path) -> None:
+    assert page.page.url == f"http://127.0.0.1:{page.port}/", "the secret left the address"
+    page.show(600, 300)
+    page.page.keyboard.press("2")
+    page.page.keyboard.press("p")
+    for corner in ((500, 200), (560, 200), (560, 250)):
+        page.click(*corner)
+    page.click(500, 250)
+    page.click(500, 200)  # the first again closes it
+    (stroke,) = page.strokes(1)
+    assert (stroke.kind, stroke.name) == ("polygon", "class 1")
+    assert shapely.equals_exact(
+        stroke.area().normalize(), shapely.box(500, 200, 560, 250).normalize(), 1
+    )
+    page.page.keyboard.press("b")
+    page.page.keyboard.press("3")
+    page.page.mouse.move(*page.at(620, 300))
+    page.page.mouse.down()
+    page.page.mouse.move(*page.at(680, 300), steps=6)
+    page.page.mouse.up()
+    brush = page.strokes(2)[1]
+    assert (brush.kind, brush.name, brush.width) == ("brush", "class 2", 24)
+    assert np.allclose(brush.area().bounds, (608, 288, 692, 312), atol=1)
+    page.page.locator("#saved", has_text="2 corrections saved").wait_for()
+    page.page.keyboard.press("u")
+    page.strokes(1)
+    page.session.pen().log.write(tmp_path / "now.gpkg")
+    layer = read_layer(tmp_path / "now.gpkg")
+    assert layer.columns["class"].tolist() == ["class 1"]
+    assert layer.geometries[0].area == pytest.approx(60 * 50 * 0.09, rel=0.05)
+
+
+@pytest.mark.browser
+def test_the_view_predicts_and_a_click_tells_the_class(page: Page) -> None:
+    page.show(300, 300)
+    page.page.locator("#classes td", has_text="class 1").wait_for()
+    page.page.locator("#blocks", has_text="").wait_for(state="attached")
+    end = time.monotonic() + 30
+    while not len(page.session.views[0].map.store) and time.monotonic() < end:
+        page.page.wait_for_timeout(50)
+    page.page.locator("[data-layer=map] input[type=range]").fill("100")
+    page.until_colour(200, 200, page.session.classes.colours[1])
+    page.page.keyboard.press("h")
+    page.click(200, 200)
+    page.page.locator("#pixel .scores div", has_text="50 %").first.wait_for()
+    assert "class 1" in page.page.locator("#pixel .scores div").first.inner_text()
+
+
+@pytest.mark.browser
+def test_swipe_shows_one_layer_on_each_side(page: Page) -> None:
+    predicted(page.session)
+    page.page.reload()
+    page.page.locator("#layers li").first.wait_for()
+    page.show(600, 400)
+    page.page.locator("[data-layer=map] input[type=range]").fill("100")
+    page.page.locator("[data-layer=scene] input[type=checkbox]").uncheck()
+    page.page.keyboard.press("s")
+    page.page.select_option("#swipe-left", "confidence")
+    page.page.locator("[data-layer=confidence] input[type=range]").fill("100")
+    mapped = page.session.classes.colours[1]
+    middle = page.page.evaluate("terradapt.scene.map.getView().getCenter()[0]")
+    page.until_colour(middle + 200, 400, mapped)
+    sure = page.colour(middle - 200, 400)
+    assert sure != mapped
+    page.page.locator("#swipe-grip").press("ArrowLeft")
+    for _ in range(30):
+        page.page.locator("#swipe-grip").press("ArrowLeft")
+    page.until_colour(middle - 200, 400, mapped)
+
+
+@pytest.mark.browser
+def test_a_place_of_the_queue_is_answered_by_the_keyboard(page: Page) -> None:
+    predicted(page.session)
+    page.page.reload()
+    page.page.locator("#queue li").first.wait_for()
+    page.page.keyboard.press("n")
+    page.page.locator("#place-box").wait_for()
+    page.page.keyboard.press("Enter")
+    (stroke,) = page.strokes(1)
+    assert (stroke.kind, stroke.ids is not None) == ("right", True)
+    page.page.keyboard.press("u")
+    page.strokes(0)
+
+
+@pytest.mark.browser
+def test_a_new_class_and_text_that_looks_like_code(page: Page) -> None:
+    name = "<b onclick=alert(1)>pond</b>"
+    page.page.fill("#class-name", name)
+    page.page.click("#class-form button")
+    page.page.locator("#classes .name", has_text=name).wait_for()
+    assert page.page.locator("#classes b").count() == 0
+    page.page.fill("#class-name", "Pond")
+    page.page.click("#class-form button")
+    page.page.fill("#class-name", "pond")
+    page.page.click("#class-form button")
+    page.page.locator("#notice", has_text="there is a class").wait_for()
+    page.complaints.clear()  # Chromium itself reports the answer 400
+
+
+@pytest.mark.browser
+def test_all_is_reached_by_keyboard_readable_and_named(page: Page) -> None:
+    seen = set()
+    for _ in range(40):
+        page.page.keyboard.press("Tab")
+        seen.add(
+            page.page.evaluate(
+                "document.activeElement.id || document.activeElement.dataset.tool || ''"
+            )
+        )
+    assert {"brush", "polygon", "right", "undo", "map", "retrain", "class-name"} <= seen
+    nameless = page.page.evaluate(
+        "[...document.querySelectorAll('button, input, select')].filter((e) => e.offsetParent && !("
+        "e.textContent.trim() || e.ariaLabel || (e.labels && e.labels.length))).length"
+    )
+    assert nameless == 0
+    small = page.page.evaluate(
+        "[...document.querySelectorAll('body *')].filter((e) => e.offsetParent && [...e.childNodes]"
+        ".some((n) => n.nodeType === 3 && n.textContent.trim()) && parseFloat("
+        "getComputedStyle(e).fontSize) < 13).map((e) => e.outerHTML.slice(0, 80))"
+    )
+    assert small == []
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_contrast_is_that_of_wcag_aa(page: Page, theme: str) -> None:
+    page.page.evaluate(f"document.documentElement.dataset.theme = '{theme}'")
+    names = ["text", "quiet", "accent", "new", "wrong", "on-accent", "panel", "raised", "chosen"]
+    names += ["new-ground", "wrong-ground", "ground"]
+    style = "getComputedStyle(document.documentElement).getPropertyValue"
+    values = {
+        n: page.page.evaluate(f"{style}.call(getComputedStyle(document.documentElement), '--{n}')")
+        for n in names
+    }
+    pairs = [("text", "panel"), ("text", "chosen"), ("text", "raised"), ("quiet", "panel")]
+    pairs += [
+        ("quiet", "raised"),
+        ("quiet", "chosen"),
+        ("on-accent", "accent"),
+        ("accent", "panel"),
+    ]
+    pairs += [
+        ("new", "new-ground"),
+        ("new", "panel"),
+        ("wrong", "wrong-ground"),
+        ("wrong", "panel"),
+    ]
+    for front, back in pairs:
+        assert contrast(values[front].strip(), values[back].strip()) >= 4.5, (front, back)
+
+
+def contrast(a: str, b: str) -> float:
+    """Return the ratio of relative luminance that WCAG 2 defines."""
+    found = []
+    for text in (a, b):
+        parts = [int(text[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+        lin = [p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts]
+        found.append(0.2126 * lin[0] + 0.7152 * lin[1] + 0.0722 * lin[2])
+    return (max(found) + 0.05) / (min(found) + 0.05)
