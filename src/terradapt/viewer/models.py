@@ -244,7 +244,7 @@ class Work(Closing):
 
     def _tell(self, said: dict[str, Any]) -> None:
         if "log" in said:
-            self.session.events.publish("log", text=str(said["log"]))
+            self.session.events.publish("log", **{"text": str(said["log"])})
             return
         self.state = {"doing": self.state["doing"], **said}
         self.session.events.publish("work", **self.state)
