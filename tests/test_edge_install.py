@@ -66,7 +66,7 @@ def extras() -> set[str]:
         if key not in {"all", "dev"}
         for line in lines
     }
-    return {MODULES.get(n, n.replace("-", "_")) for n in named}
+    return {MODULES.get(n, n.replace("-", "_")) for n in named - {"terradapt"}}
 
 
 def run_bare(tmp_path: Path, *calls: list[str]) -> tuple[list[int], list[str], str]:
