@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import math
+import signal
 from collections.abc import Iterator
 
 import numpy as np
 import torch
+from accelerate import Accelerator
 from torch import Tensor
 from torch.nn import functional as F
-from torch.utils.data import Dataset, Sampler
+from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import Dataset as TorchDataset
 
 from terradapt.classes import IGNORE
-from terradapt.config import ConsistencyConfig
+from terradapt.config import ConsistencyConfig, InputSpec, RunConfig
+from terradapt.data import Dataset
 from terradapt.data.sampling import CropDataset, generator
 from terradapt.data.transforms import cutmix_box, strengthen
+from terradapt.data.unlabelled import SPLIT, unlabelled_images
+from terradapt.errors import DataError
 from terradapt.vector.roads.bits import pack, unpack
 from terradapt.vector.roads.thin import thin
 
@@ -21,7 +28,7 @@ _BEYOND = 16  # px that a road goes on beyond its crop, so that its skeleton rea
 _TUBE = 2  # px of dilation on each side of the skeleton
 
 
-class RunCrops(Dataset[dict[str, Tensor]]):
+class RunCrops(TorchDataset[dict[str, Tensor]]):
     """All crops of a run under one ``key``: ``epoch * length + index``.
 
     Args:
@@ -54,6 +61,7 @@ class RunCrops(Dataset[dict[str, Tensor]]):
         return {**sample, "key": torch.tensor(key)}
 
 
+_UNLABELLED = 0x0B1A  # the stream of the crops without labels
 _STRONG = 0x5702  # the strong views' random numbers
 
 
@@ -119,3 +127,67 @@ class RunSampler(Sampler[int]):
 
     def __len__(self) -> int:
         return len(self.batches) * self.share
+
+
+def unlabelled_crops(
+    dataset: Dataset, config: RunConfig, spec: InputSpec
+) -> tuple[CropDataset | None, list[str]]:
+    """Return the crops without labels, where the objective learns from them, and what to tell.
+
+    Raises:
+        DataError: The objective asks for some, and there is none.
+    """
+    if config.objective.name not in ("consistency", "distill"):
+        return None, []
+    images, told = unlabelled_images(dataset, config.data.unlabelled, spec)
+    if images is None and config.objective.name == "consistency":
+        raise DataError(
+            f"{dataset.root}: no image without a label, which the objective asks for",
+            "put images without labels into images/, give data.unlabelled=DIR, or take "
+            "objective.name=supervised",
+        )
+    if images is None:
+        return None, told
+    told.append(f"learns from {len(images.items)} images without labels, too")
+    still = {"brightness": 0.0, "contrast": 0.0, "saturation": 0.0, "sharpness": 0.0}
+    plain = config.model_copy(update={"augment": config.augment.model_copy(update=still)})
+    crops = CropDataset(images, SPLIT, plain, spec, labelled=False, stream=_UNLABELLED)
+    return crops, told
+
+
+def run_loader(
+    crops: CropDataset,
+    unlabelled: CropDataset | None,
+    config: RunConfig,
+    step: int,
+    accelerator: Accelerator,
+) -> DataLoader[dict[str, Tensor]]:
+    """Return the batches of a run from a step on, of one process.
+
+    Args:
+        crops: With labels.
+        unlabelled: Without.
+        config: The run's.
+        step: Optimiser steps done.
+        accelerator: Knows the processes.
+    """
+    batch, workers = config.train.batch, config.data.workers
+    a_step = batch * config.train.accumulate
+    length = math.ceil(len(crops) / a_step) * a_step
+    place = accelerator.process_index, accelerator.num_processes
+    keys = RunSampler(step * a_step, length * config.train.epochs, batch, *place)
+    tubes = config.objective.skeleton_recall > 0
+    return DataLoader(
+        RunCrops(crops, length, tubes=tubes, unlabelled=unlabelled),
+        batch_size=batch // accelerator.num_processes,
+        sampler=keys,
+        num_workers=workers,
+        prefetch_factor=4 if workers else None,
+        worker_init_fn=_outlive_the_signal if workers else None,
+        pin_memory=torch.cuda.is_available(),
+    )
+
+
+def _outlive_the_signal(_: int) -> None:
+    """Let the run alone answer a termination that reaches the whole process group."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 import os
-import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, nullcontext
@@ -23,21 +22,18 @@ import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from torch import Tensor
-from torch.utils.data import DataLoader
 
 from terradapt import checkpoint, hub
 from terradapt import data as datasets
-from terradapt.config import OCTAVE, InputSpec, ModelConfig, RunConfig
+from terradapt.config import RunConfig
 from terradapt.data.reading import ItemReader
 from terradapt.data.sampling import CropDataset
-from terradapt.data.scan import is_labelled
-from terradapt.data.unlabelled import unlabelled_images
-from terradapt.errors import CheckpointError, ConfigError, DataError, one_of
+from terradapt.errors import CheckpointError, ConfigError, one_of
 from terradapt.meta import Meta, code_commit
 from terradapt.metrics.calibration import fit_calibration
 from terradapt.metrics.confusion import Confusion
-from terradapt.models import build, entry, resolve
-from terradapt.models.encoder import HUB, encoder_normalization
+from terradapt.models import build, resolve
+from terradapt.models.encoder import HUB
 from terradapt.predictors.torch import Precision, TorchPredictor, normalize_tensor
 from terradapt.progress import Advance, Show, Track, duration_text, silent
 from terradapt.scene import PredictOptions, predict_blocks
@@ -47,7 +43,7 @@ from terradapt.training.arithmetic import settle_precision, settle_threads
 from terradapt.training.building import build_objective
 from terradapt.training.calibrating import SAMPLED, sample_scores
 from terradapt.training.consistency import averaged
-from terradapt.training.loading import RunCrops, RunSampler
+from terradapt.training.loading import run_loader, unlabelled_crops
 from terradapt.training.opening import narrow, opening
 from terradapt.training.optim import (
     Average,
@@ -61,11 +57,18 @@ from terradapt.training.pretrained import check_origin, settle_weights, with_wei
 from terradapt.training.run import Run
 from terradapt.training.starting import open_start
 from terradapt.training.stopping import StoppedError, stop_signals
+from terradapt.training.suiting import (
+    input_spec_for,
+    require_batch,
+    require_divisible,
+    require_labels,
+    require_multiple,
+    with_channels,
+)
 from terradapt.weights import cached_only, weights_origin
 
 LOG_EVERY = 10  # steps
 _LONG, _FIRST_MAP = 5400.0, 1200.0  # s after which a shorter run is named, and how long it takes
-_UNLABELLED = 0x0B1A  # the stream of the crops without labels
 
 
 class Trainer:
@@ -92,9 +95,9 @@ class Trainer:
         *,
         resume: bool = False,
     ) -> None:
-        _require_labels(dataset, "train")
+        require_labels(dataset, "train")
         if dataset.splits.get("val"):
-            _require_labels(dataset, "val")
+            require_labels(dataset, "val")
         alignment = None
         if config.data.align == "auto":
             dataset, alignment = align_labels(dataset)
@@ -105,7 +108,7 @@ class Trainer:
         self.start = open_start(config, self.run, resume)
         if self.start is not None:
             config = self.start.config(config, dataset)
-        config = _pinned(config.model_copy(update={"model": resolve(_widened(config))}))
+        config = _pinned(config.model_copy(update={"model": resolve(with_channels(config))}))
         held = self.run.held() if resume else None
         processes = int(os.environ.get("WORLD_SIZE", "1"))
         config, told = settle_precision(
@@ -121,13 +124,14 @@ class Trainer:
             mixed_precision="no" if config.train.precision == "fp32" else config.train.precision,
             cpu=not torch.cuda.is_available(),
         )
-        _require_divisible(config.train.batch, self.accelerator.num_processes)
-        self.spec = _input_spec(dataset, config)
+        require_divisible(config.train.batch, self.accelerator.num_processes)
+        self.spec = input_spec_for(dataset, config)
         if self.start is not None:
             self.spec = self.start.spec(self.spec)
         self.warnings = [w for w in (warned, narrow(config, self.spec)) if w]
         self.crops = CropDataset(dataset, "train", config, self.spec)
-        self.unlabelled = self._unlabelled_crops()
+        self.unlabelled, told_of = unlabelled_crops(dataset, config, self.spec)
+        self.notes += told_of
         self.steps_per_epoch = math.ceil(len(self.crops) / self.crops_per_step)
         self.total_steps = self.steps_per_epoch * config.train.epochs
         self.threads = torch.get_num_threads()
@@ -143,28 +147,6 @@ class Trainer:
         self._show: Callable[[int], None] = lambda steps: None
         self.pace = self._paced()
         self._begin(resume)
-
-    def _unlabelled_crops(self) -> CropDataset | None:
-        """The crops without labels, where the objective learns from them."""
-        config = self.config
-        if config.objective.name not in ("consistency", "distill"):
-            return None
-        images, told = unlabelled_images(self.dataset, config.data.unlabelled, self.spec)
-        self.notes += told
-        if images is None and config.objective.name == "consistency":
-            raise DataError(
-                f"{self.dataset.root}: no image without a label, which the objective asks for",
-                "put images without labels into images/, give data.unlabelled=DIR, or take "
-                "objective.name=supervised",
-            )
-        if images is None:
-            return None
-        self.notes.append(f"learns from {len(images.items)} images without labels, too")
-        still = {"brightness": 0.0, "contrast": 0.0, "saturation": 0.0, "sharpness": 0.0}
-        plain = config.model_copy(update={"augment": config.augment.model_copy(update=still)})
-        return CropDataset(
-            images, "unlabelled", plain, self.spec, labelled=False, stream=_UNLABELLED
-        )
 
     def _begin(self, resume: bool) -> None:
         """Open the folder; go on with its state, or log how the run begins."""
@@ -219,7 +201,8 @@ class Trainer:
             if self._due:
                 self._validate(self.step // self.steps_per_epoch)
                 self._save_last()
-            batches = iter(self._loader())
+            several = (self.crops, self.unlabelled, self.config)
+            batches = iter(run_loader(*several, self.step, self.accelerator))
             clock = _Clock(self.crops_per_step)
             while self.step < self.total_steps:
                 started = time.monotonic()
@@ -520,8 +503,8 @@ class Trainer:
             self.start.fill(model, self.dataset.classes, self.spec.channels)
         if train.channels_last:
             model = model.to(memory_format=torch.channels_last)
-        _require_multiple(self.config.data.crop, model.size_multiple)
-        _require_batch(model.min_batch, train.batch, self.accelerator.num_processes)
+        require_multiple(self.config.data.crop, model.size_multiple)
+        require_batch(model.min_batch, train.batch, self.accelerator.num_processes)
         self.model = model.to(self.accelerator.device)
         self.average = Average(self.model, train.ema) if train.ema else None
         teacher = averaged(self.model, self.average.tensors) if self.average else None
@@ -579,105 +562,6 @@ class Trainer:
         known = [e["miou"] for e in self.run.events() if e.get("event") == "val"]
         self.miou = known[-1] if known else None
 
-    def _loader(self) -> DataLoader[dict[str, Tensor]]:
-        batch, workers = self.config.train.batch, self.config.data.workers
-        length = self.steps_per_epoch * self.crops_per_step
-        keys = RunSampler(
-            self.step * self.crops_per_step,
-            length * self.config.train.epochs,
-            batch,
-            self.accelerator.process_index,
-            self.accelerator.num_processes,
-        )
-        return DataLoader(
-            RunCrops(
-                self.crops,
-                length,
-                tubes=self.config.objective.skeleton_recall > 0,
-                unlabelled=self.unlabelled,
-            ),
-            batch_size=batch // self.accelerator.num_processes,
-            sampler=keys,
-            num_workers=workers,
-            prefetch_factor=4 if workers else None,
-            worker_init_fn=_outlive_the_signal if workers else None,
-            pin_memory=torch.cuda.is_available(),
-        )
-
-
-def _input_spec(dataset: datasets.Dataset, config: RunConfig) -> InputSpec:
-    dates, context = entry(config.model.name).dates, config.data.context
-    film = config.model.encoder.film
-    if dates > 1 and (context or film):
-        raise ConfigError(
-            f"{config.model.name} takes {dates} dates, data.context and encoder.film are for one",
-            "set data.context=0 and encoder.film=false",
-        )
-    views = dates * (2 if context else 1)
-    each = encoder_normalization(config.model.encoder, (config.model.in_channels - film) // views)
-    mean, std = (values * views for values in each)
-    spec = datasets.input_spec(dataset, config.data).model_copy(update={"film": film})
-    if film and spec.resolution is None:
-        raise ConfigError(
-            f"{dataset.root}: its images do not say their metres per pixel, by which encoder.film "
-            "scales",
-            "georeference them (CRS and pixel size), or set encoder.film=false",
-        )
-    if film:
-        mean, std = (*mean, spec.level() / 255), (*std, OCTAVE / 255)
-    if len(spec.channels) != config.model.in_channels:
-        raise ConfigError(
-            f"{len(spec.channels)} bands are read, but the model takes {config.model.in_channels}",
-            "set data.bands and model.in_channels to the same number",
-        )
-    return spec.model_copy(update={"mean": mean, "std": std})
-
-
-def _widened(config: RunConfig) -> ModelConfig:
-    """The model with all channels of its input, where the config counts its bands alone."""
-    model = config.model
-    if model.in_channels != len(config.data.bands):
-        return model
-    return model.model_copy(update={"in_channels": len(config.channels)})
-
-
-def _require_labels(dataset: datasets.Dataset, split: str) -> None:
-    if not dataset.splits.get(split):
-        raise DataError(
-            f"{dataset.root}: no image in the split '{split}'",
-            "add images, or mend splits.json",
-        )
-    if not is_labelled(dataset, dataset.split(split)):
-        raise DataError(
-            f"{dataset.root}: no pixel of the split '{split}' is labelled, all are ignored",
-            "label some of its images, or move labelled ones there in splits.json",
-        )
-
-
-def _require_divisible(batch: int, processes: int) -> None:
-    if batch % processes:
-        raise ConfigError(
-            f"a batch of {batch} cannot be shared by {processes} processes",
-            f"set train.batch to a multiple of {processes}",
-        )
-
-
-def _require_multiple(crop: int, multiple: int) -> None:
-    if crop % multiple:
-        near = max(multiple, round(crop / multiple) * multiple)
-        raise ConfigError(
-            f"a crop of {crop} px does not suit the model, which takes multiples of {multiple}",
-            f"set data.crop={near}",
-        )
-
-
-def _require_batch(least: int, batch: int, processes: int) -> None:
-    if batch // processes < least:
-        raise ConfigError(
-            f"a batch of {batch // processes} is too small for a model with norms of single pixels",
-            f"set train.batch to {least * processes} or more",
-        )
-
 
 def _monitored(metrics: dict[str, Any], name: str) -> float:
     if not isinstance(metrics.get(name), float):
@@ -708,11 +592,6 @@ class _Clock:
         rate = LOG_EVERY * self.crops_per_step / (now - self.start)
         self.start = now
         return {**values, "crops_per_second": round(rate, 3)}
-
-
-def _outlive_the_signal(_: int) -> None:
-    """Let the run alone answer a termination that reaches the whole process group."""
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 @contextmanager
