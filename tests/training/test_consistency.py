@@ -163,7 +163,9 @@ def test_two_views_lie_pixel_upon_pixel_and_depend_on_the_index_alone(
     assert not torch.equal(weak, strong) and related > 0.9
 
 
-@pytest.mark.parametrize("objective", ["consistency", "distill"])
+@pytest.mark.parametrize(
+    "objective", ["consistency", pytest.param("distill", marks=pytest.mark.slow)]
+)
 def test_a_broken_run_resumes_bit_for_bit(
     few: tuple[Path, Path], tmp_path: Path, objective: str
 ) -> None:

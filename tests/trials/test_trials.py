@@ -423,6 +423,7 @@ def test_a_table_without_figures_says_so() -> None:
 ARGS = ["--only", "(add)", "--recipe", "landcover", "--workers", "1"]
 
 
+@pytest.mark.slow
 def test_a_grid_through_the_command_line(terradapt: Call, folder: Path, tmp_path: Path) -> None:
     """Three methods; one is broken off in training, one before its report; all end the same."""
     out = tmp_path / "grid"
