@@ -125,8 +125,7 @@ def test_what_a_worker_of_the_training_gets_survives_a_spawn(tmp_path: Path) -> 
     from terradapt.config import load_config
     from terradapt.data import input_spec, open_dataset
     from terradapt.data.sampling import CropDataset
-    from terradapt.training.loading import RunCrops
-    from terradapt.training.loading import _outlive_the_signal
+    from terradapt.training.loading import RunCrops, _outlive_the_signal
 
     write_folder(tmp_path)
     config = load_config("demo").with_overrides(["data.crop=32"])
