@@ -73,7 +73,9 @@ def test_features_below_the_last_convolution_give_the_models_own_logits(
     assert said.start is not None and said.classes == meta.classes
     with torch.no_grad():
         after = other(x).logits[0][:, rows, cols].T
-    cost = [torch.nn.functional.cross_entropy(z[:100], torch.ones(100).long()) for z in (own, after)]
+    cost = [
+        torch.nn.functional.cross_entropy(z[:100], torch.ones(100).long()) for z in (own, after)
+    ]
     assert cost[1] < cost[0]
     kept = [z[100:].softmax(1) for z in (own, after)]
     assert (kept[0] - kept[1]).abs().mean() < 0.5

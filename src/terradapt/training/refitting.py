@@ -32,6 +32,7 @@ MOST_NUMBERS = 8_000_000
 _CHECKED = 512  # pixels at which a convolution must give the model's own logits
 _CLOSE = 1e-3  # of the largest logit
 _TIE = 1e-3  # how much a step costs, in deviations of a feature: a lone pixel moves little
+_KEEP = 0.25  # of old answers to corrections: ground like the corrected one is wrong too
 _STEPS = 60
 
 
@@ -154,8 +155,8 @@ def refit(
 ) -> tuple[Tensor, Tensor | None]:
     """Return a last convolution that knows corrections and forgets nothing else.
 
-    Minimises the mean cross-entropy of the corrected pixels plus the mean divergence of the others
-    from the old answers; corrected classes count alike, however large their strokes. Convex; the
+    Minimises the mean cross-entropy of the corrected pixels plus a quarter of the mean divergence of
+    the others from the old answers; corrected classes count alike, however large their strokes. Convex; the
     same input gives the same answer.
 
     Args:
@@ -186,7 +187,8 @@ def refit(
         if len(target):
             cost = cost + (F.cross_entropy(logits[fixed], target, reduction="none") * share).sum()
         if len(old):
-            cost = cost + F.kl_div(logits[kept].log_softmax(1), old, reduction="batchmean")
+            kept_cost = F.kl_div(logits[kept].log_softmax(1), old, reduction="batchmean")
+            cost = cost + _KEEP * kept_cost
         cost.backward()
         return cost
 
@@ -259,9 +261,7 @@ def _listening(model: SegmentationModel, head: Head | None) -> Iterator[Heard]:
         for m in model.modules()
         if isinstance(m, nn.Conv2d) and m.groups == 1 and m.out_channels in rows
     ]
-    hooks = [
-        m.register_forward_hook(note) for m in (convs if head is None else [head.conv])
-    ]
+    hooks = [m.register_forward_hook(note) for m in (convs if head is None else [head.conv])]
     try:
         yield heard
     finally:

@@ -249,7 +249,9 @@ def _windows(shown: ModelMap, box: Window) -> list[Window]:
     rows = range(inside.row // side, -(-inside.bottom // side))
     cols = range(inside.col // side, -(-inside.right // side))
     low, right = max(0, source.height - side), max(0, source.width - side)
-    return [Window(min(r * side, low), min(c * side, right), side, side) for r in rows for c in cols]
+    return [
+        Window(min(r * side, low), min(c * side, right), side, side) for r in rows for c in cols
+    ]
 
 
 def _learnt(session: Session, view: View, window: Window, count: int) -> NDArray[np.uint8]:
