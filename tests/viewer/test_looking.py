@@ -7,7 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import pytest
 
 from export_files import small
 from scene_files import write_scene
@@ -71,8 +70,9 @@ def test_one_look_mends_a_planted_mistake_and_leaves_the_rest(tmp_path: Path) ->
         name = begun.predictor.classes.names[3]
         squares = [(r, c) for r in range(4) for c in range(4) if (r * 3 + c) % 4 == 3]
         for r, c in squares[:2]:
-            corners = np.array([[10, 10], [110, 10], [110, 110], [10, 110]]) + [c * 120, r * 120]
-            browser.post("/strokes", drawing(points=corners.tolist(), **{"class": name}))
+            inside = ((10, 10), (110, 10), (110, 110), (10, 110))
+            corners = [[c * 120 + x, r * 120 + y] for x, y in inside]
+            browser.post("/strokes", drawing(points=corners, **{"class": name}))
         assert browser.post("/look-again").status == 200
         said = ended(work)
         assert said["ended"] == "look" and "error" not in said, said

@@ -155,9 +155,9 @@ def refit(
 ) -> tuple[Tensor, Tensor | None]:
     """Return a last convolution that knows corrections and forgets nothing else.
 
-    Minimises the mean cross-entropy of the corrected pixels plus a quarter of the mean divergence of
-    the others from the old answers; corrected classes count alike, however large their strokes. Convex; the
-    same input gives the same answer.
+    Minimises the mean cross-entropy of the corrected pixels plus a quarter of the mean divergence
+    of the others from the old answers. Corrected classes count alike, however large their strokes.
+    Convex; the same input gives the same answer.
 
     Args:
         features: (N, D).
@@ -296,6 +296,7 @@ def _at(
     first = 0.0 if corners else 0.5
     place = np.stack([cols, rows], 1).astype(np.float64)
     grid = torch.from_numpy((place + first) / max(reach, 1) * 2 - 1).to(plane)
-    options = {"mode": "bilinear", "padding_mode": "border", "align_corners": corners}
-    found: Tensor = F.grid_sample(plane[None], grid[None, None], **options)
+    found: Tensor = F.grid_sample(
+        plane[None], grid[None, None], "bilinear", "border", align_corners=corners
+    )
     return found[0, :, 0].T

@@ -12,6 +12,7 @@ import zlib
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -180,7 +181,7 @@ def look_again(
     seen = []
     for done, cell in enumerate(cells):
         advance(done, len(cells))
-        seen.append(session.worker.ask(lambda cell=cell: eyes.see(cell)).result())
+        seen.append(session.worker.ask(partial(eyes.see, cell)).result())
     advance(len(cells), len(cells))
     share = min(1.0, MOST_NUMBERS / view.head.length / (len(cells) * (_TAUGHT + _KEPT)))
     parts, ids = [], []
@@ -224,9 +225,12 @@ def _cells(session: Session, count: int, eyes: Eyes) -> tuple[list[_Cell], list[
             box = Window(int(top), int(left), int(bottom - top) + 2, int(right - left) + 2)
             for window in _windows(shown, box):
                 key = view.name, window
-                if key not in taught and len(taught) < _CORRECTED * scale:
-                    if (_learnt(session, view, window, count) != IGNORE).any():
-                        taught[key] = _Cell(view, shown, window)
+                if (
+                    key not in taught
+                    and len(taught) < _CORRECTED * scale
+                    and (_learnt(session, view, window, count) != IGNORE).any()
+                ):
+                    taught[key] = _Cell(view, shown, window)
         for row, col in shown.store.facts:
             if (row, col) in view.held:
                 continue
