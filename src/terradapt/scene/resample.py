@@ -36,7 +36,7 @@ class Resampled(Wrapped):
     def predict(self, images: NDArray[np.uint8], /) -> Any:
         """Return scores at the size of the images."""
         size = images.shape[-1]
-        inner = self._inner(size)
+        inner = self.inner_side(size)
         shrink, grow = resize_matrix(size, inner), resize_matrix(inner, size)
         x = shrink @ images.astype(np.float32) @ shrink.T
         small = np.clip(np.rint(x), 0, 255).astype(np.uint8)
@@ -45,8 +45,8 @@ class Resampled(Wrapped):
             return put(grow @ self.numpy(scores) @ grow.T)
         return put(grow) @ scores @ put(np.ascontiguousarray(grow.T))
 
-    def _inner(self, size: int) -> int:
-        """The model's size of a window that was cut down to a small scene."""
+    def inner_side(self, size: int) -> int:
+        """Return the model's side of a window, which may be cut down to a small scene, px."""
         if size == self.window:
             return self.inner
         multiple = max(1, self.predictor.multiple)

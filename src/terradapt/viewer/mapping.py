@@ -29,6 +29,8 @@ from terradapt.viewer.pyramid import Pyramid
 from terradapt.viewer.store import BlockStore, Ready
 
 _REMEMBERED = 200 << 20  # bytes of window scores; a view of 1600 x 900 px needs 24 windows
+LOOK = "look"
+"""A file in the folder of a model that a look made."""
 OPTIONS = PredictOptions(confidence=True, scores="float16")
 """What every block is made with: the same windows as ``terradapt predict`` takes."""
 
@@ -101,6 +103,11 @@ class Model:
         if predictor.device.startswith("cpu"):
             predictor = Remembering(predictor)
         return cls(path, digest(path), predictor)
+
+    @property
+    def quick(self) -> bool:
+        """Whether a look made it: the next one takes its place."""
+        return (self.path.parent / LOOK).is_file()
 
     @property
     def short(self) -> str:

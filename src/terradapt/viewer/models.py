@@ -14,14 +14,20 @@ from pathlib import Path
 from typing import Any
 
 from terradapt.errors import DataError, TerradaptError
-from terradapt.files import Closing, digest, read_json, write_json
+from terradapt.files import Closing, digest, read_json, write_json, writing
 from terradapt.viewer.child import Child
 from terradapt.viewer.conflict import ConflictError
-from terradapt.viewer.mapping import Model
+from terradapt.viewer.looking import Eyes, Look
+from terradapt.viewer.mapping import LOOK, Model
 from terradapt.viewer.retraining import request_for, scene_folder
 from terradapt.viewer.session import Session
 
 STATE, MODELS, MAPS = "models.json", "models", "maps"
+_DOING = {
+    "retrain": "a model is being trained",
+    "look": "the model is looking again",
+    "write": "the map is being written",
+}
 TRAINING = "training.gpkg"
 """What the last training learnt from: the corrections without the held-out places."""
 
@@ -112,7 +118,8 @@ class Work(Closing):
         self.session, self.kept, self.folder = session, kept, session.folder
         self._data, self._overrides, self._opening = data, list(overrides), opening
         self._lock = threading.RLock()
-        self._child: Child | None = None
+        self._child: Child | Look | None = None
+        self._eyes = Eyes()
         self._name = ""
         self.state: dict[str, Any] = {"doing": None}
         trial = kept.checkpoint(kept.trial)
@@ -138,13 +145,8 @@ class Work(Closing):
                 raise ConflictError(
                     "a new model waits for your decision", "keep it or throw it away first"
                 )
-            if session.correcting is None or session.model is None:
-                raise ConflictError("there is no model to retrain", "start with a model")
-            if session.model.path.suffix != ".safetensors":
-                raise ConflictError(
-                    f"{session.model.path.name}: an exported model cannot be trained",
-                    "start terradapt view with its checkpoint",
-                )
+            self._check_trainable("trained")
+            assert session.correcting is not None and session.model is not None
             file = self.folder / TRAINING
             count = session.correcting.log.write(file, labels=session.labels, held=session.held())
             if not count:
@@ -158,6 +160,28 @@ class Work(Closing):
             request = request_for(session.model.path, file, data, run, self._overrides)
             self._name = name
             self._start("retrain", "terradapt.viewer.retraining", request, self._trained)
+
+    def look_again(self) -> None:
+        """Start to refit the model's last convolution; a look on trial makes room for it.
+
+        Raises:
+            ConflictError: Something is running, or a retrained model waits for a decision.
+            OutputError: The disk is full.
+        """
+        session = self.session
+        with self._lock:
+            self._check_idle()
+            if session.candidate is not None and not session.candidate.quick:
+                raise ConflictError(
+                    "a new model waits for your decision", "keep it or throw it away first"
+                )
+            self._check_trainable("looked at again")
+            if session.candidate is not None:
+                self.throw_away()
+            self._name = self.kept.next_name()
+            self._begin("look")
+            run = self.folder / MODELS / self._name
+            self._child = Look(session, self._eyes, run, self._tell, self._trained)
 
     def write_maps(self) -> None:
         """Start to write the map of every scene with the model in use.
@@ -215,7 +239,7 @@ class Work(Closing):
             OutputError: The disk is full.
         """
         with self._lock:
-            training = self._child if self.state["doing"] == "retrain" else None
+            training = self._child if self.state["doing"] in ("retrain", "look") else None
         if training is not None:
             training.stop()
         with self._lock:
@@ -230,16 +254,25 @@ class Work(Closing):
 
     def _check_idle(self) -> None:
         if self._child is not None:
-            doing = (
-                "a model is being trained"
-                if self.state["doing"] == "retrain"
-                else ("the map is being written")
+            raise ConflictError(
+                _DOING[str(self.state["doing"])], "wait until it is done, or stop it"
             )
-            raise ConflictError(doing, "wait until it is done, or stop it")
 
-    def _start(self, doing: str, module: str, request: dict[str, Any], ended: Any) -> None:
+    def _check_trainable(self, how: str) -> None:
+        if self.session.correcting is None or self.session.model is None:
+            raise ConflictError("there is no model to retrain", "start with a model")
+        if self.session.model.path.suffix != ".safetensors":
+            raise ConflictError(
+                f"{self.session.model.path.name}: an exported model cannot be {how}",
+                "start terradapt view with its checkpoint",
+            )
+
+    def _begin(self, doing: str) -> None:
         self.state = {"doing": doing, "phase": "starting", "done": 0, "total": None}
         self.session.events.publish("work", **self.state)
+
+    def _start(self, doing: str, module: str, request: dict[str, Any], ended: Any) -> None:
+        self._begin(doing)
         self._child = Child(module, request, self._tell, ended)
 
     def _tell(self, said: dict[str, Any]) -> None:
@@ -256,10 +289,13 @@ class Work(Closing):
         self.session.events.publish("work", **self.state)
 
     def _trained(self, result: Any, error: tuple[str, str] | None) -> None:
-        name = self._name
+        name, doing = self._name, str(self.state["doing"])
         run = self.folder / MODELS / name
         if error is None:
             try:
+                if doing == "look":
+                    with writing(run):
+                        (run / LOOK).touch()
                 model = Model.open(Path(result["checkpoint"]), **self._opening)
                 self.session.try_model(model)
                 with self._lock:
@@ -270,9 +306,9 @@ class Work(Closing):
                 error = fault.message, fault.fix
         if error is not None:
             shutil.rmtree(run, ignore_errors=True)
-            self._done(ended="retrain", error=error[0], fix=error[1])
+            self._done(ended=doing, error=error[0], fix=error[1])
             return
-        self._done(ended="retrain", metrics=result.get("metrics", {}))
+        self._done(ended=doing, metrics=result.get("metrics", {}))
 
     def _written(self, result: Any, error: tuple[str, str] | None) -> None:
         if error is not None:

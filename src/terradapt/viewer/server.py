@@ -99,6 +99,7 @@ def build_server(session: Session, work: Work | None, port: int, token: str = ""
             write("/undo", routes.undo),
             write("/classes", routes.add_class),
             write("/retrain", routes.retrain),
+            write("/look-again", routes.look_again),
             write("/stop", routes.stop),
             write("/keep", routes.keep),
             write("/throw-away", routes.throw_away),
@@ -187,6 +188,10 @@ class _Routes:
 
     def retrain(self, _: dict[str, Any]) -> dict[str, Any]:
         self._working().retrain()
+        return {"ok": True}
+
+    def look_again(self, _: dict[str, Any]) -> dict[str, Any]:
+        self._working().look_again()
         return {"ok": True}
 
     def stop(self, _: dict[str, Any]) -> dict[str, Any]:

@@ -350,6 +350,7 @@ def _model(model: Model | None) -> dict[str, Any] | None:
     return {
         "name": model.path.parent.name if model.path.stem == "checkpoint" else model.path.name,
         "hash": model.short,
+        "look": model.quick,
         "confidence": meta.confidence if meta else "not calibrated",
         "resolution": model.predictor.spec.resolution,
     }

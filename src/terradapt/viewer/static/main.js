@@ -190,12 +190,16 @@ function nextPlace() {
 function work(now) {
   state.work = now;
   showWork(now);
-  $("retrain").disabled = $("write-map").disabled = Boolean(now.doing);
-  $("retrain").hidden = Boolean(state.session?.candidate);
+  for (const id of ["look", "retrain", "write-map"]) $(id).disabled = Boolean(now.doing);
+  const trial = state.session?.candidate;
+  $("retrain").hidden = Boolean(trial);
+  $("look").hidden = Boolean(trial && !trial.look);
   $("keep").disabled = Boolean(now.doing);
   if (now.doing || !now.ended) return;
-  if (now.error && now.error !== "stopped") notice(`${now.ended === "write" ? "The map was not written" : "Retraining ended"}: ${now.error}. ${now.fix}.`);
-  else if (now.error) notice(now.ended === "write" ? "Writing was stopped; it goes on from there next time." : "Retraining was stopped; the old model stays.", { good: true });
+  const failed = { write: "The map was not written", look: "The model did not look again", retrain: "Retraining ended" };
+  const stopped = { write: "Writing was stopped; it goes on from there next time.", look: "Looking again was stopped; the old model stays.", retrain: "Retraining was stopped; the old model stays." };
+  if (now.error && now.error !== "stopped") notice(`${failed[now.ended]}: ${now.error}. ${now.fix}.`);
+  else if (now.error) notice(stopped[now.ended], { good: true });
   else if (now.files) notice(`Written: ${now.files.join(", ")}`, { good: true });
   else notice("The new model is shown beside the old one: compare, then keep it or throw it away.", { good: true });
 }
@@ -245,6 +249,7 @@ const buttons = {
   "zoom-out": () => scene.zoomBy(0.5),
   "zoom-one": () => scene.zoomTo(1),
   "zoom-all": () => scene.fit(),
+  look: acting("/look-again"),
   retrain: acting("/retrain"),
   stop: acting("/stop"),
   keep: acting("/keep"),
@@ -276,7 +281,7 @@ $("class-form").addEventListener("submit", async (event) => {
 
 const keys = {
   b: () => tools.choose("brush"), p: () => tools.choose("polygon"), l: () => tools.choose("line"), r: () => tools.choose("right"),
-  h: () => tools.choose("hand"), u: () => tools.undo(), s: buttons.swipe, n: nextPlace, a: buttons["zoom-all"], 0: buttons["zoom-one"],
+  h: () => tools.choose("hand"), u: () => tools.undo(), s: buttons.swipe, n: nextPlace, g: () => { if (state.correcting && !$("look").hidden && !$("look").disabled) buttons.look(); }, a: buttons["zoom-all"], 0: buttons["zoom-one"],
   "+": buttons["zoom-in"], "=": buttons["zoom-in"], "-": buttons["zoom-out"], "[": () => tools.setWidth(tools.width * 0.8 - 0.5), "]": () => tools.setWidth(tools.width * 1.25 + 0.5),
   "?": buttons.help, escape: () => tools.leave(),
   m: () => { const shown = scene.shown.get("map"); if (shown) { scene.setShown("map", { visible: !shown.visible }); layers(); } },

@@ -117,7 +117,7 @@ export function showWork(work) {
   const running = Boolean(work.doing);
   $("work").hidden = !running;
   if (!running) return;
-  const names = { retrain: "Retraining", write: "Writing the map" };
+  const names = { retrain: "Retraining", look: "Looking again", write: "Writing the map" };
   const parts = [names[work.doing] ?? work.doing];
   if (work.total) parts.push(`${work.done} of ${work.total} ${work.unit ?? ""}`.trim());
   else if (work.phase) parts.push(work.phase);
