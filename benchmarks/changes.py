@@ -38,6 +38,9 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from terradapt import hub, predictors
+from terradapt.changes.calibration import ChangeTable
+from terradapt.changes.fitting import expected_error
+from terradapt.changes.raster import STEPS
 from terradapt.changes.roads import CHANGED, GONE, NEW, STATES
 from terradapt.changes.run import compare
 from terradapt.classes import ISPRS
@@ -86,7 +89,9 @@ def truth_of(pair: TwoDates) -> Truth:
         for c in pair.changes
     ]
     place = Affine.translation(cols, rows)
-    outlines = [shapely.transform(c.outline, lambda xy: xy + (place.c, place.f)) for c in pair.changes]
+    outlines = [
+        shapely.transform(c.outline, lambda xy: xy + (place.c, place.f)) for c in pair.changes
+    ]
     return Truth(moved, outlines, codes)
 
 
@@ -94,9 +99,7 @@ def scored(truth: Truth, found: Found, least: float) -> NDArray[np.float64]:
     """Return objects found, of them right, true changes, of them found; in all and per state."""
     sizes = np.bincount(found.ids.ravel(), minlength=len(found.codes) + 1)
     code_at = np.concatenate([[0], found.codes])[found.ids]
-    right = np.bincount(
-        found.ids[(code_at == truth.state) & (found.ids > 0)], minlength=len(sizes)
-    )
+    right = np.bincount(found.ids[(code_at == truth.state) & (found.ids > 0)], minlength=len(sizes))
     told = sizes[1:] > 0
     good = right[1:] >= HALF * sizes[1:]
     sums = np.zeros((4, 4))
@@ -134,9 +137,7 @@ def ours(folder: Path, name: str, out: Path, **options: Any) -> Found:
     return Found(ids, np.array([CODES[s] for s in states], np.int64))
 
 
-def differenced(
-    folder: Path, least: float, shift: tuple[int, int] = (0, 0)
-) -> Found:
+def differenced(folder: Path, least: float, shift: tuple[int, int] = (0, 0)) -> Found:
     """Return the regions in which two class maps differ."""
     before, after = (read_label(folder / f"{n}.tif").astype(np.int64) for n in ("old", "new"))
     before = ndimage.shift(before, shift, order=0, mode="nearest")
@@ -151,7 +152,9 @@ def differenced(
         number[kept] = np.arange(len(kept)) + len(codes) + 1
         ids += number[regions]
         one, two = divmod(int(value), 16)
-        codes += [CODES[NEW if two == BUILDING else GONE if one == BUILDING else CHANGED]] * len(kept)
+        codes += [CODES[NEW if two == BUILDING else GONE if one == BUILDING else CHANGED]] * len(
+            kept
+        )
     return Found(ids, np.array(codes, np.int64))
 
 
@@ -172,6 +175,16 @@ def drawn(work: Path, seed: int, size: int, share: float, predictor: Any) -> tup
             options = PredictOptions(scores="uint8", overwrite=True)
             predict_scene(predictor, image, folder / f"{name}.tif", options)
     return folder, pair
+
+
+def reliable(change: Path, truth: Truth) -> NDArray[np.float64]:
+    """Count (2, 251) pixels and changed ones by the probability of change."""
+    steps = read_label(change)
+    seen = steps <= STEPS
+    true = seen & (truth.state > 0)
+    return np.stack([np.bincount(steps[m], minlength=STEPS + 1) for m in (seen, true)]).astype(
+        float
+    )
 
 
 def f1(sums: NDArray[np.float64]) -> tuple[float, float, float]:
@@ -212,7 +225,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("model", type=Path)
     parser.add_argument("--cities", default="401-406")
-    parser.add_argument("--validation", default="", help="cities that area and threshold are chosen on")
+    parser.add_argument(
+        "--validation", default="", help="cities that area and threshold are chosen on"
+    )
     parser.add_argument("--min-area", type=float, default=20.0)
     parser.add_argument("--threshold", type=float, default=0.5)
     parser.add_argument("--calibration", type=Path)
@@ -230,15 +245,19 @@ def main() -> None:
     methods = ("terradapt", "differencing", "differencing, true shift taken out")
     sums = {m: np.zeros((4, 4)) for m in methods}
     false, square, seconds, shifts = dict.fromkeys(methods, 0), 0.0, 0.0, []
+    chance = np.zeros((2, 2, STEPS + 1))
     for seed, share, folder, pair in pairs(args, seeds, predictor):
         truth = truth_of(pair)
         begin = time.perf_counter()
         found = {
-            methods[0]: ours(folder, "u", folder / "u.gpkg", calibration=args.calibration, **options)
+            methods[0]: ours(
+                folder, "u", folder / "u.gpkg", calibration=args.calibration, **options
+            )
         }
         seconds += time.perf_counter() - begin
         told = json.loads((folder / "u.json").read_text())
         shifts.append({"city": seed, "share": share, "true": pair.shift, "told": told["shift_px"]})
+        chance[int(share > 0)] += reliable(folder / "u_change.tif", truth)
         found[methods[1]] = differenced(folder, area)
         found[methods[2]] = differenced(folder, area, pair.shift)
         if not share:
@@ -254,22 +273,45 @@ def main() -> None:
         for code, state in enumerate(("all", *STATES)):
             precision, recall, both = f1(sums[method][code])
             per = f"{false[method] / square:.1f}" if not code else ""
-            rows.append([method, state, int(sums[method][code][2]), f"{precision:.3f}", f"{recall:.3f}", f"{both:.3f}", per])
+            rows.append(
+                [
+                    method,
+                    state,
+                    int(sums[method][code][2]),
+                    f"{precision:.3f}",
+                    f"{recall:.3f}",
+                    f"{both:.3f}",
+                    per,
+                ]
+            )
+    errors = [expected_error(*c, ChangeTable()) for c in (chance[1], chance.sum(axis=0))]
     day = date.today().isoformat()
     where = f"{hardware()}; Python {platform.python_version()}; {day}"
-    head = ["method", "state", "true", "precision", "recall", "object F1", "false per km2, unchanged"]
+    head = [
+        "method",
+        "state",
+        "true",
+        "precision",
+        "recall",
+        "object F1",
+        "false per km2, unchanged",
+    ]
     text = (
         f"# Two dates of {len(seeds)} synthetic cities, {args.size} px of 0.3 m each\n\n{where}; "
-        f"model {predictor.meta and predictor.meta.name if hasattr(predictor.meta, 'name') else ''}\n\n"
+        f"classes of {args.model.parent.name}/{args.model.name}\n\n"
         f"Least area {area:g} m2, threshold {setting['threshold']:g}.\n\n"
         + markdown_table(head, rows)
-        + f"\n\n{square:.3f} km2 of unchanged pairs; {seconds:.1f} s for all comparisons.\n"
+        + f"\n\n{square:.3f} km2 of unchanged pairs; {seconds:.1f} s for all comparisons. "
+        f"ECE of the probability of change: {errors[0]:.4f} on the changed pairs, {errors[1]:.4f} "
+        f"on all ({args.calibration or 'no table'}).\n"
     )
     values = {
         "setting": where, "cities": args.cities, "validation_cities": args.validation, "size": args.size,
         **setting, "scores": {m: [f1(s) for s in sums[m]] for m in methods},
         "counts": {m: sums[m].tolist() for m in methods},
         "false_objects": false, "unchanged_km2": square, "shifts": shifts, "seconds": seconds,
+        "ece": {"changed pairs": errors[0], "all pairs": errors[1]},
+        "calibration": str(args.calibration and args.calibration.name),
     }  # fmt: skip
     args.output.mkdir(parents=True, exist_ok=True)
     stem = args.output / f"changes_2cpu_{day}"

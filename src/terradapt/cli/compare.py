@@ -93,7 +93,7 @@ def compare(
     from terradapt.scene import PredictOptions
     from terradapt.scene.job import Job
 
-    predictor, load, name = _opened(model, engine, device)
+    predictor, load, name = opened(model, engine, device)
     with _pool(cluster, load, name, workers) as pool:
         try:
             figures = run(
@@ -107,8 +107,8 @@ def compare(
                 blocks=pool.blocks if pool else Job.blocks,
                 rows=pool.ordered if pool else here,
                 say=lambda line: tell(f"note: {line}"),
-                classes=_listed(classes),
-                things=_listed(things),
+                classes=listed(classes),
+                things=listed(things),
                 resolution=resolution,
                 threshold=threshold,
                 min_area=min_area,
@@ -129,10 +129,10 @@ def compare(
     return {"files": [output], "figures": figures}
 
 
-def _opened(
+def opened(
     model: Path | None, engine: str, device: str | None
 ) -> tuple[Predictor | None, Any, str]:
-    """Open the model; give what opens it on a worker, and its name."""
+    """Open the model; give what opens it on a worker, and its name; nothing without one."""
     if model is None:
         return None, None, ""
     from terradapt import hub
@@ -154,7 +154,8 @@ def _pool(cluster: str, load: Any, name: str, workers: int | None) -> Any:
     return Cluster(cluster, load, name, workers=workers)
 
 
-def _listed(text: str) -> tuple[str, ...]:
+def listed(text: str) -> tuple[str, ...]:
+    """Return the names of a list with commas."""
     return tuple(part.strip() for part in text.split(",") if part.strip())
 
 
