@@ -56,7 +56,7 @@ PIXEL = 0.09  # m2
 HALF = 0.5
 SHARES = (0.12, 0.0)  # of things that change: changed and unchanged pairs
 CODES = {NEW: 1, GONE: 2, CHANGED: 3}
-AREAS, THRESHOLDS = (10.0, 20.0, 40.0), (0.5, 0.65, 0.8)
+AREAS, THRESHOLDS = (10.0, 20.0, 40.0), (0.35, 0.5, 0.65, 0.8)
 
 
 @dataclass

@@ -12,7 +12,7 @@ from terradapt.files import size_text, stamp
 from terradapt.grid import Grid, Window
 from terradapt.machine import free_memory
 from terradapt.progress import Advance
-from terradapt.raster import Clipped, Scene, ScenePath, open_scene, signature_of
+from terradapt.raster import Clipped, Compound, Scene, ScenePath, open_scene, signature_of
 from terradapt.raster.cog import TILE
 from terradapt.scene.options import PredictOptions
 from terradapt.scene.predictor import Predictor
@@ -45,7 +45,7 @@ class Job:
     batch: int
     wanted: Wanted
     options: PredictOptions
-    scene: ScenePath | None = None
+    scene: ScenePath | Compound | None = None
     signature: str = ""
     stamp: tuple[list[int], ...] = ()
     scale: float | None = None
@@ -122,7 +122,7 @@ Blocks = Callable[[Job, Window, Advance | None], Generator[Block, None, None]]
 
 def open_job(
     predictor: Predictor,
-    scene: ScenePath,
+    scene: ScenePath | Compound,
     options: PredictOptions,
     model: str,
     stack: ExitStack,
