@@ -15,7 +15,7 @@ dates once; what is measured is what is made of its two maps.
 - Unchanged pairs are the same cities with other light, season, camera and shift alone: every object
   in them is false.
 
-The least area and the threshold are chosen on the validation cities, by object F1.
+The threshold and how far regions grow are chosen on the validation cities, by object F1.
 """
 
 from __future__ import annotations
@@ -56,7 +56,8 @@ PIXEL = 0.09  # m2
 HALF = 0.5
 SHARES = (0.12, 0.0)  # of things that change: changed and unchanged pairs
 CODES = {NEW: 1, GONE: 2, CHANGED: 3}
-AREAS, THRESHOLDS = (10.0, 20.0, 40.0), (0.35, 0.5, 0.65, 0.8)
+AREA = 20.0  # m2; smaller changes are neither told nor asked for
+THRESHOLDS, GROWN = (0.5, 0.65, 0.8, 0.9), (0.04, 0.07, 0.1, 0.15)
 
 
 @dataclass
@@ -118,7 +119,7 @@ def scored(truth: Truth, found: Found, least: float) -> NDArray[np.float64]:
     return sums
 
 
-def ours(folder: Path, name: str, out: Path, **options: Any) -> Found:
+def ours(folder: Path, out: Path, **options: Any) -> Found:
     """Return what `terradapt compare` finds between two predictions with scores."""
     compare(folder / "old.tif", folder / "new.tif", out, overwrite=True, **options)
     meta, _, wkb, fields = pyogrio.raw.read(out, layer="polygons")
@@ -204,32 +205,33 @@ def pairs(
 
 
 def chosen(args: argparse.Namespace, seeds: tuple[int, ...], predictor: Any) -> dict[str, Any]:
-    """Return the least area and threshold with the best F1 on validation cities, and all."""
-    grid = [(a, t) for a in AREAS for t in THRESHOLDS]
+    """Return the threshold and growth with the best F1 on validation cities, and all scores."""
+    grid = [(t, g) for t in THRESHOLDS for g in GROWN]
     sums = {key: np.zeros((4, 4)) for key in grid}
     for _, share, folder, pair in pairs(args, seeds, predictor):
         if share:
             truth = truth_of(pair)
-            for area, threshold in grid:
+            for threshold, grow in grid:
                 found = ours(
-                    folder, "ours", folder / "v.gpkg", min_area=area, threshold=threshold,
-                    calibration=args.calibration,
+                    folder, folder / "v.gpkg", min_area=args.min_area, threshold=threshold,
+                    grow=grow, calibration=args.calibration,
                 )  # fmt: skip
-                sums[area, threshold] += scored(truth, found, area)
-    scores = {f"{a:g} m2, {t:g}": f1(s[0]) for (a, t), s in sums.items()}
+                sums[threshold, grow] += scored(truth, found, args.min_area)
+    scores = {f"threshold {t:g}, grow {g:g}": f1(s[0]) for (t, g), s in sums.items()}
     best = max(grid, key=lambda k: f1(sums[k][0])[2])
-    return {"min_area": best[0], "threshold": best[1], "validation": scores}
+    return {
+        "min_area": args.min_area, "threshold": best[0], "grow": best[1], "validation": scores,
+    }  # fmt: skip
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("model", type=Path)
     parser.add_argument("--cities", default="401-406")
-    parser.add_argument(
-        "--validation", default="", help="cities that area and threshold are chosen on"
-    )
-    parser.add_argument("--min-area", type=float, default=20.0)
+    parser.add_argument("--validation", default="", help="cities that the threshold is chosen on")
+    parser.add_argument("--min-area", type=float, default=AREA)
     parser.add_argument("--threshold", type=float, default=0.5)
+    parser.add_argument("--grow", type=float)
     parser.add_argument("--calibration", type=Path)
     parser.add_argument("--size", type=int, default=1024)
     parser.add_argument("--work", type=Path, default=Path("runs/changes"))
@@ -237,11 +239,15 @@ def main() -> None:
     args = parser.parse_args()
     predictor = predictors.load(hub.local(args.model))
     seeds = read_seeds(args.cities)
-    setting: dict[str, Any] = {"min_area": args.min_area, "threshold": args.threshold}
+    setting: dict[str, Any] = {
+        "min_area": args.min_area,
+        "threshold": args.threshold,
+        "grow": args.grow,
+    }
     if args.validation:
         setting = chosen(args, read_seeds(args.validation), predictor)
     area = setting["min_area"]
-    options = {k: setting[k] for k in ("min_area", "threshold")}
+    options = {k: setting[k] for k in ("min_area", "threshold", "grow")}
     methods = ("terradapt", "differencing", "differencing, true shift taken out")
     sums = {m: np.zeros((4, 4)) for m in methods}
     false, square, seconds, shifts = dict.fromkeys(methods, 0), 0.0, 0.0, []
@@ -250,9 +256,7 @@ def main() -> None:
         truth = truth_of(pair)
         begin = time.perf_counter()
         found = {
-            methods[0]: ours(
-                folder, "u", folder / "u.gpkg", calibration=args.calibration, **options
-            )
+            methods[0]: ours(folder, folder / "u.gpkg", calibration=args.calibration, **options)
         }
         seconds += time.perf_counter() - begin
         told = json.loads((folder / "u.json").read_text())
@@ -299,7 +303,7 @@ def main() -> None:
     text = (
         f"# Two dates of {len(seeds)} synthetic cities, {args.size} px of 0.3 m each\n\n{where}; "
         f"classes of {args.model.parent.name}/{args.model.name}\n\n"
-        f"Least area {area:g} m2, threshold {setting['threshold']:g}.\n\n"
+        f"Least area {area:g} m2, threshold {setting['threshold']:g}, grow {setting['grow'] or 0:g}.\n\n"
         + markdown_table(head, rows)
         + f"\n\n{square:.3f} km2 of unchanged pairs; {seconds:.1f} s for all comparisons. "
         f"ECE of the probability of change: {errors[0]:.4f} on the changed pairs, {errors[1]:.4f} "

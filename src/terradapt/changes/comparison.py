@@ -12,7 +12,7 @@ import numpy as np
 import shapely
 
 from terradapt.changes import raster
-from terradapt.changes.calibration import IDENTITY, read_table
+from terradapt.changes.calibration import IDENTITY, ChangeTable, read_table
 from terradapt.changes.dates import DatePair, TwoScenes, shift_of_images
 from terradapt.changes.networks import Edges, changed_edges, has_roads, no_edges
 from terradapt.changes.objects import (
@@ -24,7 +24,7 @@ from terradapt.changes.objects import (
     no_objects,
     square_metres,
 )
-from terradapt.changes.options import CompareOptions
+from terradapt.changes.options import GROWN, CompareOptions
 from terradapt.changes.raster import Pair, Rows
 from terradapt.changes.roads import CHANGED, GONE, NEW
 from terradapt.changes.sides import (
@@ -137,7 +137,10 @@ class Comparison:
                 "use a smaller --reach, or a coarser --resolution",
             )
         names = joined or Joined(("other",), (), (), ((), ()))
-        pair = Pair(old, new, georef, names, table=table, threshold=options.threshold, area=area)
+        pair = Pair(
+            old, new, georef, names, table=table, threshold=options.threshold,
+            grow=_grow(options, table), area=area,
+        )  # fmt: skip
         notes += _grid_notes(pair)
         return cls(old, new, options, joined, roads, pair, area, notes)
 
@@ -166,9 +169,10 @@ class Comparison:
         georef = common_ground(old, new, options.resolution)
         names = (UNTOLD, *predictor.classes.names[1:])
         ids = tuple(range(len(names)))
+        table = read_table(options.calibration)
         pair = Pair(
-            old, new, georef, Joined(names, ids, ids, ((), ())), reach=0,
-            table=read_table(options.calibration), threshold=options.threshold,
+            old, new, georef, Joined(names, ids, ids, ((), ())), reach=0, table=table,
+            threshold=options.threshold, grow=_grow(options, table),
             area=raster.read_area(options.aoi, georef, georef.crs), direct=True,
         )  # fmt: skip
         notes = [
@@ -294,6 +298,13 @@ class Comparison:
         spoken = GONE if vector is self.old else NEW
         kept = found.take(np.flatnonzero(found.state != spoken))
         return joined_objects([own, kept]), notes
+
+
+def _grow(options: CompareOptions, table: ChangeTable) -> float:
+    """Scores that are no probabilities are high at every border: there nothing is grown into."""
+    if options.grow is not None:
+        return options.grow
+    return options.threshold if table == IDENTITY else GROWN * options.threshold
 
 
 def _pixel(georef: Georef) -> float:

@@ -106,7 +106,9 @@ class TwoScenes(Scene):
         self.files = [f for side in self._sides for f in side.files]
         self.dtype, self.block_height = self._sides[1].dtype, 1
         shifts = (pair.shift, (0.0, 0.0))
-        self._onto = [Onto(s.georef, self.georef, d) for s, d in zip(self._sides, shifts, strict=True)]
+        self._onto = [
+            Onto(s.georef, self.georef, d) for s, d in zip(self._sides, shifts, strict=True)
+        ]
 
     def read(self, window: Window) -> tuple[NDArray[Any], NDArray[np.bool_]]:
         """Read (2 C, H, W) pixels and (H, W) where both dates have data."""

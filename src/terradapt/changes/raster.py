@@ -55,6 +55,7 @@ class Pair:
         reach: How far the two may still lie apart, px.
         table: From scores to probabilities.
         threshold: From which probability on it is a change.
+        grow: From which probability on a pixel beside a change belongs to it.
         area: Polygons in the grid's CRS; outside nothing is looked at; everywhere when empty.
         direct: The new side's scores say themselves what changed: its first class is unchanged.
             The old side is not read.
@@ -68,6 +69,7 @@ class Pair:
     reach: int = 1
     table: ChangeTable = ChangeTable()  # noqa: RUF009 (frozen)
     threshold: float = 0.5
+    grow: float = 0.5
     area: tuple[Any, ...] = ()
     direct: bool = False
 
@@ -118,8 +120,8 @@ class Row:
     Attributes:
         change: (1, H, W) uint8, probability of change in steps of 0.004; 255 not looked at.
         classes: (2, H, W) uint8, joined ids before and after; 255 not looked at.
-        note: Square metres looked at, not looked at and per class before and after; pixels of
-            change per pair of classes.
+        note: Square metres looked at, not looked at and per class before and after; pixels from
+            ``grow`` on per pair of classes.
     """
 
     change: NDArray[np.uint8]
@@ -160,7 +162,7 @@ def row_of(task: RowTask) -> Row:
         for band, ids in enumerate((before, after)):
             classes[band][at] = np.where(valid, ids, 255)
             shares[band] += np.bincount(ids[valid], metres[valid], minlength=count)
-        told = valid & (steps >= round(pair.threshold * STEPS)) & (before != after)
+        told = valid & (steps >= round(pair.grow * STEPS)) & (before != after)
         code = before[told].astype(np.int64) * count + after[told]
         pairs += np.bincount(code, minlength=count * count)
     note = {

@@ -43,6 +43,10 @@ def compare(
         float | None, typer.Option(help="Metres per pixel; default the coarser side's.")
     ] = None,
     threshold: Annotated[float, typer.Option(help="Probability of a change, 0 to 1.")] = 0.5,
+    grow: Annotated[
+        float | None,
+        typer.Option(help="Pixels beside a change belong to it from this probability on."),
+    ] = None,
     min_area: Annotated[float, typer.Option(help="Smallest change told, square metres.")] = 20.0,
     reach: Annotated[
         float | None,
@@ -111,6 +115,7 @@ def compare(
                 things=listed(things),
                 resolution=resolution,
                 threshold=threshold,
+                grow=grow,
                 min_area=min_area,
                 reach=reach,
                 align=align,

@@ -225,4 +225,12 @@ def rasters_in(folder: Path) -> list[Path]:
     )
 
 
-__all__ = ["Compound", "Mosaic", "ScenePath", "absolute_scene", "open_scene", "rasters_in", "scene_files"]
+__all__ = [
+    "Compound",
+    "Mosaic",
+    "ScenePath",
+    "absolute_scene",
+    "open_scene",
+    "rasters_in",
+    "scene_files",
+]
