@@ -25,6 +25,7 @@ def run(out: Path, *arguments: str) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.slow
 def test_a_scene_is_measured_part_by_part(tmp_path: Path) -> None:
     found = run(tmp_path, "--only", "predict")
     (row,) = found["stages"]["predict"]["rows"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sqlite3
 from pathlib import Path
 
@@ -17,8 +18,9 @@ from scene_files import PLACE, UTM, PlainPredictor, write_scene
 from terradapt.changes import raster
 from terradapt.changes.raster import here, row_of
 from terradapt.changes.run import compare
-from terradapt.changes.sides import match_classes, name_key, open_map
-from terradapt.classes import ClassMap
+from terradapt.changes.sides import is_map, match_classes, name_key, open_map
+from terradapt.classes import CHANGES, ClassMap
+from terradapt.config import InputSpec
 from terradapt.errors import ConfigError, DataError, OutputError, SceneError
 from terradapt.raster import polygonize, read_label, write_raster
 
@@ -310,3 +312,98 @@ def test_the_command_line_tells_what_it_found(
     far = terradapt("compare", *maps, "-o", tmp_path / "w.gpkg", "--reach", "99")
     assert far.is_user_error("reach of 99 px")
     assert not (tmp_path / "w.gpkg.part").exists()
+
+
+class Differs(PlainPredictor):
+    """Takes two dates at once; says where they differ."""
+
+    def __init__(self) -> None:
+        super().__init__(2, 64)
+        self.classes = CHANGES
+        self.spec = InputSpec(bands=(1, 2, 3, 4, 5, 6), mean=(0.5,) * 6, std=(0.2,) * 6)
+
+    def score(self, x: np.ndarray) -> np.ndarray:
+        apart = np.clip(np.abs(x[:, :3] - x[:, 3:]).mean(1) * 2, 0.0, 1.0)
+        return np.stack([1 - apart, apart], 1).astype(np.float32)
+
+
+def test_a_model_of_two_dates_takes_both_and_says_what_it_cannot_know(tmp_path: Path) -> None:
+    pixels = np.repeat(np.where(town() == 1, 200, 10)[None], 3, 0).astype(np.uint8)
+    later = pixels.copy()
+    later[:, 180:220, 180:220] = 250
+    there = (later[0].astype(int) - pixels[0] > 64).sum()
+    old = write_scene(tmp_path / "old.tif", pixels, transform=PLACE)
+    new = write_scene(tmp_path / "new.tif", later, transform=PLACE)
+    figures = compare(old, new, tmp_path / "u.gpkg", model=Differs())
+    assert figures["polygons"]["changed"]["count"] >= 1
+    assert figures["polygons"]["new"]["count"] == figures["polygons"]["gone"]["count"] == 0
+    assert {(r["class_before"], r["class_after"]) for r in rows(tmp_path / "u.gpkg")} == {
+        ("not told", "changed")
+    }
+    assert any("it does not know" in n for n in figures["notes"])
+    area = sum(r["shape"].area for r in rows(tmp_path / "u.gpkg")) / PLACE.a**2
+    assert area == pytest.approx(there, rel=0.1)
+    plain = read_label(tmp_path / "u_change.tif")
+    moved = write_scene(tmp_path / "moved.tif", np.roll(pixels, (4, -3), (1, 2)), transform=PLACE)
+    shifted = compare(moved, new, tmp_path / "s.gpkg", model=Differs())
+    assert shifted["shift_px"] == pytest.approx([4, -3], abs=0.05)
+    inner = np.s_[8:-8, 8:-8]
+    assert (read_label(tmp_path / "s_change.tif") == plain)[inner].mean() > 0.999
+    half = pixels[:, ::2, ::2]
+    coarse = write_scene(tmp_path / "c.tif", half, transform=PLACE @ Affine.scale(2))
+    figures = compare(coarse, new, tmp_path / "c.gpkg", model=Differs())
+    assert figures["grid"]["height"] == SIZE // 2
+    compare(old, old, tmp_path / "self.gpkg", model=Differs())
+    assert rows(tmp_path / "self.gpkg") == []
+    with pytest.raises(SceneError, match="takes two scenes at once"):
+        compare(old, write_map(tmp_path / "map.tif", town()), tmp_path / "n.gpkg", model=Differs())
+    with pytest.raises(ConfigError, match="no classes of the ground"):
+        compare(old, new, tmp_path / "n.gpkg", model=Differs(), classes=("building",))
+    assert not list(tmp_path.glob("n.*"))
+
+
+def test_a_panchromatic_scene_is_no_class_map(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for dtype, most in ((np.uint8, 250), (np.uint16, 3000), (np.int16, 3000)):
+        grey = rng.integers(1, most, (1, 300, 300)).astype(dtype)
+        path = write_scene(tmp_path / f"{np.dtype(dtype)}.tif", grey, transform=PLACE)
+        assert not is_map(path)
+        with pytest.raises(SceneError, match="is a scene"):
+            compare(path, path, tmp_path / "u.gpkg")
+    for values in ([0, 1], [0, 255], [3, 1000], list(range(60))):
+        few = rng.choice(values, (1, 300, 300)).astype(np.uint16)
+        assert is_map(write_scene(tmp_path / "few.tif", few, transform=PLACE))
+
+
+def test_a_resume_with_a_changed_input_is_refused_and_begins_no_mixture(
+    maps: tuple[Path, Path], tmp_path: Path
+) -> None:
+    def cut_short(function, tasks):  # type: ignore[no-untyped-def]
+        yield function(next(iter(tasks)))
+        raise KeyboardInterrupt
+
+    out = tmp_path / "u.gpkg"
+    ids = read_label(maps[0])
+    shares = np.stack([(ids == k) * 200 for k in range(len(NAMES))]).astype(np.uint8)
+    place = {"crs": UTM, "transform": UTM_PLACE}
+    scores = tmp_path / "old_scores.tif"
+    for change in (scores, maps[1]):
+        write_raster(scores, shares, **place)
+        with pytest.raises(KeyboardInterrupt):
+            compare(*maps, out, rows=cut_short, overwrite=True)
+        if change == scores:
+            write_raster(scores, shares // 2, **place)
+        else:
+            write_map(maps[1], town())
+        stat = change.stat()
+        os.utime(change, ns=(stat.st_atime_ns, stat.st_mtime_ns + 10**9))
+        with pytest.raises(OutputError, match="other inputs or options"):
+            compare(*maps, out, resume=True)
+        assert not out.exists()
+    compare(*maps, out, overwrite=True)
+    before = out.read_bytes()
+    write_map(maps[1], read_label(maps[0]))
+    os.utime(maps[1], ns=(0, 10**9))
+    with pytest.raises(OutputError, match="exists already"):
+        compare(*maps, out, resume=True)
+    assert out.read_bytes() == before

@@ -80,7 +80,8 @@ def check_form(path: Path, *, fixed: bool) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "encoder"), [("kd-arafnet", TINY), ("sam2-unet", "sam2_hiera_tiny")]
+    ("name", "encoder"),
+    [("kd-arafnet", TINY), pytest.param("sam2-unet", "sam2_hiera_tiny", marks=pytest.mark.slow)],
 )
 def test_contract(name: str, encoder: str, tmp_path: Path) -> None:
     check_contract(name, encoder, tmp_path)

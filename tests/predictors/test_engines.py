@@ -132,6 +132,7 @@ def test_a_checkpoint_runs_on_any_engine(trained: Path, engine: str, tolerance: 
     assert np.abs(scores - expected).mean() <= tolerance
 
 
+@pytest.mark.slow
 def test_auto_measures_a_checkpoint_too(trained: Path) -> None:
     said: list[str] = []
     predictor = fastest.load(trained, engine="auto", say=said.append, seconds=0.01)

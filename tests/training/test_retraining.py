@@ -125,6 +125,7 @@ def test_a_retraining_resumes_bit_for_bit(
     same_run(tmp_path / "whole", tmp_path / "run")
 
 
+@pytest.mark.slow
 def test_what_the_model_knew_is_kept_where_nothing_is_drawn(
     old: Path, scene: tuple[Path, Path], tmp_path: Path
 ) -> None:

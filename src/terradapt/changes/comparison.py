@@ -12,7 +12,8 @@ import numpy as np
 import shapely
 
 from terradapt.changes import raster
-from terradapt.changes.calibration import IDENTITY, read_table
+from terradapt.changes.calibration import IDENTITY, ChangeTable, read_table
+from terradapt.changes.dates import DatePair, TwoScenes, shift_of_images
 from terradapt.changes.networks import Edges, changed_edges, has_roads, no_edges
 from terradapt.changes.objects import (
     Objects,
@@ -23,16 +24,27 @@ from terradapt.changes.objects import (
     no_objects,
     square_metres,
 )
-from terradapt.changes.options import CompareOptions
+from terradapt.changes.options import GROWN, CompareOptions
 from terradapt.changes.raster import Pair, Rows
 from terradapt.changes.roads import CHANGED, GONE, NEW
-from terradapt.changes.sides import Joined, Side, VectorSide, common_ground, match_classes
+from terradapt.changes.sides import (
+    Joined,
+    MapSide,
+    Side,
+    VectorSide,
+    common_ground,
+    match_classes,
+)
 from terradapt.errors import ConfigError, DataError
 from terradapt.files import read_json, write_json
+from terradapt.preflight.alignment import Shift as Estimate
 from terradapt.progress import Track
 from terradapt.raster import Georef
 from terradapt.raster.cog import TILE
+from terradapt.scene import Predictor
 
+UNTOLD = "not told"
+"""The class before and after where a model says only that something changed."""
 _UNSURE, _MOST_REACH = 2, 16  # px
 
 
@@ -66,6 +78,7 @@ class Pairing:
         pair: Both on one grid; None for two vector files.
         area: What is looked at, in the result's CRS.
         notes: What should be known.
+        found: The estimated shift, where it is known before anything is mapped.
     """
 
     old: Side
@@ -76,6 +89,7 @@ class Pairing:
     pair: Pair | None
     area: tuple[Any, ...]
     notes: list[str] = field(default_factory=list)
+    found: Estimate | None = None
 
     @classmethod
     def of(cls, old: Side, new: Side, options: CompareOptions) -> Pairing:
@@ -123,9 +137,56 @@ class Pairing:
                 "use a smaller --reach, or a coarser --resolution",
             )
         names = joined or Joined(("other",), (), (), ((), ()))
-        pair = Pair(old, new, georef, names, table=table, threshold=options.threshold, area=area)
+        pair = Pair(
+            old, new, georef, names, table=table, threshold=options.threshold,
+            grow=_grow(options, table), area=area,
+        )  # fmt: skip
         notes += _grid_notes(pair)
         return cls(old, new, options, joined, roads, pair, area, notes)
+
+    @classmethod
+    def direct(
+        cls, old: MapSide, new: MapSide, options: CompareOptions, predictor: Predictor
+    ) -> Pairing:
+        """Settle how two scenes are compared by a model that takes both dates at once.
+
+        Args:
+            old: The earlier scene.
+            new: The later scene; what the model says is its map.
+            options: How.
+            predictor: The model; its first class is what has not changed.
+
+        Raises:
+            ConfigError: Options that need the classes of each date.
+            TerradaptError: The two sides have nothing in common, or cannot be read.
+        """
+        if options.classes:
+            raise ConfigError(
+                f"a model of two dates knows {', '.join(predictor.classes.names)} and no classes "
+                "of the ground",
+                "leave --classes out, or use a model of land cover",
+            )
+        georef = common_ground(old, new, options.resolution)
+        names = (UNTOLD, *predictor.classes.names[1:])
+        ids = tuple(range(len(names)))
+        table = read_table(options.calibration)
+        pair = Pair(
+            old, new, georef, Joined(names, ids, ids, ((), ())), reach=0, table=table,
+            threshold=options.threshold, grow=_grow(options, table),
+            area=raster.read_area(options.aoi, georef, georef.crs), direct=True,
+        )  # fmt: skip
+        notes = [
+            "the model takes both dates at once and says where something changed: which class was "
+            "there before and after, and what is new or gone, it does not know"
+        ]
+        run = cls(old, new, options, pair.joined, False, pair, pair.area, notes)
+        if options.align:
+            assert old.scene is not None and new.scene is not None
+            with TwoScenes(DatePair(old.scene, new.scene, georef), predictor.spec) as scene:
+                run.found = shift_of_images(scene)
+            run.pair = pair = replace(pair, shift=raster.used_shift(run.found))
+        notes += _grid_notes(pair)
+        return run
 
     def compared(self, work: Path, signature: str, rows: Rows, bar: Track | None) -> Result:
         """Compare; rasters go to the work folder."""
@@ -164,11 +225,15 @@ class Pairing:
 
     def _registered(self, pair: Pair, extra: dict[str, Any]) -> Pair:
         """Estimate the shift, and settle the reach."""
-        found = raster.estimated_shift(pair) if self.options.align else None
+        found = self.found
+        if self.options.align and not pair.direct:
+            found = raster.estimated_shift(pair)
         shift = raster.used_shift(found)
         pixel = _pixel(pair.georef)
         sure = found is not None and found.is_clear and found.error <= 0.5
-        if self.options.reach is not None:
+        if pair.direct:
+            reach = 0
+        elif self.options.reach is not None:
             reach = round(self.options.reach / pixel)
         elif sure and found is not None:
             reach = max(1, int(np.ceil(2 * found.error + 0.5)))
@@ -188,7 +253,8 @@ class Pairing:
             how = f"estimated, standard error {found.error * pixel:.2g} m" if found else ""
         else:
             how = "too little stands out to estimate it: none is taken out"
-        self.notes.append(_shift_note(metres, how) + f"; reach {reach * pixel:.3g} m ({reach} px)")
+        near = "" if pair.direct else f"; reach {reach * pixel:.3g} m ({reach} px)"
+        self.notes.append(_shift_note(metres, how) + near)
         return replace(pair, shift=shift, reach=reach)
 
     def _surfaces(
@@ -232,6 +298,13 @@ class Pairing:
         spoken = GONE if vector is self.old else NEW
         kept = found.take(np.flatnonzero(found.state != spoken))
         return joined_objects([own, kept]), notes
+
+
+def _grow(options: CompareOptions, table: ChangeTable) -> float:
+    """Scores that are no probabilities are high at every border: there nothing is grown into."""
+    if options.grow is not None:
+        return options.grow
+    return options.threshold if table == IDENTITY else GROWN * options.threshold
 
 
 def _pixel(georef: Georef) -> float:

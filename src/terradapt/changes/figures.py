@@ -58,6 +58,7 @@ def figures_of(
         "grid": None if plan.pair is None else _grid(plan),
         **extra,
         "threshold": options.threshold,
+        "grow": plan.pair.grow if plan.pair else None,
         "min_area_m2": options.min_area,
         "road_tolerance_m": options.along.tolerance,
         "calibration": str(plan.pair.table) if plan.pair else "vectors: shares of overlap",

@@ -24,7 +24,7 @@ from terradapt.raster.georef import metric_crs, move_points
 from terradapt.vector.lattice.metric import polygon_areas
 from terradapt.vector.polygons.extract import PolygonOptions, polygonize_labels
 
-_PAIRS = 254
+_KINDS = 254
 _COLUMNS = ("shapes", "state", "before", "after", "probability", "area", "feature")
 _OVERLAP = 0.5
 """Share of a polygon that must be covered for it to be there still."""
@@ -82,8 +82,8 @@ def joined_objects(parts: list[Objects]) -> Objects:
     return replace(parts[0], **columns).sorted()
 
 
-class _Codes:
-    """Regions of change as labels: a code for each pair of classes, 0 elsewhere, 255 unseen."""
+class _Groups:
+    """Regions of change as labels: a number for each kind, 0 elsewhere, 255 unseen."""
 
     def __init__(self, change: SceneReader, classes: SceneReader, pair: Pair, table: Any) -> None:
         self.change, self.classes, self.pair, self.table = change, classes, pair, table
@@ -92,15 +92,20 @@ class _Codes:
     def georef(self) -> Georef:
         return self.pair.georef
 
-    def labels(self, window: Window) -> NDArray[np.uint8]:
+    def kinds(self, window: Window) -> tuple[NDArray[Any], NDArray[Any], NDArray[np.bool_]]:
+        """Return (H, W) steps of the probability, code of the pair of classes, and what is told."""
         steps, ids = self.change.read(window)[0][0], self.classes.read(window)[0]
-        count = len(self.pair.joined.names)
-        seen = steps != 255
-        told = seen & (steps >= round(self.pair.threshold * STEPS)) & (ids[0] != ids[1])
-        before, after = (band[told].astype(np.int64) for band in ids)
-        code = np.where(seen, np.uint8(0), np.uint8(255))
-        code[told] = self.table[before * count + after]
-        return code
+        told = (steps != 255) & (steps >= round(self.pair.grow * STEPS)) & (ids[0] != ids[1])
+        code = np.zeros(steps.shape, np.int32)
+        before, after = (band[told].astype(np.int32) for band in ids)
+        code[told] = before * len(self.pair.joined.names) + after
+        return steps, code, told
+
+    def labels(self, window: Window) -> NDArray[np.uint8]:
+        steps, code, told = self.kinds(window)
+        kinds = np.where(steps == 255, np.uint8(255), np.uint8(0))
+        kinds[told] = self.table[code[told]]
+        return kinds
 
 
 def changed_regions(
@@ -112,10 +117,13 @@ def changed_regions(
     states: NDArray[Any],
     advance: Advance | None = None,
 ) -> Objects:
-    """Return connected regions of one change of class, with their mean probability.
+    """Return connected regions of change, with the mean probability of their core.
 
-    Regions smaller than ``min_area`` join the neighbour with the longest common border, which may
-    be ground without a change.
+    What is new is one region whatever was there before, what is gone whatever came after it, and
+    other ground that changed is one whatever it was: its classes are those of most of it. A region
+    reaches as far as the probability is ``pair.grow``, and has a core where it is
+    ``pair.threshold``. Regions smaller than ``min_area`` join the neighbour with the longest common
+    border, which may be ground without a change.
 
     Args:
         pair: The two sides.
@@ -129,44 +137,56 @@ def changed_regions(
     Raises:
         ConfigError: More kinds of change than 254.
     """
-    if len(pixels) > _PAIRS:
-        raise ConfigError(
-            f"{len(pixels)} kinds of change are more than {_PAIRS}",
-            "name the classes to look at: --classes",
-        )
     names = np.array(pair.joined.names, object)
     count, georef = len(names), pair.georef
     if not pixels:
         return no_objects(georef.crs, georef.unit)
     codes = np.array(sorted(pixels))
+    before, after = codes // count, codes % count
+    state = states[before, after]
+    kind = np.where(state == NEW, 1 + after, np.where(state == GONE, 1 + count + before, 0))
+    kinds, number = np.unique(kind, return_inverse=True)
+    if len(kinds) > _KINDS:
+        raise ConfigError(
+            f"{len(kinds)} kinds of change are more than {_KINDS}",
+            "name the classes to look at: --classes",
+        )
     table = np.zeros(count * count, np.int64)
-    table[codes] = np.arange(1, len(codes) + 1)
+    table[codes] = number + 1
+    core = round(pair.threshold * STEPS)
     with SceneReader(change) as reader, SceneReader(classes) as ids:
-        source = _Codes(reader, ids, pair, table)
+        source = _Groups(reader, ids, pair, table)
         found = polygonize_labels(source, PolygonOptions(min_area=min_area), advance)
         kept = np.flatnonzero(found.value > 0)
         kept = kept[found.area[kept] >= min_area * (1 - 1e-9)]
         shapes = found.shapes[kept]
 
         def read(window: Window) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-            steps = reader.read(window)[0]
-            return np.where(steps == 255, 0, steps) / STEPS, steps[0] != 255
+            steps, code, told = source.kinds(window)
+            sure = told & (steps >= core)
+            planes = np.empty((len(codes) + 2, *steps.shape), np.uint8)
+            planes[0], planes[1] = sure, np.where(sure, steps, 0)
+            for plane, c in zip(planes[2:], codes, strict=True):
+                np.logical_and(code == c, told, out=plane.view(bool))
+            return planes, steps != 255
 
-        mean = zonal_means(placed(shapes, georef), georef, read, 1)[0][:, 0]
-    code = codes[found.value[kept] - 1]
-    before, after = code // count, code % count
+        rows = max(16, 512 * 32 // (len(codes) + 2))
+        means = zonal_means(placed(shapes, georef), georef, read, len(codes) + 2, rows=rows)[0]
+    means = np.nan_to_num(means)
+    own = means[:, 2:] * (table[codes][None] == found.value[kept][:, None])
+    most = own.argmax(axis=1) if len(kept) else np.empty(0, np.int64)
     objects = Objects(
         shapes,
-        states[before, after],
-        names[before],
-        names[after],
-        np.nan_to_num(mean),
+        state[most],
+        names[before[most]],
+        names[after[most]],
+        means[:, 1] / np.maximum(means[:, 0], 1e-9) / STEPS,
         found.area[kept],
         np.zeros(len(kept), np.int64),
         georef.crs,
         georef.unit,
     )
-    return objects.take(objects.probability >= pair.threshold).sorted()
+    return objects.take(means[:, 0] > 0).sorted()
 
 
 def footprints(pair: Pair, min_area: float) -> tuple[Objects, int]:

@@ -8,6 +8,9 @@ from pathlib import Path
 from terradapt.changes.roads import AlongOptions
 from terradapt.errors import ConfigError
 
+GROWN = 0.2
+"""Of the threshold: where regions of calibrated probability end, if nothing else is asked."""
+
 
 @dataclass(frozen=True)
 class CompareOptions:
@@ -18,6 +21,8 @@ class CompareOptions:
         things: Classes that come and go (buildings, roads); others only change into each other.
         resolution: Metres per pixel of the comparison; None takes the coarser side's.
         threshold: Probability from which on it is a change, 0..1.
+        grow: Probability from which on a pixel beside a change belongs to it, up to the threshold;
+            None: a fifth of the threshold with a calibration, else the threshold.
         min_area: Smaller changes are not told, square metres.
         reach: How far the two dates may lie apart after their shift, m; None: from the estimate.
         align: Estimate the shift of the old side and take it out.
@@ -37,6 +42,7 @@ class CompareOptions:
     things: tuple[str, ...] = ("building", "house", "roof", "road", "car")
     resolution: float | None = None
     threshold: float = 0.5
+    grow: float | None = None
     min_area: float = 20.0
     reach: float | None = None
     align: bool = True
@@ -52,6 +58,11 @@ class CompareOptions:
         if not 0 < self.threshold <= 1:
             raise ConfigError(
                 f"a threshold of {self.threshold:g} is out of range", "use a probability, 0 to 1"
+            )
+        if self.grow is not None and not 0 < self.grow <= self.threshold:
+            raise ConfigError(
+                f"grow {self.grow:g} is not above 0 and up to the threshold {self.threshold:g}",
+                "use a probability that is lower than the threshold",
             )
         if not 0 <= self.min_area < float("inf"):
             raise ConfigError(

@@ -55,7 +55,10 @@ class Pair:
         reach: How far the two may still lie apart, px.
         table: From scores to probabilities.
         threshold: From which probability on it is a change.
+        grow: From which probability on a pixel beside a change belongs to it.
         area: Polygons in the grid's CRS; outside nothing is looked at; everywhere when empty.
+        direct: The new side's scores say themselves what changed: its first class is unchanged.
+            The old side is not read.
     """
 
     old: Side
@@ -66,7 +69,9 @@ class Pair:
     reach: int = 1
     table: ChangeTable = ChangeTable()  # noqa: RUF009 (frozen)
     threshold: float = 0.5
+    grow: float = 0.5
     area: tuple[Any, ...] = ()
+    direct: bool = False
 
     def open_sides(self, stack: ExitStack) -> tuple[Sampler, Sampler]:
         """Open both sides for reading on the grid."""
@@ -115,8 +120,8 @@ class Row:
     Attributes:
         change: (1, H, W) uint8, probability of change in steps of 0.004; 255 not looked at.
         classes: (2, H, W) uint8, joined ids before and after; 255 not looked at.
-        note: Square metres looked at, not looked at and per class before and after; pixels of
-            change per pair of classes.
+        note: Square metres looked at, not looked at and per class before and after; pixels from
+            ``grow`` on per pair of classes.
     """
 
     change: NDArray[np.uint8]
@@ -134,6 +139,7 @@ def row_of(task: RowTask) -> Row:
         SceneError: A part of a side that cannot be read.
     """
     pair = task.pair
+    block = _told_block if pair.direct else _block
     if getattr(_open, "pair", None) is not pair:
         close_sides()
         _open.stack, _open.pair = ExitStack(), pair
@@ -147,7 +153,7 @@ def row_of(task: RowTask) -> Row:
     pairs = np.zeros(count * count, np.int64)
     for left in range(0, georef.width, _COLUMNS):
         window = Window(top, left, height, min(_COLUMNS, georef.width - left))
-        score, before, after, valid = _block(pair, window)
+        score, before, after, valid = block(pair, window)
         steps = np.rint(np.clip(pair.table(score), 0, 1) * STEPS).astype(np.uint8)
         at = np.s_[:, left : left + window.width]
         change[0][at] = np.where(valid, steps, 255)
@@ -156,7 +162,7 @@ def row_of(task: RowTask) -> Row:
         for band, ids in enumerate((before, after)):
             classes[band][at] = np.where(valid, ids, 255)
             shares[band] += np.bincount(ids[valid], metres[valid], minlength=count)
-        told = valid & (steps >= round(pair.threshold * STEPS)) & (before != after)
+        told = valid & (steps >= round(pair.grow * STEPS)) & (before != after)
         code = before[told].astype(np.int64) * count + after[told]
         pairs += np.bincount(code, minlength=count * count)
     note = {
@@ -187,6 +193,14 @@ def _block(
     cut = np.s_[:, halo : halo + window.height, halo : halo + window.width]
     before, after = (argmax(p[cut])[0] for p in (old, new))
     return score, before, after, valid & pair.looked_at(window)
+
+
+def _told_block(
+    pair: Pair, window: Window
+) -> tuple[NDArray[np.float32], NDArray[np.uint8], NDArray[np.uint8], NDArray[np.bool_]]:
+    shares, valid = _open.sides[1].read(window)
+    after = argmax(shares[1:])[0] + np.uint8(1)
+    return 1 - shares[0], np.zeros_like(after), after, valid & pair.looked_at(window)
 
 
 def _within(georef: Georef, window: Window) -> NDArray[np.bool_]:
@@ -282,7 +296,7 @@ def estimated_shift(pair: Pair) -> Estimate | None:
     surfaces = []
     with ExitStack() as stack:
         old, new = pair.open_sides(stack)
-        for window in _patches(pair.georef):
+        for window in spread_windows(pair.georef):
             shares, valid = old.read(window)
             ids = np.where(valid, shares.argmax(axis=0), 255).astype(np.uint8)
             counts = np.bincount(ids.ravel(), minlength=256)[:255]
@@ -302,8 +316,8 @@ def estimated_shift(pair: Pair) -> Estimate | None:
     return peak(surfaces)
 
 
-def _patches(georef: Georef) -> list[Window]:
-    """Return patches within the grid, smaller ones of a small grid: many tell more than few."""
+def spread_windows(georef: Georef) -> list[Window]:
+    """Return patches to estimate a shift on; smaller ones of a small grid: many tell more."""
     inner = min(georef.height, georef.width) - 2 * REACH
     side = min(SIDE, max(inner // 6, 3 * REACH))
     rows, cols = (

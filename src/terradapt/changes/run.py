@@ -16,6 +16,7 @@ import shapely
 
 from terradapt.changes import raster
 from terradapt.changes.comparison import Pairing, Result
+from terradapt.changes.dates import DatePair, takes_two_dates
 from terradapt.changes.figures import figures_of
 from terradapt.changes.options import CompareOptions
 from terradapt.changes.page import changes_page
@@ -53,6 +54,7 @@ from terradapt.vector.write import check_vector
 
 COLOURS: dict[str, Colour] = {NEW: (0, 170, 80), GONE: (215, 30, 60), CHANGED: (240, 150, 0)}
 """RGB of the states, in QGIS and in pictures."""
+_DIRECT = "both.tif"  # what a model of two dates makes of them
 
 
 def compare(
@@ -79,7 +81,8 @@ def compare(
         old: The earlier side.
         new: The later side.
         output: The GeoPackage to write: layers ``polygons`` and ``edges``.
-        model: What maps scenes: an opened model, or what :func:`terradapt.load` opens.
+        model: What maps scenes, or says itself what changed between two (``siamese``): an opened
+            model, or what :func:`terradapt.load` opens.
         model_name: Of an opened model, for the figures and for resuming.
         predict: How it does; scores, resuming and overwriting are not looked at.
         bar: ``bar(total, label, unit)`` gives a context with ``advance(n)``.
@@ -112,11 +115,12 @@ def compare(
         _side(path, work / f"{label}.tif", predictor, which)
         for path, label, which in zip(paths, ("old", "new"), named, strict=True)
     ]
-    run = Pairing.of(sides[0], sides[1], chosen)
+    run = _settled(sides, paths, chosen, predictor)
     asked = {k: str(v) for k, v in vars(chosen).items() if k not in ("resume", "overwrite")}
     predict = replace(predict or PredictOptions(), resume=chosen.resume, overwrite=True)
     setting = {k: str(v) for k, v in vars(predict).items() if k not in ("resume", "overwrite")}
-    marks = {str(f): beside_stamp(f) for f in reads}
+    scores = [s.scores for s in sides if isinstance(s, MapSide) and s.scores and s.scene is None]
+    marks = {str(f): beside_stamp(f) for f in [*reads, *scores]}
     stamps = [[f, mark] for f, mark in marks.items() if mark or not f.endswith(SUFFIX)]
     signature = signature_of([stamps, asked, setting, name, predictor and predictor.engine])
     with ExitStack() as stack:
@@ -128,14 +132,13 @@ def compare(
         check_new(_beside(output), chosen.overwrite)
         _begin(work, signature, chosen.resume)
         try:
-            for side, path in zip(sides, paths, strict=True):
-                if predictor is not None and _is_scene(path):
-                    assert isinstance(side, MapSide)
-                    wanted = replace(predict, scores="uint8")
-                    told = predict_scene(
-                        predictor, path, side.path, wanted, bar, model=name, blocks=blocks
-                    )
-                    run.notes.extend(told["notes"])
+            for source, made, called in _to_map(run, paths, name):
+                assert predictor is not None
+                wanted = replace(predict, scores="uint8")
+                told = predict_scene(
+                    predictor, source, made, wanted, bar, model=called, blocks=blocks
+                )
+                run.notes.extend(told["notes"])
             result = run.compared(work, signature, rows, bar)
             figures = figures_of(
                 run, result.polygons, result.edges, result.rows, result.extra,
@@ -168,7 +171,8 @@ def _chosen(options: dict[str, Any]) -> CompareOptions:
 def _files(path: ScenePath) -> list[Path]:
     if is_vector(path):
         assert isinstance(path, str | Path)
-        return [Path(path)]
+        table = Path(path).with_suffix(".dbf")  # of a shapefile: the classes stand in it
+        return [Path(path), *([table] if Path(path).suffix.lower() == ".shp" else [])]
     return [Path(str(f)) for f in scene_files(path)]
 
 
@@ -200,7 +204,8 @@ def _side(path: ScenePath, made: Path, predictor: Predictor | None, named: str |
         assert isinstance(path, str | Path)
         return open_map(path, named)
     assert predictor is not None
-    classes = predictor.classes
+    classes, direct = predictor.classes, takes_two_dates(predictor)
+    made = made.with_name(_DIRECT) if direct else made
     surety = predictor.meta.confidence if predictor.meta else "not calibrated"
     return MapSide(
         made,
@@ -211,6 +216,36 @@ def _side(path: ScenePath, made: Path, predictor: Predictor | None, named: str |
         scene=path,
         surety=surety,
     )
+
+
+def _settled(
+    sides: list[Side], paths: list[ScenePath], chosen: CompareOptions, predictor: Predictor | None
+) -> Pairing:
+    if predictor is None or not takes_two_dates(predictor):
+        return Pairing.of(sides[0], sides[1], chosen)
+    other = next((p for p in paths if not _is_scene(p)), None)
+    old, new = sides
+    if other is not None or not isinstance(old, MapSide) or not isinstance(new, MapSide):
+        raise SceneError(
+            f"{other}: is no scene, and the model takes two scenes at once",
+            "give the two scenes, or a model that maps one: of land cover or roads",
+        )
+    return Pairing.direct(old, new, chosen, predictor)
+
+
+def _to_map(
+    run: Pairing, paths: list[ScenePath], name: str
+) -> list[tuple[ScenePath | DatePair, Path, str]]:
+    """Return what a model is to map before anything is compared: scene, map, name of the model."""
+    pair = run.pair
+    if pair is not None and pair.direct:
+        both = DatePair(paths[0], paths[1], pair.georef, pair.shift)
+        return [(both, run.new.path, f"{name}, shift {pair.shift}")]
+    return [
+        (path, side.path, name)
+        for path, side in zip(paths, (run.old, run.new), strict=True)
+        if _is_scene(path)
+    ]
 
 
 def _beside(output: Path) -> list[Path]:

@@ -32,6 +32,8 @@ OTHER = "other"
 ROAD = "road"
 _NOTHING = {"background", "other", "clutter", "unlabelled", "unknown", "rest"}
 _BLANK = {"", "None", "nan"}
+_LOOK, _PLACES = 256, 9  # px of a side, and how many places along the diagonal, are looked at
+_MOST_IDS = 64  # values that a class map without names has
 _STRIP = 1 << 24  # pixels read at a time
 
 
@@ -127,7 +129,10 @@ def is_vector(path: ScenePath) -> bool:
 
 
 def is_map(path: ScenePath) -> bool:
-    """Tell whether a path is a class map: it says its classes, or has one band of integers.
+    """Tell whether a path is a class map and no scene.
+
+    A map says its classes, or has one band of integers with a colour table or with few values: a
+    panchromatic scene has many.
 
     Raises:
         SceneError: The file cannot be read.
@@ -135,8 +140,18 @@ def is_map(path: ScenePath) -> bool:
     if not isinstance(path, str | Path) or Path(path).is_dir():
         return False
     with SceneReader(path) as reader:
-        integer = np.dtype(reader.dtype).kind in "iu"
-        return integer and ("TERRADAPT_CLASSES" in reader.tags or len(reader.data_bands) == 1)
+        if np.dtype(reader.dtype).kind not in "iu":
+            return False
+        if "TERRADAPT_CLASSES" in reader.tags:
+            return True
+        if len(reader.data_bands) != 1:
+            return False
+        side = min(_LOOK, reader.height, reader.width)
+        values: set[int] = set()
+        for row, col in np.linspace((0, 0), (reader.height - side, reader.width - side), _PLACES):
+            pixels, valid = reader.read(Window(round(row), round(col), side, side))
+            values |= set(np.unique(pixels[0][valid]).tolist())
+    return len(values) <= _MOST_IDS or bool(raster_classes(Path(path)).names)
 
 
 def open_vectors(path: str | Path, named: str | None = None) -> VectorSide:

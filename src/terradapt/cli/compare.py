@@ -43,6 +43,10 @@ def compare(
         float | None, typer.Option(help="Metres per pixel; default the coarser side's.")
     ] = None,
     threshold: Annotated[float, typer.Option(help="Probability of a change, 0 to 1.")] = 0.5,
+    grow: Annotated[
+        float | None,
+        typer.Option(help="Pixels beside a change belong to it from this probability on."),
+    ] = None,
     min_area: Annotated[float, typer.Option(help="Smallest change told, square metres.")] = 20.0,
     reach: Annotated[
         float | None,
@@ -93,7 +97,7 @@ def compare(
     from terradapt.scene import PredictOptions
     from terradapt.scene.job import Job
 
-    predictor, load, name = _opened(model, engine, device)
+    predictor, load, name = opened(model, engine, device)
     with _pool(cluster, load, name, workers) as pool:
         try:
             figures = run(
@@ -107,10 +111,11 @@ def compare(
                 blocks=pool.blocks if pool else Job.blocks,
                 rows=pool.ordered if pool else here,
                 say=lambda line: tell(f"note: {line}"),
-                classes=_listed(classes),
-                things=_listed(things),
+                classes=listed(classes),
+                things=listed(things),
                 resolution=resolution,
                 threshold=threshold,
+                grow=grow,
                 min_area=min_area,
                 reach=reach,
                 align=align,
@@ -129,10 +134,10 @@ def compare(
     return {"files": [output], "figures": figures}
 
 
-def _opened(
+def opened(
     model: Path | None, engine: str, device: str | None
 ) -> tuple[Predictor | None, Any, str]:
-    """Open the model; give what opens it on a worker, and its name."""
+    """Open the model; give what opens it on a worker, and its name; nothing without one."""
     if model is None:
         return None, None, ""
     from terradapt import hub
@@ -154,7 +159,8 @@ def _pool(cluster: str, load: Any, name: str, workers: int | None) -> Any:
     return Cluster(cluster, load, name, workers=workers)
 
 
-def _listed(text: str) -> tuple[str, ...]:
+def listed(text: str) -> tuple[str, ...]:
+    """Return the names of a list with commas."""
     return tuple(part.strip() for part in text.split(",") if part.strip())
 
 

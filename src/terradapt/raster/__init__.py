@@ -6,7 +6,14 @@ from terradapt.raster.clipped import Clipped
 from terradapt.raster.features import FeatureLayer, layer_names, read_layer
 from terradapt.raster.files import read_label, write_raster
 from terradapt.raster.georef import Georef
-from terradapt.raster.mosaic import Mosaic, ScenePath, open_scene, scene_files
+from terradapt.raster.mosaic import (
+    Compound,
+    Mosaic,
+    ScenePath,
+    absolute_scene,
+    open_scene,
+    scene_files,
+)
 from terradapt.raster.reader import SceneReader
 from terradapt.raster.scene import Scene
 from terradapt.raster.shapes import polygonize, rasterize
@@ -16,6 +23,7 @@ from terradapt.raster.writer import SceneWriter, part_folder, signature_of
 __all__ = [
     "CRS",
     "Clipped",
+    "Compound",
     "FeatureLayer",
     "Georef",
     "Layer",
@@ -24,6 +32,7 @@ __all__ = [
     "ScenePath",
     "SceneReader",
     "SceneWriter",
+    "absolute_scene",
     "layer_names",
     "open_scene",
     "part_folder",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Sequence
 from contextlib import suppress
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 
 from terradapt.config import InputSpec
 from terradapt.errors import SceneError
+from terradapt.files import is_remote
 from terradapt.grid import Window
 from terradapt.raster.georef import crs_name, warp_to
 from terradapt.raster.opening import open_raster
@@ -27,6 +29,25 @@ _SPARSE = 0.1  # share of the whole that the files cover, below which they are h
 _ALONE = "map every file on its own: --each"
 ScenePath = str | Path | Sequence[Path]
 """A file, a folder that makes one mosaic, an address, or several files that do."""
+
+
+class Compound(ABC):
+    """What is read as one scene though it is neither files nor a mosaic: two dates, for example.
+
+    It travels to workers, so it is small and can be pickled.
+    """
+
+    @abstractmethod
+    def open(self, spec: InputSpec | None = None, **options: Any) -> Scene:
+        """Open it, with the arguments of :func:`open_scene`."""
+
+    @abstractmethod
+    def files(self, *, allow_remote: bool = False) -> list[str | Path]:
+        """Return all files that it is read from."""
+
+    @abstractmethod
+    def absolute(self) -> Compound:
+        """Return it by paths that mean the same in every folder."""
 
 
 class Mosaic(Scene):
@@ -151,17 +172,19 @@ class Mosaic(Scene):
         return Window(round(row), round(col), reader.height, reader.width)
 
 
-def open_scene(path: ScenePath, spec: InputSpec | None = None, **options: Any) -> Scene:
+def open_scene(path: ScenePath | Compound, spec: InputSpec | None = None, **options: Any) -> Scene:
     """Open a file as a scene, or a folder or several files as one mosaic.
 
     Args:
-        path: A file, a folder, an address, or several files.
+        path: A file, a folder, an address, several files, or what opens itself.
         spec: Bands and stretch of the model.
         options: Further arguments of :class:`SceneReader`.
 
     Raises:
         SceneError: Something of it cannot be read or does not fit.
     """
+    if isinstance(path, Compound):
+        return path.open(spec, **options)
     if not isinstance(path, (str, Path)):
         return Mosaic(path, Path(path[0]).parent, spec, **options)
     if Path(path).is_dir():
@@ -169,11 +192,13 @@ def open_scene(path: ScenePath, spec: InputSpec | None = None, **options: Any) -
     return SceneReader(path, spec, **options)
 
 
-def scene_files(path: ScenePath, *, allow_remote: bool = False) -> list[str | Path]:
+def scene_files(path: ScenePath | Compound, *, allow_remote: bool = False) -> list[str | Path]:
     """Return all files that a scene is read from, sources of VRTs, masks and sidecars included.
 
     What cannot be opened counts as itself: reading it says what is wrong.
     """
+    if isinstance(path, Compound):
+        return path.files(allow_remote=allow_remote)
     if not isinstance(path, (str, Path)):
         members: Sequence[str | Path] = path
     else:
@@ -186,6 +211,13 @@ def scene_files(path: ScenePath, *, allow_remote: bool = False) -> list[str | Pa
     return found
 
 
+def absolute_scene(scene: ScenePath) -> ScenePath:
+    """Return a scene by paths that mean the same in every folder."""
+    if not isinstance(scene, (str, Path)):
+        return [part if is_remote(part) else Path(part).absolute() for part in scene]
+    return scene if is_remote(scene) else Path(scene).absolute()
+
+
 def rasters_in(folder: Path) -> list[Path]:
     """Return the rasters of a folder, sorted by name."""
     return sorted(
@@ -193,4 +225,12 @@ def rasters_in(folder: Path) -> list[Path]:
     )
 
 
-__all__ = ["Mosaic", "ScenePath", "open_scene", "rasters_in", "scene_files"]
+__all__ = [
+    "Compound",
+    "Mosaic",
+    "ScenePath",
+    "absolute_scene",
+    "open_scene",
+    "rasters_in",
+    "scene_files",
+]

@@ -16,7 +16,6 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
@@ -26,8 +25,7 @@ from terradapt.files import Closing
 from terradapt.grid import Grid, Window
 from terradapt.machine import cpu_cores
 from terradapt.progress import Advance
-from terradapt.raster import ScenePath
-from terradapt.raster.opening import is_remote
+from terradapt.raster import Compound, ScenePath, absolute_scene
 from terradapt.scene.job import Job, open_job
 from terradapt.scene.options import PredictOptions
 from terradapt.scene.predictor import Predictor
@@ -57,7 +55,7 @@ class Task:
 
     load: Load
     key: str
-    scene: ScenePath
+    scene: ScenePath | Compound
     options: PredictOptions
     shape: tuple[int, int]
     region: Window
@@ -218,7 +216,9 @@ class Cluster(Closing):
         shape = (job.source.height, job.source.width)
         area = job.options.aoi
         options = replace(job.options, aoi=area and area.absolute())
-        return Task(self.load, self.key, _absolute(job.scene), options, shape, region)
+        scene = job.scene
+        scene = scene.absolute() if isinstance(scene, Compound) else absolute_scene(scene)
+        return Task(self.load, self.key, scene, options, shape, region)
 
     def _send(self, function: Callable[[T], R], task: T) -> Any:
         return self.client.submit(function, task, pure=False, retries=3)
@@ -267,13 +267,6 @@ def environments(count: int, gpus: int, seen: str | None = None) -> list[dict[st
     seen = os.environ.get("CUDA_VISIBLE_DEVICES") if seen is None else seen
     names = seen.split(",")[:gpus] if seen else [str(i) for i in range(gpus)]
     return [{"CUDA_VISIBLE_DEVICES": names[i % gpus]} if gpus else {} for i in range(count)]
-
-
-def _absolute(scene: ScenePath) -> ScenePath:
-    """Workers may stand in another folder."""
-    if not isinstance(scene, (str, Path)):
-        return [part if is_remote(part) else Path(part).absolute() for part in scene]
-    return scene if is_remote(scene) else Path(scene).absolute()
 
 
 def _pack(array: Any) -> tuple[bytes, str, tuple[int, ...]] | None:

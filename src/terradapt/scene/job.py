@@ -12,7 +12,7 @@ from terradapt.files import size_text
 from terradapt.grid import Grid, Window
 from terradapt.machine import free_memory
 from terradapt.progress import Advance
-from terradapt.raster import Clipped, Scene, ScenePath, open_scene, signature_of
+from terradapt.raster import Clipped, Compound, Scene, ScenePath, open_scene, signature_of
 from terradapt.raster.cog import TILE
 from terradapt.raster.pam import SUFFIX, beside_stamp
 from terradapt.scene.options import PredictOptions
@@ -46,7 +46,7 @@ class Job:
     batch: int
     wanted: Wanted
     options: PredictOptions
-    scene: ScenePath | None = None
+    scene: ScenePath | Compound | None = None
     signature: str = ""
     stamp: tuple[list[int], ...] = ()
     scale: float | None = None
@@ -126,7 +126,7 @@ Blocks = Callable[[Job, Window, Advance | None], Generator[Block, None, None]]
 
 def open_job(
     predictor: Predictor,
-    scene: ScenePath,
+    scene: ScenePath | Compound,
     options: PredictOptions,
     model: str,
     stack: ExitStack,

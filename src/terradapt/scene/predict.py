@@ -17,6 +17,7 @@ from terradapt.grid import Window
 from terradapt.owner import owned
 from terradapt.progress import Track
 from terradapt.raster import (
+    Compound,
     Layer,
     ScenePath,
     SceneWriter,
@@ -34,7 +35,7 @@ SUFFIXES = (".tif", ".tiff")
 
 def predict_scene(
     predictor: Predictor,
-    scene: ScenePath,
+    scene: ScenePath | Compound,
     out: Path,
     options: PredictOptions | None = None,
     bar: Track | None = None,
@@ -101,7 +102,10 @@ def predict_scene(
 
 
 def check_result(
-    out: Path, scene: ScenePath, options: PredictOptions, reads: Iterable[str | Path | None]
+    out: Path,
+    scene: ScenePath | Compound,
+    options: PredictOptions,
+    reads: Iterable[str | Path | None],
 ) -> None:
     """Check that a map can be written, and that it is none of what it is made from.
 
