@@ -16,8 +16,8 @@ from terradapt.cli._help import OTHER, PANELS
 COMMAND = typer.main.get_command(build_app())
 VERBS = sorted(COMMAND.commands)
 DOES = {
-    "Check", "Compare", "List", "Look", "Map", "Print", "Publish", "Run", "Score", "Time", "Train",
-    "Turn",
+    "Check", "Compare", "Fit", "List", "Look", "Map", "Print", "Publish", "Run", "Score", "Time",
+    "Train", "Turn",
 }  # fmt: skip
 
 

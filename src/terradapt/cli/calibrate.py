@@ -1,4 +1,4 @@
-"""``terradapt calibrate-changes``: scores of change become probabilities."""
+"""``terradapt calibrate``: scores of change become probabilities."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ def register(app: typer.Typer) -> None:
     """Add the verb to the command line."""
     examples = """
         # pairs of `terradapt data synthetic-pairs 301-308 shift=4 -o pairs`
-        terradapt calibrate-changes pairs --model run -o table.json
+        terradapt calibrate pairs --model run -o table.json
         # pairs that you have labelled, buildings only
-        terradapt calibrate-changes mine --model run --classes building -o table.json
+        terradapt calibrate mine --model run --classes building -o table.json
     """
-    add(app, "calibrate-changes", calibrate_changes, MAP, examples)
+    add(app, "calibrate", calibrate_changes, MAP, examples)
 
 
 def calibrate_changes(
@@ -35,7 +35,7 @@ def calibrate_changes(
         bool, typer.Option("--overwrite", help="Replace a table that is there.")
     ] = False,
 ) -> dict[str, Any]:
-    """Turn scores of change into probabilities, by pairs whose changes are known.
+    """Fit the probability of change to known pairs; get a table.
 
     The table is for `terradapt compare --calibration`. It is fitted on the splits train and val of
     the pairs; its error is measured on test, and stands in it.
