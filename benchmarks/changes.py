@@ -4,7 +4,7 @@ The generator tells what was built, demolished, planted, felled and paved; the s
 light, another season and camera, other cars, and lies 1 to 4 px beside the first. A model maps both
 dates once; what is measured is what is made of its two maps.
 
-    python benchmarks/changes.py CHECKPOINT --cities 401-406 --validation 301-304 -o benchmarks/results
+    python benchmarks/changes.py CHECKPOINT --cities 401-408 --validation 301-303
 
 - A true change is found where at least half of its outline is covered by objects of its state; an
   object is right where at least half of it lies on ground of its state (overlap, not IoU: a found
@@ -33,6 +33,7 @@ from typing import Any
 import numpy as np
 import pyogrio
 import shapely
+import shapely.affinity
 from affine import Affine
 from numpy.typing import NDArray
 from scipy import ndimage
@@ -48,8 +49,8 @@ from terradapt.machine import hardware
 from terradapt.raster import open_scene, rasterize, read_label, write_raster
 from terradapt.report.markdown import markdown_table
 from terradapt.scene import PredictOptions, predict_scene
-from terradapt.synthetic.files import CRS, read_seeds, transform_at
 from terradapt.synthetic.dates import TwoDates, make_two_dates
+from terradapt.synthetic.files import CRS, read_seeds, transform_at
 
 BUILDING, CAR = ISPRS.names.index("building"), ISPRS.names.index("car")
 PIXEL = 0.09  # m2
@@ -89,10 +90,7 @@ def truth_of(pair: TwoDates) -> Truth:
         CODES[NEW] if c.after == BUILDING else CODES[GONE] if c.before == BUILDING else 3
         for c in pair.changes
     ]
-    place = Affine.translation(cols, rows)
-    outlines = [
-        shapely.transform(c.outline, lambda xy: xy + (place.c, place.f)) for c in pair.changes
-    ]
+    outlines = [shapely.affinity.translate(c.outline, cols, rows) for c in pair.changes]
     return Truth(moved, outlines, codes)
 
 
@@ -224,7 +222,7 @@ def chosen(args: argparse.Namespace, seeds: tuple[int, ...], predictor: Any) -> 
     }  # fmt: skip
 
 
-def main() -> None:
+def main() -> None:  # noqa: PLR0915
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("model", type=Path)
     parser.add_argument("--cities", default="401-406")
@@ -303,14 +301,16 @@ def main() -> None:
     text = (
         f"# Two dates of {len(seeds)} synthetic cities, {args.size} px of 0.3 m each\n\n{where}; "
         f"classes of {args.model.parent.name}/{args.model.name}\n\n"
-        f"Least area {area:g} m2, threshold {setting['threshold']:g}, grow {setting['grow'] or 0:g}.\n\n"
+        f"Least area {area:g} m2, threshold {setting['threshold']:g}, "
+        f"grow {setting['grow'] or 0:g}.\n\n"
         + markdown_table(head, rows)
         + f"\n\n{square:.3f} km2 of unchanged pairs; {seconds:.1f} s for all comparisons. "
         f"ECE of the probability of change: {errors[0]:.4f} on the changed pairs, {errors[1]:.4f} "
         f"on all ({args.calibration or 'no table'}).\n"
     )
     values = {
-        "setting": where, "cities": args.cities, "validation_cities": args.validation, "size": args.size,
+        "setting": where, "cities": args.cities, "validation_cities": args.validation,
+        "size": args.size,
         **setting, "scores": {m: [f1(s) for s in sums[m]] for m in methods},
         "counts": {m: sums[m].tolist() for m in methods},
         "false_objects": false, "unchanged_km2": square, "shifts": shifts, "seconds": seconds,

@@ -94,13 +94,18 @@ class _Groups:
 
     def kinds(self, window: Window) -> tuple[NDArray[Any], NDArray[Any], NDArray[np.bool_]]:
         """Return (H, W) steps of the probability, code of the pair of classes, and what is told."""
-        steps, ids = self.change.read(window)[0][0], self.classes.read(window)[0].astype(np.int64)
+        steps, ids = self.change.read(window)[0][0], self.classes.read(window)[0]
         told = (steps != 255) & (steps >= round(self.pair.grow * STEPS)) & (ids[0] != ids[1])
-        return steps, np.where(told, ids[0] * len(self.pair.joined.names) + ids[1], 0), told
+        code = np.zeros(steps.shape, np.int32)
+        before, after = (band[told].astype(np.int32) for band in ids)
+        code[told] = before * len(self.pair.joined.names) + after
+        return steps, code, told
 
     def labels(self, window: Window) -> NDArray[np.uint8]:
         steps, code, told = self.kinds(window)
-        return np.where(steps == 255, 255, np.where(told, self.table[code], 0)).astype(np.uint8)
+        kinds = np.where(steps == 255, np.uint8(255), np.uint8(0))
+        kinds[told] = self.table[code[told]]
+        return kinds
 
 
 def changed_regions(
@@ -159,8 +164,11 @@ def changed_regions(
         def read(window: Window) -> tuple[NDArray[Any], NDArray[np.bool_]]:
             steps, code, told = source.kinds(window)
             sure = told & (steps >= core)
-            planes = [sure, np.where(sure, steps, 0), *((code == c) & told for c in codes)]
-            return np.stack(planes).astype(np.uint8), steps != 255
+            planes = np.empty((len(codes) + 2, *steps.shape), np.uint8)
+            planes[0], planes[1] = sure, np.where(sure, steps, 0)
+            for plane, c in zip(planes[2:], codes, strict=True):
+                np.logical_and(code == c, told, out=plane.view(bool))
+            return planes, steps != 255
 
         rows = max(16, 512 * 32 // (len(codes) + 2))
         means = zonal_means(placed(shapes, georef), georef, read, len(codes) + 2, rows=rows)[0]

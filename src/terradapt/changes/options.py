@@ -8,7 +8,6 @@ from pathlib import Path
 from terradapt.changes.roads import AlongOptions
 from terradapt.errors import ConfigError
 
-
 GROWN = 0.2
 """Of the threshold: where regions of calibrated probability end, if nothing else is asked."""
 

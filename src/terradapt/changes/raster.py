@@ -317,7 +317,7 @@ def estimated_shift(pair: Pair) -> Estimate | None:
 
 
 def spread_windows(georef: Georef) -> list[Window]:
-    """Return patches within a grid to estimate a shift on, smaller ones of a small grid: many tell more than few."""
+    """Return patches to estimate a shift on; smaller ones of a small grid: many tell more."""
     inner = min(georef.height, georef.width) - 2 * REACH
     side = min(SIDE, max(inner // 6, 3 * REACH))
     rows, cols = (

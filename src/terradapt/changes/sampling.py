@@ -321,10 +321,11 @@ def zonal_means(
             ).ravel()
             values, valid = read(window)
             pixels += np.bincount(ids, minlength=count + 1)[1:]
-            known = np.where(valid.ravel(), ids, 0)
+            at = np.flatnonzero((ids > 0) & valid.ravel())  # most of a block lies in no polygon
+            known = ids[at]
             good += np.bincount(known, minlength=count + 1)[1:]
             for k in range(planes):
-                sums[:, k] += np.bincount(known, values[k].ravel(), minlength=count + 1)[1:]
+                sums[:, k] += np.bincount(known, values[k].ravel()[at], minlength=count + 1)[1:]
     with np.errstate(invalid="ignore"):
         return sums / np.where(good, good, np.nan)[:, None], pixels, good
 

@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 from rasterio import features
 from rasterio.transform import Affine
 
+from terradapt.raster.opening import quiet
+
 
 def rasterize(
     shapes: Iterable[tuple[Any, int]],
@@ -35,14 +37,15 @@ def rasterize(
     pairs = [(g, v) for g, v in shapes if not getattr(g, "is_empty", False)]
     if not pairs:
         return np.full((height, width), fill, dtype)
-    burnt: NDArray[Any] = features.rasterize(
-        pairs,
-        (height, width),
-        fill=fill,
-        transform=transform,
-        all_touched=all_touched,
-        dtype=dtype,
-    )
+    with quiet():  # rasterio changes the process's filters of warnings itself, and so do threads
+        burnt: NDArray[Any] = features.rasterize(
+            pairs,
+            (height, width),
+            fill=fill,
+            transform=transform,
+            all_touched=all_touched,
+            dtype=dtype,
+        )
     return burnt
 
 

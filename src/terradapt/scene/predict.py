@@ -17,8 +17,8 @@ from terradapt.grid import Window
 from terradapt.owner import owned
 from terradapt.progress import Track
 from terradapt.raster import (
-    Layer,
     Compound,
+    Layer,
     ScenePath,
     SceneWriter,
     part_folder,
