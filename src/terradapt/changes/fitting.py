@@ -101,11 +101,11 @@ def calibrate_changes(
     table = fitted_table(*counts["fit"])
     source = f"{len(parts['fit'])} pairs of {Path(pairs).name}"
     named = f", {model_name}" if model_name else ""
-    error = expected_error(*counts["test"], table)
+    pixels, changed = counts["test"]
+    error, before = (expected_error(pixels, changed, t) for t in (table, ChangeTable()))
     table = table.model_copy(update={"source": source + named, "ece": round(error, 5)})
-    before = expected_error(*counts["test"], ChangeTable())
-    clear = np.where(_SCORES >= 0.1, 1.0, 0.0)
-    unsure = [expected_error(*(counts["test"] * clear), t) for t in (ChangeTable(), table)]
+    told = _SCORES >= 0.1
+    unsure = [expected_error(pixels * told, changed * told, t) for t in (ChangeTable(), table)]
     say(f"expected calibration error on {len(parts['test'])} other pairs: {before:.4f} before, "
         f"{error:.4f} after; of pixels with a score from 0.1 on {unsure[0]:.4f} and "
         f"{unsure[1]:.4f}")  # fmt: skip

@@ -131,11 +131,11 @@ def compare(
         check_new(_beside(output), chosen.overwrite)
         _begin(work, signature, chosen.resume)
         try:
-            for scene, made, called in _to_map(run, paths, name):
+            for source, made, called in _to_map(run, paths, name):
                 assert predictor is not None
                 wanted = replace(predict, scores="uint8")
                 told = predict_scene(
-                    predictor, scene, made, wanted, bar, model=called, blocks=blocks
+                    predictor, source, made, wanted, bar, model=called, blocks=blocks
                 )
                 run.notes.extend(told["notes"])
             result = run.compared(work, signature, rows, bar)
