@@ -7,7 +7,7 @@ of each step have changed. Pool adjacent violators makes the shares a function t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -29,6 +29,7 @@ from terradapt.progress import Track, silent
 from terradapt.raster import SceneReader
 
 BINS = 15
+Counts = NDArray[np.float64]
 _SCORES = np.arange(STEPS + 1) / STEPS
 _LEAST = 100  # changed pixels to fit on
 
@@ -135,7 +136,7 @@ def _counted(dataset: Dataset, item: Item, out: Path, **options: Any) -> NDArray
     return counts
 
 
-def fitted_table(pixels: Sequence[float], changed: Sequence[float]) -> ChangeTable:
+def fitted_table(pixels: Counts, changed: Counts) -> ChangeTable:
     """Return the monotone table of shares that have changed.
 
     Args:
@@ -157,7 +158,7 @@ def fitted_table(pixels: Sequence[float], changed: Sequence[float]) -> ChangeTab
     return ChangeTable(scores=tuple(scores), probabilities=tuple(round(v, 6) for v in values))
 
 
-def expected_error(pixels: Sequence[float], changed: Sequence[float], table: ChangeTable) -> float:
+def expected_error(pixels: Counts, changed: Counts, table: ChangeTable) -> float:
     """Return the expected calibration error, in 15 bins of probability (Guo et al., ICML 2017).
 
     Args:

@@ -16,7 +16,7 @@ def register(app: typer.Typer) -> None:
         # pairs of `terradapt data synthetic-pairs 301-308 shift=4 -o pairs`
         terradapt calibrate-changes pairs --model run -o table.json
         # pairs that you have labelled, buildings only
-        terradapt calibrate-changes mine --model run --classes building -o table.json
+        terradapt calibrate-changes mine --model run --classes building -o t.json
     """
     add(app, "calibrate-changes", calibrate_changes, MAP, examples)
 
