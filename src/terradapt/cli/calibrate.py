@@ -35,9 +35,9 @@ def calibrate_changes(
         bool, typer.Option("--overwrite", help="Replace a table that is there.")
     ] = False,
 ) -> dict[str, Any]:
-    """Turn scores of change into probabilities, by pairs whose changes are known.
+    """Turn scores of change into probabilities.
 
-    The table is for `terradapt compare --calibration`. It is fitted on the splits train and val of
+    By pairs of dates whose changes are known. The table is for `terradapt compare --calibration`. It is fitted on the splits train and val of
     the pairs; its error is measured on test, and stands in it.
     """
     from terradapt.changes.fitting import calibrate_changes as fit
