@@ -37,8 +37,8 @@ def calibrate_changes(
 ) -> dict[str, Any]:
     """Turn scores of change into probabilities.
 
-    By pairs of dates whose changes are known. The table is for `terradapt compare --calibration`. It is fitted on the splits train and val of
-    the pairs; its error is measured on test, and stands in it.
+    The table is for `terradapt compare --calibration`. It is fitted on the splits train and val of
+    pairs whose changes are known; its error is measured on test, and stands in it.
     """
     from terradapt.changes.fitting import calibrate_changes as fit
     from terradapt.cli._progress import progress
