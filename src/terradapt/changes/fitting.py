@@ -7,13 +7,13 @@ of each step have changed. Pool adjacent violators makes the shares a function t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 from scipy.optimize import isotonic_regression
 
 from terradapt.changes.calibration import ChangeTable
@@ -29,6 +29,7 @@ from terradapt.progress import Track, silent
 from terradapt.raster import SceneReader
 
 BINS = 15
+Counts = NDArray[np.float64]
 _SCORES = np.arange(STEPS + 1) / STEPS
 _LEAST = 100  # changed pixels to fit on
 
@@ -102,12 +103,10 @@ def calibrate_changes(
     source = f"{len(parts['fit'])} pairs of {Path(pairs).name}"
     named = f", {model_name}" if model_name else ""
     pixels, changed = counts["test"]
-    error = expected_error(pixels, changed, table)
+    error, before = (expected_error(pixels, changed, t) for t in (table, ChangeTable()))
     table = table.model_copy(update={"source": source + named, "ece": round(error, 5)})
-    before = expected_error(pixels, changed, ChangeTable())
-    clear = np.where(_SCORES >= 0.1, 1.0, 0.0)
-    seen = (pixels * clear, changed * clear)
-    unsure = [expected_error(seen[0], seen[1], t) for t in (ChangeTable(), table)]
+    told = _SCORES >= 0.1
+    unsure = [expected_error(pixels * told, changed * told, t) for t in (ChangeTable(), table)]
     say(f"expected calibration error on {len(parts['test'])} other pairs: {before:.4f} before, "
         f"{error:.4f} after; of pixels with a score from 0.1 on {unsure[0]:.4f} and "
         f"{unsure[1]:.4f}")  # fmt: skip
@@ -137,7 +136,7 @@ def _counted(dataset: Dataset, item: Item, out: Path, **options: Any) -> NDArray
     return counts
 
 
-def fitted_table(pixels: Sequence[float], changed: Sequence[float]) -> ChangeTable:
+def fitted_table(pixels: Counts, changed: Counts) -> ChangeTable:
     """Return the monotone table of shares that have changed.
 
     Args:
@@ -159,7 +158,7 @@ def fitted_table(pixels: Sequence[float], changed: Sequence[float]) -> ChangeTab
     return ChangeTable(scores=tuple(scores), probabilities=tuple(round(v, 6) for v in values))
 
 
-def expected_error(pixels: ArrayLike, changed: ArrayLike, table: ChangeTable) -> float:
+def expected_error(pixels: Counts, changed: Counts, table: ChangeTable) -> float:
     """Return the expected calibration error, in 15 bins of probability (Guo et al., ICML 2017).
 
     Args:
