@@ -230,7 +230,7 @@ def test_a_new_class_and_text_that_looks_like_code(page: Page) -> None:
 @pytest.mark.browser
 def test_all_is_reached_by_keyboard_readable_and_named(page: Page) -> None:
     seen = set()
-    for _ in range(40):
+    for _ in range(60):
         page.page.keyboard.press("Tab")
         seen.add(
             page.page.evaluate(
