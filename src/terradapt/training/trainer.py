@@ -250,9 +250,10 @@ class Trainer:
             self._said = True
             ends = datetime.now().astimezone() + timedelta(seconds=left)
             say(f"{'time':9} about {duration_text(left)}, until {ends:%a %H:%M}")
-            epochs = max(1, int(self.config.train.epochs * _FIRST_MAP / left))
+            whole = left * self.total_steps / (self.total_steps - self.step)
+            epochs = max(1, int(self.config.train.epochs * _FIRST_MAP / whole))
             if left > _LONG and epochs < self.config.train.epochs:
-                short = duration_text(left * epochs / self.config.train.epochs)
+                short = duration_text(whole * epochs / self.config.train.epochs)
                 say(f"{'':9} a first map sooner: a new run with epochs={epochs}, about {short}")
 
     def stop(self) -> None:

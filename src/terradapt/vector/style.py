@@ -25,21 +25,8 @@ def class_style(field: str, classes: Sequence[tuple[int, str, Colour | None]]) -
             f'      <category render="true" symbol="{i}" value="{value}" type="long" '
             f"label={quoteattr(name)}/>"
         )
-        properties = {
-            "color": _rgba(colour or made[i]),
-            "outline_color": _EDGE,
-            "outline_style": "solid",
-            "outline_width": "0.1",
-            "outline_width_unit": "MM",
-            "style": "solid",
-        }
-        symbols.append(_symbol(str(i), "fill", "SimpleFill", properties))
-    return _style(
-        f'  <renderer-v2 type="categorizedSymbol" attr={quoteattr(field)} symbollevels="0">\n'
-        "    <categories>\n" + "\n".join(categories) + "\n    </categories>\n",
-        symbols,
-        2,
-    )
+        symbols.append(_filled(str(i), _rgba(colour or made[i]), _EDGE, "0.1"))
+    return _categorized(field, categories, symbols, 2)
 
 
 def state_style(field: str, states: Mapping[str, Colour], *, lines: bool = False) -> str:
@@ -59,20 +46,30 @@ def state_style(field: str, states: Mapping[str, Colour], *, lines: bool = False
         if lines:
             symbols.append(_symbol(str(i), "line", "SimpleLine", _stroke(colour, "1")))
             continue
-        properties = {
-            "color": ",".join(map(str, (*colour, 110))),
-            "outline_color": _rgba(colour),
-            "outline_style": "solid",
-            "outline_width": "0.5",
-            "outline_width_unit": "MM",
-            "style": "solid",
-        }
-        symbols.append(_symbol(str(i), "fill", "SimpleFill", properties))
+        glass = ",".join(map(str, (*colour, 110)))
+        symbols.append(_filled(str(i), glass, _rgba(colour), "0.5"))
+    return _categorized(field, categories, symbols, 1 if lines else 2)
+
+
+def _filled(name: str, colour: str, edge: str, width: str) -> str:
+    """A polygon's symbol; the edge's width in mm."""
+    properties = {
+        "color": colour,
+        "outline_color": edge,
+        "outline_style": "solid",
+        "outline_width": width,
+        "outline_width_unit": "MM",
+        "style": "solid",
+    }
+    return _symbol(name, "fill", "SimpleFill", properties)
+
+
+def _categorized(field: str, categories: list[str], symbols: list[str], geometry: int) -> str:
     return _style(
         f'  <renderer-v2 type="categorizedSymbol" attr={quoteattr(field)} symbollevels="0">\n'
         "    <categories>\n" + "\n".join(categories) + "\n    </categories>\n",
         symbols,
-        1 if lines else 2,
+        geometry,
     )
 
 
