@@ -66,8 +66,8 @@ from terradapt.viewer.pyramid import TILE
 
 ARMS = ("dense", "queue", "random", "none")
 FAR = 1000  # blocks between two images on the queue's plane
-STEP_SECONDS = {"few": 1.0, "dense": 1.0, "queue": 1.0, "random": 1.0, "none": 1.0}
-LOOK_SECONDS = 60.0
+STEP_SECONDS = (1.0, 1.0)  # of one core, without a teacher and with one
+OTHER_SECONDS = {"epfl": 10.0, "dubai": 30.0, "harvey": 30.0}  # start, look, calibration, figures
 Place = tuple[int, int]
 
 
@@ -203,8 +203,55 @@ def spread_out(
     return found
 
 
-def clicked(full: Path, ids: list[str], pool: Pool, chosen: NDArray[np.intp]) -> dict[str, Any]:
+def jobs_of(args: argparse.Namespace) -> Iterator[list[Job]]:
+    """Yield the runs of a draw after the other: the start, then the arms."""
+    for seed in args.seeds:
+        for name in args.sets:
+            jobs = []
+            for arm in ("few", *args.arms):
+                plan: Row = {"data": name, "seed": seed, "arm": arm}
+                steps = args.start_steps if arm == "few" else args.steps
+                seconds = steps * STEP_SECONDS[arm in ("queue", "random")] + OTHER_SECONDS[name]
+                parts = partial(make, args, plan), partial(figures, args, plan)
+                jobs.append(Job(plan, *parts, seconds, keep=arm == "few"))
+            yield jobs
+
+
+def make(args: argparse.Namespace, plan: Row) -> tuple[RunConfig, Path]:
+    """Return config and folder of a run; what is clicked is chosen here."""
+    name, seed, arm = plan["data"], plan["seed"], plan["arm"]
+    full, splits = base(args.data, args.home, name), splits_of(args.data, name, seed)
+    few, rest = splits["train"], splits["unlabelled"]
+    held = {k: splits[k] for k in ("val", "test")}
+    folder = args.home / f"{name}_{seed}_{arm}"
+    if arm == "few":
+        config = config_of(SETS[name].recipe, args.start_steps, seed, settings_of(args))
+        return config, variant(full, folder, splits)
+    start = args.kept.folder({**plan, "arm": "few"}) / BEST
+    shared = [o for o in settings_of(args) if not o.startswith("encoder.")]
+    more = [f"train.start={start}", *args.override]
+    labels = None
+    if arm in ("dense", "none"):
+        train = [*few, *rest] if arm == "dense" else few
+        more.insert(0, "objective.name=supervised")  # every pixel has a label: no teacher speaks
+    else:
+        train = [*few, *rest] if args.older else rest
+        if not (folder / "splits.json").is_file():
+            labels = clicked(args, full, rest, start, plan)
+    data = variant(full, folder, {"train": train, **held}, labels)
+    return config_of("retrain", args.steps, seed, shared, more), data
+
+
+def clicked(
+    args: argparse.Namespace, full: Path, ids: list[str], start: Path, plan: Row
+) -> dict[str, NDArray[np.uint8]]:
     """Return the labels of images of which nothing but the clicks is known, by id."""
+    pool = look(start, full, ids, args.candidates)
+    if plan["arm"] == "queue":
+        chosen = ask(pool, args.budget, args.rounds, args.visit, args.apart)
+    else:
+        draw = np.random.default_rng([plan["seed"], 0xC11C])
+        chosen = draw.choice(len(pool.truth), args.budget, replace=False)
     files = {p.stem: p for p in (full / "labels").iterdir()}
     labels = {name: np.full(read_ids(files[name]).shape, IGNORE, np.uint8) for name in ids}
     for index in chosen:
@@ -213,68 +260,9 @@ def clicked(full: Path, ids: list[str], pool: Pool, chosen: NDArray[np.intp]) ->
     return labels
 
 
-def jobs_of(args: argparse.Namespace, kept: Kept) -> Iterator[list[Job]]:
-    """Yield the runs of a draw after the other: the start, then the arms."""
-    shared = settings_of(args)
-    for seed in args.seeds:
-        for name in args.sets:
-            full = base(args.data, args.home, name)
-            splits = splits_of(args.data, name, seed)
-            few, rest = splits["train"], splits["unlabelled"]
-            held = {k: splits[k] for k in ("val", "test")}
-            start_plan: Row = {"data": name, "seed": seed, "arm": "few"}
-            folder = args.home / f"{name}_few{seed}"
-            start = kept.folder(start_plan) / BEST
-            figures = partial(figure_of, full)
-
-            def begin(
-                recipe: str = SETS[name].recipe,
-                made: tuple[Path, Path, Row] = (full, folder, {"train": few, **held}),
-                seed: int = seed,
-            ) -> tuple[RunConfig, Path]:
-                return config_of(recipe, args.start_steps, seed, shared), variant(*made)
-
-            seconds = args.start_steps * STEP_SECONDS["few"]
-            jobs = [Job(start_plan, begin, figures, seconds, keep=True)]
-            for arm in args.arms:
-                make = partial(retrain, args, arm, seed, (full, folder, start), (few, rest, held))
-                seconds = args.steps * STEP_SECONDS[arm] + LOOK_SECONDS * (arm == "queue")
-                jobs.append(Job({**start_plan, "arm": arm}, make, figures, seconds))
-            yield jobs
-
-
-def figure_of(full: Path, run: Path) -> Row:
+def figures(args: argparse.Namespace, plan: Row, run: Path) -> Row:
+    full = base(args.data, args.home, plan["data"])
     return {split: measure(full, run, split) for split in ("val", "test")}
-
-
-def retrain(
-    args: argparse.Namespace,
-    arm: str,
-    seed: int,
-    paths: tuple[Path, Path, Path],
-    ids: tuple[list[str], list[str], dict[str, list[str]]],
-) -> tuple[RunConfig, Path]:
-    """Return config and folder of a retraining."""
-    (full, folder, start), (few, rest, held) = paths, ids
-    more = [f"train.start={start}", *args.override]
-    shared = [o for o in settings_of(args) if not o.startswith("encoder.")]
-    if arm in ("dense", "none"):
-        train = [*few, *rest] if arm == "dense" else few
-        data = variant(full, folder.with_name(f"{folder.name}_{arm}"), {"train": train, **held})
-        supervised = ["objective.name=supervised"]
-        return config_of("retrain", args.steps, seed, shared, supervised, more), data
-    data = folder.with_name(f"{folder.name}_{arm}_{args.budget}_{args.output.name}")
-    if not (data / "splits.json").is_file():
-        pool = look(start, full, rest, args.candidates)
-        if arm == "queue":
-            chosen = ask(pool, args.budget, args.rounds, args.visit, args.apart)
-        else:
-            draw = np.random.default_rng([seed, 0xC11C])
-            chosen = draw.choice(len(pool.truth), args.budget, replace=False)
-        labels = clicked(full, rest, pool, chosen)
-        train = [*few, *rest] if args.older else rest
-        variant(full, data, {"train": train, **held}, labels)
-    return config_of("retrain", args.steps, seed, shared, more), data
 
 
 def summary(rows: list[Row], least: float) -> list[Row]:
@@ -336,7 +324,7 @@ def page(settings: Row, rows: list[Row]) -> str:
 
 
 def work(args: argparse.Namespace, kept: Kept) -> None:
-    for jobs in jobs_of(args, kept):
+    for jobs in jobs_of(args):
         few = kept.do(jobs[0])["test"]["figure"]
         for job in jobs[1:]:
             row = kept.do(job)
@@ -352,7 +340,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, required=True, help="holds the data sets and splits/")
     parser.add_argument("--weights", type=Path, required=True, help="of the ImageNet backbone")
-    parser.add_argument("--sets", nargs="+", default=["epfl", "dubai", "harvey"], choices=SETS)
+    parser.add_argument(
+        "--sets", nargs="+", default=["epfl", "dubai", "harvey"], choices=OTHER_SECONDS
+    )
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="of the draws")
     parser.add_argument("--arms", nargs="+", default=[*ARMS[:3]], choices=ARMS)
     parser.add_argument("--start-steps", type=int, default=300, help="on the few images")
@@ -374,8 +364,8 @@ def main() -> None:
     names = ("start_steps", "steps", "budget", "rounds", "visit", "apart", "candidates", "least")
     settings: Row = {k: getattr(args, k) for k in (*names, "older", "crop", "override")}
     settings["weights"] = args.weights.name
-    kept = Kept(args.output, settings, partial(page, settings))
-    print(kept.told([j for jobs in jobs_of(args, kept) for j in jobs]), flush=True)
+    args.kept = kept = Kept(args.output, settings, partial(page, settings))
+    print(kept.told([j for jobs in jobs_of(args) for j in jobs]), flush=True)
     if not args.expect:
         work(args, kept)
         print(page(settings, kept.rows))
