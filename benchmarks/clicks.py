@@ -14,7 +14,8 @@ it is retrained in four ways for the same number of steps, with the same recipe:
 Held-out test images decide, those of ``val`` choose threshold and temperature; no place of the
 queue is held out besides. Where dense labels add fewer than ``--least`` points the draw does not
 count, and no click is made. Retraining is the recipe ``retrain``: clicks teach, the old model
-speaks elsewhere; with ``--older`` the few images' labels are learnt again beside the clicks.
+speaks elsewhere; with ``--older`` the few images' labels are learnt again beside the clicks. An arm
+may have overrides of its own, ``queue@objective.distill.soft=0.2``: the same clicks, learnt so.
 
     python benchmarks/clicks.py --data SHARED --weights FILE --seeds 0 1 2 -o OUT
 
@@ -26,7 +27,6 @@ from __future__ import annotations
 
 import argparse
 import shutil
-import statistics
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -66,8 +66,8 @@ from terradapt.viewer.pyramid import TILE
 
 ARMS = ("dense", "queue", "random", "none")
 FAR = 1000  # blocks between two images on the queue's plane
-STEP_SECONDS = (1.0, 1.0)  # of one core, without a teacher and with one
-OTHER_SECONDS = {"epfl": 10.0, "dubai": 30.0, "harvey": 30.0}  # start, look, calibration, figures
+STEP_SECONDS = (1.6, 1.85)  # of one core of an AMD EPYC (2026-11-26), without a teacher and with
+OTHER_SECONDS = {"epfl": 20.0, "dubai": 41.0, "harvey": 41.0}  # start, look, calibration, figures
 Place = tuple[int, int]
 
 
@@ -211,7 +211,8 @@ def jobs_of(args: argparse.Namespace) -> Iterator[list[Job]]:
             for arm in ("few", *args.arms):
                 plan: Row = {"data": name, "seed": seed, "arm": arm}
                 steps = args.start_steps if arm == "few" else args.steps
-                seconds = steps * STEP_SECONDS[arm in ("queue", "random")] + OTHER_SECONDS[name]
+                taught = arm.startswith(("queue", "random"))
+                seconds = steps * STEP_SECONDS[taught] + OTHER_SECONDS[name]
                 parts = partial(make, args, plan), partial(figures, args, plan)
                 jobs.append(Job(plan, *parts, seconds, keep=arm == "few"))
             yield jobs
@@ -219,7 +220,8 @@ def jobs_of(args: argparse.Namespace) -> Iterator[list[Job]]:
 
 def make(args: argparse.Namespace, plan: Row) -> tuple[RunConfig, Path]:
     """Return config and folder of a run; what is clicked is chosen here."""
-    name, seed, arm = plan["data"], plan["seed"], plan["arm"]
+    name, seed = plan["data"], plan["seed"]
+    arm, _, own = plan["arm"].partition("@")
     full, splits = base(args.data, args.home, name), splits_of(args.data, name, seed)
     few, rest = splits["train"], splits["unlabelled"]
     held = {k: splits[k] for k in ("val", "test")}
@@ -229,7 +231,7 @@ def make(args: argparse.Namespace, plan: Row) -> tuple[RunConfig, Path]:
         return config, variant(full, folder, splits)
     start = args.kept.folder({**plan, "arm": "few"}) / BEST
     shared = [o for o in settings_of(args) if not o.startswith("encoder.")]
-    more = [f"train.start={start}", *args.override]
+    more = [f"train.start={start}", *args.override, *(own.split(",") if own else [])]
     labels = None
     if arm in ("dense", "none"):
         train = [*few, *rest] if arm == "dense" else few
@@ -237,20 +239,21 @@ def make(args: argparse.Namespace, plan: Row) -> tuple[RunConfig, Path]:
     else:
         train = [*few, *rest] if args.older else rest
         if not (folder / "splits.json").is_file():
-            labels = clicked(args, full, rest, start, plan)
+            labels = clicked(args, full, rest, start, (arm, seed))
     data = variant(full, folder, {"train": train, **held}, labels)
     return config_of("retrain", args.steps, seed, shared, more), data
 
 
 def clicked(
-    args: argparse.Namespace, full: Path, ids: list[str], start: Path, plan: Row
+    args: argparse.Namespace, full: Path, ids: list[str], start: Path, how: tuple[str, int]
 ) -> dict[str, NDArray[np.uint8]]:
     """Return the labels of images of which nothing but the clicks is known, by id."""
     pool = look(start, full, ids, args.candidates)
-    if plan["arm"] == "queue":
+    arm, seed = how
+    if arm == "queue":
         chosen = ask(pool, args.budget, args.rounds, args.visit, args.apart)
     else:
-        draw = np.random.default_rng([plan["seed"], 0xC11C])
+        draw = np.random.default_rng([seed, 0xC11C])
         chosen = draw.choice(len(pool.truth), args.budget, replace=False)
     files = {p.stem: p for p in (full / "labels").iterdir()}
     labels = {name: np.full(read_ids(files[name]).shape, IGNORE, np.uint8) for name in ids}
@@ -266,57 +269,64 @@ def figures(args: argparse.Namespace, plan: Row, run: Path) -> Row:
 
 
 def summary(rows: list[Row], least: float) -> list[Row]:
-    """Return a line for each data set: what each arm adds to the start, in points, and the goals.
+    """Return a line for each data set and way: what it adds to the start, in points.
 
-    ``share`` is what the queue adds of what dense labels add, ``ahead`` how far it is ahead of
-    random clicks; both from draws that count alone.
+    ``share`` of what dense labels add, and ``ahead`` of random clicks that are learnt alike, are of
+    draws that count alone.
     """
     lines = []
     for name in dict.fromkeys(r["data"] for r in rows):
-        found: dict[int, dict[str, float]] = {}
-        for row in (r for r in rows if r["data"] == name):
-            found.setdefault(row["seed"], {})[row["arm"]] = 100 * row["test"]["figure"]
-        adds = {
-            s: {a: v - arms["few"] for a, v in arms.items() if a != "few"}
-            for s, arms in found.items()
-            if "few" in arms
-        }
-        counted = [a for a in adds.values() if a.get("dense", 0.0) >= least]
-        whole = [a for a in counted if "queue" in a]
-        pairs = [a for a in whole if "random" in a]
-        lines.append(
-            {
-                "data": name,
-                "start": [arms["few"] for arms in found.values() if "few" in arms],
-                **{arm: [a[arm] for a in adds.values() if arm in a] for arm in ARMS},
-                "draws": len(adds),
-                "counted": len(counted),
-                "share": statistics.fmean(a["queue"] / a["dense"] for a in whole)
-                if whole
-                else None,
-                "ahead": [a["queue"] - a["random"] for a in pairs],
-            }
-        )
+        mine = [r for r in rows if r["data"] == name]
+        adds = {split: added(mine, split) for split in ("val", "test")}
+        dense = adds["test"].get("dense", {})
+        counted = [s for s, v in dense.items() if v >= least]
+        for arm, test in adds["test"].items():
+            kind, _, own = arm.partition("@")
+            other = adds["test"].get(f"random@{own}" if own else "random", {})
+            seeds = [s for s in counted if s in test]
+            shares = [100 * test[s] / dense[s] for s in seeds]
+            ahead = [test[s] - other[s] for s in seeds if s in other and kind == "queue"]
+            line = {"data": name, "arm": arm, "adds": [*test.values()], "counted": len(seeds)}
+            line |= {"val": [*adds["val"][arm].values()], "share": shares, "ahead": ahead}
+            lines.append(line)
     return lines
+
+
+def added(rows: list[Row], split: str) -> dict[str, dict[int, float]]:
+    """Return by way and draw what was added to the start, in points."""
+    figures = {(r["arm"], r["seed"]): 100 * r[split]["figure"] for r in rows}
+    found: dict[str, dict[int, float]] = {}
+    for (arm, seed), figure in figures.items():
+        if arm != "few" and ("few", seed) in figures:
+            found.setdefault(arm, {})[seed] = figure - figures["few", seed]
+    return found
 
 
 def page(settings: Row, rows: list[Row]) -> str:
     """Return the table as Markdown."""
     text = f"# Clicks: {settings['budget']} clicks, {settings['steps']} steps of {BATCH} crops of "
     text += f"{settings['crop']} px\n\nTest images; F1 of two classes, otherwise mIoU. Points that "
-    text += "each way adds to the start, mean and spread of the draws.\n\n"
-    heads = ["data", "start", *(f"{a} adds" for a in ARMS), "counted", "queue of dense"]
-    heads += ["queue less random"]
+    text += (
+        "each way adds to the start, mean and spread of the draws; shares and differences where "
+    )
+    text += f"dense labels add {settings['least']:g} points or more.\n\n"
+    heads = ["data", "way", "adds", "of each draw", "on val", "draws that count", "of dense, %"]
+    heads += ["less random"]
     text += f"| {' | '.join(heads)} |\n|{'---|' * len(heads)}\n"
     lines = summary(rows, settings["least"])
     for line in lines:
-        cells = [line["data"], with_spread(line["start"])]
-        cells += [with_spread(line[arm], "+") for arm in ARMS]
-        cells += [f"{line['counted']} of {line['draws']}"]
-        cells += ["" if line["share"] is None else f"{100 * line['share']:.0f} %"]
+        cells = [line["data"], line["arm"], with_spread(line["adds"], "+")]
+        cells += [", ".join(f"{v:+.2f}" for v in line["adds"]), with_spread(line["val"], "+")]
+        cells += [str(line["counted"]), with_spread(line["share"])]
         cells += [with_spread(line["ahead"], "+")]
         text += f"| {' | '.join(cells)} |\n"
-    ahead = [v for line in lines for v in line["ahead"]]
+    starts = [
+        f"{r['data']} {r['seed']}: {100 * r['test']['figure']:.2f}"
+        for r in rows
+        if r["arm"] == "few"
+    ]
+    text += f"\nStarts: {', '.join(starts)}.\n"
+    ahead = [v for line in lines if line["arm"] == "queue" for v in line["ahead"]]
     if ahead:
         text += f"\nQueue less random clicks, all draws that count: {with_spread(ahead, '+')} "
         text += f"({sum(v > 0 for v in ahead)} of {len(ahead)} ahead).\n"
@@ -344,7 +354,7 @@ def main() -> None:
         "--sets", nargs="+", default=["epfl", "dubai", "harvey"], choices=OTHER_SECONDS
     )
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="of the draws")
-    parser.add_argument("--arms", nargs="+", default=[*ARMS[:3]], choices=ARMS)
+    parser.add_argument("--arms", nargs="+", default=[*ARMS[:3]], help=", ".join(ARMS))
     parser.add_argument("--start-steps", type=int, default=300, help="on the few images")
     parser.add_argument("--steps", type=int, default=300, help="of each retraining")
     parser.add_argument("--budget", type=int, default=300, help="clicks")
@@ -360,6 +370,8 @@ def main() -> None:
     parser.add_argument("--expect", action="store_true", help="say how long it takes, and end")
     parser.add_argument("-o", "--output", type=Path, required=True, help="without a suffix")
     args = parser.parse_args()
+    if unknown := [a for a in args.arms if a.partition("@")[0] not in ARMS]:
+        parser.error(f"no way '{unknown[0]}', but {', '.join(ARMS)}")
     args.home = args.output.with_name(f"{args.output.name}_data")
     names = ("start_steps", "steps", "budget", "rounds", "visit", "apart", "candidates", "least")
     settings: Row = {k: getattr(args, k) for k in (*names, "older", "crop", "override")}

@@ -242,16 +242,16 @@ class Kept:
 
     def folder(self, plan: Row) -> Path:
         """Return the folder of a run."""
-        return self.runs / "_".join(str(v).replace(" ", "-") for v in plan.values())
+        name = "_".join(str(v) for v in plan.values())
+        return self.runs / "".join(c if c.isalnum() or c in "-_." else "-" for c in name)
 
     def do(self, job: Job) -> Row:
         """Train and measure, or go on with it, unless that is done."""
         row, run = self.find(job.plan), self.folder(job.plan)
         if row is not None and (not job.keep or (run / BEST).is_file()):
             return row
+        is_new, began = not run.exists(), time.process_time()
         config, data = job.make()
-        is_new = not run.exists()
-        began = time.process_time()
         training.train(config, data, run, resume=True)
         trained = time.process_time()
         figures = job.measure(run)

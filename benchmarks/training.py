@@ -25,6 +25,7 @@ from terradapt.data import open_dataset
 from terradapt.machine import hardware
 from terradapt.predictors.torch import normalize_tensor
 from terradapt.synthetic import write_dataset
+from terradapt.training.loading import run_loader
 from terradapt.training.trainer import Trainer
 
 SKIP = 6  # steps until the workers and the allocator have settled
@@ -64,7 +65,8 @@ def train_round(config: RunConfig, data: Path, run: Path) -> list[float]:
 
 def bare_round(config: RunConfig, data: Path, run: Path) -> list[float]:
     trainer = Trainer(config, open_dataset(data), run)
-    batch = next(iter(trainer._loader()))
+    several = (trainer.crops, trainer.unlabelled, config)
+    batch = next(iter(run_loader(*several, 0, trainer.accelerator)))
     image = normalize_tensor(batch["image"], trainer.spec).contiguous(
         memory_format=torch.channels_last
     )

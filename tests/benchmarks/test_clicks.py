@@ -67,12 +67,15 @@ def test_draws_that_dense_labels_hardly_help_do_not_count(script: Any) -> None:
     figures[1] = {"few": 0.5, "dense": 0.57, "queue": 0.5, "random": 0.5}
     figures[2] = {"few": 0.4, "dense": 0.6, "queue": 0.5}
     rows = [row(seed, arm, v) for seed, arms in figures.items() for arm, v in arms.items()]
-    (line,) = clicks.summary(rows, 8)
-    assert (line["draws"], line["counted"]) == (3, 2)
-    assert line["share"] == pytest.approx((0.9 + 0.5) / 2)
-    assert line["ahead"] == pytest.approx([4])
+    rows = [{**r, "val": r["test"]} for r in rows]
+    lines = {line["arm"]: line for line in clicks.summary(rows, 8)}
+    assert lines["queue"]["adds"] == pytest.approx([9, 0, 10])
+    assert lines["queue"]["share"] == pytest.approx([90, 50])
+    assert lines["queue"]["ahead"] == pytest.approx([4])
+    assert lines["random"]["ahead"] == []
     settings = {"budget": 300, "steps": 5, "crop": 64, "least": 8}
-    assert "| 2 of 3 | 70 % | +4.00 |" in clicks.page(settings, rows)
+    line = "| epfl | queue | +6.33 ± 5.51 | +9.00, +0.00, +10.00 | +6.33 ± 5.51 | 2 "
+    assert f"{line}| 70.00 ± 28.28 | +4.00 |" in clicks.page(settings, rows)
 
 
 def test_labels_are_moved_by_whole_pixels_and_unknown_where_nothing_came(script: Any) -> None:
