@@ -60,7 +60,7 @@ STEP_SECONDS = {  # of one core of an AMD EPYC (2026-11-26), crops of 256 px, pu
     **dict.fromkeys(("DIST", "KL", "CWD"), 0.5),
 }
 SUPERVISED_SECONDS = 1.6
-OTHER_SECONDS = {"epfl": 20.0, "cil": 20.0, "dubai": 41.0, "harvey": 41.0}
+OTHER_SECONDS = {"epfl": 20.0, "cil": 25.0, "dubai": 41.0, "harvey": 15.0, "harvey native": 96.0}
 Train = Callable[[argparse.Namespace, Row], tuple[RunConfig, Path]]
 WAYS = ((0, 1), (1, 0), (0, -1))  # rows, columns: where the labels of a seed are moved
 
@@ -168,7 +168,7 @@ def elsewhere(args: argparse.Namespace, plan: Row, run: Path) -> Row:
 def context(args: argparse.Namespace) -> Iterator[Job]:
     for seed in args.seeds:
         for way in ("no ground around", "ground around"):
-            yield job(args, train_wide, "context", "harvey", seed, way)
+            yield job(args, train_wide, "context", "harvey native", seed, way)
 
 
 def train_wide(args: argparse.Namespace, plan: Row) -> tuple[RunConfig, Path]:
