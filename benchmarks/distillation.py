@@ -37,7 +37,6 @@ from terradapt.config import RunConfig, load_config
 from terradapt.data import Dataset, open_dataset
 from terradapt.machine import hardware
 from terradapt.raster import write_raster
-from terradapt.training.loading import run_loader
 from terradapt.training.trainer import Trainer
 
 STUDENT = [
@@ -233,8 +232,7 @@ def cache(args: argparse.Namespace) -> None:
 
 
 def stepper(trainer: Trainer) -> Callable[[], float]:
-    several = (trainer.crops, trainer.unlabelled, trainer.config)
-    batches = iter(run_loader(*several, 0, trainer.accelerator))
+    batches = trainer.batches()
 
     def step() -> float:
         start = time.perf_counter()

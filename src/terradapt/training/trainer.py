@@ -198,8 +198,7 @@ class Trainer:
             if self._due:
                 self._validate(self.step // self.steps_per_epoch)
                 self._save_last()
-            several = (self.crops, self.unlabelled, self.config)
-            batches = iter(run_loader(*several, self.step, self.accelerator))
+            batches = self.batches()
             clock = _Clock(self.crops_per_step)
             while self.step < self.total_steps:
                 started = time.monotonic()
@@ -220,6 +219,11 @@ class Trainer:
         self.accelerator.wait_for_everyone()
         self._calibrate(bar)
         return checkpoint.read_meta(self.run.best).metrics
+
+    def batches(self) -> Iterator[dict[str, Tensor]]:
+        """Yield the batches of this process from the next step to the end of the run."""
+        several = (self.crops, self.unlabelled, self.config)
+        return iter(run_loader(*several, self.step, self.accelerator))
 
     def opening(self) -> list[str]:
         """Return the screen that the run opens with; see :mod:`terradapt.training.opening`."""
