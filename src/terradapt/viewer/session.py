@@ -219,20 +219,28 @@ class Session(Closing):
         return self.worker.look(shown, window)
 
     def hectares(self, number: int) -> dict[str, Any]:
-        """Return hectares of each class in the blocks that are ready, and their share of all."""
+        """Return hectares of each class in the blocks that are ready, and their share of all.
+
+        ``estimate`` is what the places drawn by chance say of the whole scene, with half a 95 %
+        interval, as :meth:`terradapt.viewer.correcting.Correcting.areas`; None without answers.
+        """
         view = self.view(number)
         if view.map is None:
-            return {"share": 0.0, "classes": {}, "unit": "ha"}
+            return {"share": 0.0, "classes": {}, "unit": "ha", "estimate": None}
         store, areas = view.map.store, dict[str, float]()
         for facts in store.facts.values():
             for key, metres in facts["areas"].items():
                 areas[key] = areas.get(key, 0.0) + metres
         placed = view.any.scene.crs is not None
-        names = store.classes.names
+        names, unit = store.classes.names, _HECTARE if placed else 1.0
+        estimate = self.correcting.areas(view) if self.correcting else None
+        for said in estimate["classes"].values() if estimate else ():
+            said.update({k: v if v is None else v / unit for k, v in said.items()})
         return {
             "share": len(store) / len(store.pyramid.all_blocks),
             "unit": "ha" if placed else "px",
-            "classes": {names[int(k)]: a / (_HECTARE if placed else 1) for k, a in areas.items()},
+            "classes": {names[int(k)]: a / unit for k, a in areas.items()},
+            "estimate": estimate,
         }
 
     def held(self) -> dict[str, list[tuple[int, int]]]:

@@ -115,7 +115,7 @@ async function sums() {
   if (state.correcting) {
     figures = await attempt(() => get("/figures"));
     queue = (await attempt(() => get(`/queue/${state.scene.number}`))) ?? [];
-    showFigures(figures);
+    showFigures(figures, hectares);
     showQueue(queue, state.scene, place, goTo);
   }
   classes();
