@@ -6,7 +6,7 @@ import io
 import shutil
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from terradapt.raster import read_layer
 from terradapt.viewer.guard import Guard
 from terradapt.viewer.server import build_server, listening_socket
 from terradapt.viewer.session import Session
-from viewer_files import model, predicted, scene
+from viewer_files import drawing, model, predicted, scene
 
 CHROMIUM = next((p for n in ("chromium", "chromium-browser") if (p := shutil.which(n))), None)
 FLAGS = [
@@ -69,13 +69,23 @@ class Page:
         )
         self.page.wait_for_timeout(100)
 
+    def shows(self, stroke: int) -> bool:
+        """Tell whether the page has a stroke."""
+        found = f"Boolean(terradapt.scene.strokes.getFeatureById({stroke}))"
+        return bool(self.page.evaluate(found))
+
+    def until(self, true: Callable[[], object], seconds: float = 20) -> None:
+        """Wait for something on the server's side."""
+        end = time.monotonic() + seconds
+        while not true():
+            assert time.monotonic() < end, self.complaints
+            self.page.wait_for_timeout(30)
+
     def strokes(self, count: int) -> list[Any]:
         """Wait until the server has so many strokes."""
-        end = time.monotonic() + 20
-        while len(found := self.session.pen().log.strokes()) != count:
-            assert time.monotonic() < end, (len(found), self.complaints)
-            self.page.wait_for_timeout(30)
-        return found
+        log = self.session.pen().log
+        self.until(lambda: len(log.strokes()) == count)
+        return log.strokes()
 
     def colour(self, x: float, y: float) -> tuple[int, ...]:
         """Return the colour of the screen at a place of the scene."""
@@ -161,6 +171,41 @@ def test_what_the_mouse_draws_stands_in_the_geopackage(page: Page, tmp_path: Pat
 
 
 @pytest.mark.browser
+def test_corners_are_moved_by_the_mouse_and_by_the_keyboard(page: Page) -> None:
+    page.show(120, 215)
+    view = page.session.views[0]
+    page.session.pen().stroke(view, drawing(), "")  # of another page
+    page.page.locator("#saved", has_text="1 corrections").wait_for()
+    page.page.keyboard.press("e")
+    page.page.mouse.move(*page.at(140, 230))
+    page.page.mouse.down()
+    page.page.mouse.move(*page.at(160, 240), steps=4)
+    page.page.mouse.up()
+    page.until(lambda: page.session.pen().log.stroke(2))
+    (moved,) = page.session.pen().log.strokes()
+    assert np.allclose(moved.points, [[100, 200], [140, 200], [160, 240], [100, 230]], atol=1.01)
+    page.until(lambda: page.shows(2))
+    for key in (".", ".", "ArrowRight", "Shift+ArrowUp", "Enter"):
+        page.page.keyboard.press(key)
+    page.until(lambda: page.session.pen().log.stroke(3))
+    (again,) = page.session.pen().log.strokes()
+    assert np.allclose(again.points - moved.points, [[0, 0], [1, -10], [0, 0], [0, 0]])
+    page.until(lambda: page.shows(3))
+    assert page.page.evaluate("terradapt.scene.strokes.getFeatures().length") == 1
+    page.page.keyboard.press("u")
+    page.until(lambda: page.shows(2))
+    assert [s.number for s in page.session.pen().log.strokes()] == [2]
+    page.page.keyboard.press("p")
+    page.page.keyboard.press("q")
+    for corner in ((200, 100), (262, 103), (259, 148), (202, 151), (200, 100)):
+        page.click(*corner)
+    page.until(lambda: page.session.pen().log.stroke(4))
+    ring = page.session.pen().log.strokes()[-1].points
+    sides = np.diff(np.vstack([ring, ring[:1]]), axis=0)
+    assert np.allclose((sides * np.roll(sides, 1, 0)).sum(1), 0, atol=0.2), "right angles"
+
+
+@pytest.mark.browser
 def test_the_view_predicts_and_a_click_tells_the_class(page: Page) -> None:
     page.show(300, 300)
     page.page.locator("#classes td", has_text="class 1").wait_for()
@@ -237,7 +282,7 @@ def test_all_is_reached_by_keyboard_readable_and_named(page: Page) -> None:
                 "document.activeElement.id || document.activeElement.dataset.tool || ''"
             )
         )
-    assert {"brush", "polygon", "right", "undo", "map", "retrain", "class-name"} <= seen
+    assert {"brush", "polygon", "edit", "right", "undo", "map", "retrain", "class-name"} <= seen
     nameless = page.page.evaluate(
         "[...document.querySelectorAll('button, input, select')].filter((e) => e.offsetParent && !("
         "e.textContent.trim() || e.ariaLabel || (e.labels && e.labels.length))).length"

@@ -29,7 +29,16 @@ from terradapt.viewer.events import PageEvents
 from terradapt.viewer.mapping import ModelMap, Worker
 from terradapt.viewer.pyramid import TILE
 from terradapt.viewer.scenes import as_feature
-from terradapt.viewer.strokes import RIGHT, Stroke, check_drawing, drawn, pixels_of
+from terradapt.viewer.strokes import (
+    EDITED,
+    POLYGON,
+    RIGHT,
+    Stroke,
+    check_drawing,
+    drawn,
+    pixels_of,
+    squared,
+)
 from terradapt.viewer.views import View
 
 
@@ -75,7 +84,8 @@ class Correcting(Closing):
 
         Args:
             view: The scene.
-            values: As the page sends them; ``place`` for a place that is right.
+            values: As the page sends them; ``place`` for a place that is right, ``square`` for a
+                polygon with right angles, ``replaces`` for the stroke whose vertices were moved.
             model: Hash of the model whose map is corrected.
 
         Raises:
@@ -85,6 +95,9 @@ class Correcting(Closing):
         """
         georef = view.any.scene.georef
         checked = check_drawing(values, georef.height, georef.width)
+        if values.get("square") is True and checked["kind"] == POLYGON:
+            values = {**values, "points": squared(checked["points"], georef).tolist()}
+            checked = check_drawing(values, georef.height, georef.width)
         size = shapely.box(0, 0, georef.width, georef.height)
         whole = drawn(checked["kind"], checked["points"], checked["width"])
         shape = shapely.intersection(whole, size)
@@ -104,9 +117,14 @@ class Correcting(Closing):
             )
         else:
             name = str(values.get("class", ""))
-            stroke = self.log.add(view.name, values, name, model=model, before=before)
+            old = values.get("replaces")
+            if old is not None and (not isinstance(old, int) or isinstance(old, bool)):
+                raise DataError("a correction is called by its number", "reload the page")
+            stroke = self.log.add(
+                view.name, values, name, model=model, before=before, replaces=old
+            )
         self._derive_soon()
-        self._events.publish("stroke", scene=view.number, stroke=stroke_feature(stroke))
+        self._tell(view.number, stroke)
         return stroke
 
     def undo(self, number: int | None) -> Stroke | None:
@@ -121,7 +139,27 @@ class Correcting(Closing):
             self._derive_soon()
             scene = next((v.number for v in self._views if v.name == stroke.scene), None)
             self._events.publish("undo", scene=scene, stroke=stroke.number)
+            before = None if stroke.replaces is None else self.log.stroke(stroke.replaces)
+            if before is not None and scene is not None:
+                self._tell(scene, before)
         return stroke
+
+    def features(self, view: View, box: Any) -> list[dict[str, Any]]:
+        """Return the strokes in force that touch a shape in pixels, as the page draws them."""
+        found = [s for s in self.log.strokes(view.name) if s.area().intersects(box)]
+        return [self._feature(s) for s in found]
+
+    def _tell(self, scene: int, stroke: Stroke) -> None:
+        feature = self._feature(stroke)
+        self._events.publish("stroke", scene=scene, stroke=feature, replaces=stroke.replaces)
+
+    def _feature(self, stroke: Stroke) -> dict[str, Any]:
+        """A stroke as the page draws it, with its vertices where they can be moved."""
+        about: dict[str, Any] = {"class": stroke.name, "kind": stroke.kind}
+        about["rank"] = self.log.rank(stroke.number)
+        if stroke.kind in EDITED:
+            about |= {"points": stroke.points.tolist(), "width": stroke.width}
+        return {**as_feature(stroke.area(), about), "id": stroke.number}
 
     def queue(self, view: View, count: int = 5) -> list[dict[str, Any]]:
         """Return the places to look at next."""
@@ -269,12 +307,6 @@ class Correcting(Closing):
                 self.log.write(self.log.folder / CORRECTIONS)
             except TerradaptError as error:
                 self._events.publish("problem", error=error.message, fix=error.fix)
-
-
-def stroke_feature(stroke: Stroke) -> dict[str, Any]:
-    """Return a stroke as the page draws it."""
-    about = {"class": stroke.name, "kind": stroke.kind}
-    return {**as_feature(stroke.area(), about), "id": stroke.number}
 
 
 def _place(view: View, given: object) -> tuple[int, int] | None:

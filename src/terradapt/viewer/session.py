@@ -18,7 +18,7 @@ from terradapt.grid import Window
 from terradapt.raster import ScenePath
 from terradapt.viewer.asking import held_out
 from terradapt.viewer.conflict import ConflictError
-from terradapt.viewer.correcting import Correcting, stroke_feature
+from terradapt.viewer.correcting import Correcting
 from terradapt.viewer.events import PageEvents
 from terradapt.viewer.mapping import Model, ModelMap, Worker
 from terradapt.viewer.scenes import as_feature, class_at, lonlat
@@ -197,8 +197,7 @@ class Session(Closing):
         view = self.view(number)
         if title == "strokes":
             box = shapely.box(window.col, window.row, window.right, window.bottom)
-            strokes = self.correcting.log.strokes(view.name) if self.correcting else []
-            return [stroke_feature(s) for s in strokes if s.area().intersects(box)]
+            return self.correcting.features(view, box) if self.correcting else []
         if title not in view.features:
             raise DataError("no such layer", "reload the page")
         found = view.features[title]
