@@ -104,7 +104,7 @@ class Look:
         eyes: What was seen before.
         run: Folder of the new checkpoint.
         tell: Called with its progress.
-        ended: Called with ``checkpoint`` and ``metrics``, or None, and an error in words, or None.
+        ended: Called with ``files`` and ``metrics``, or None, and an error in words, or None.
     """
 
     def __init__(
@@ -155,7 +155,7 @@ def look_again(
         advance: Called with the windows done and their number; may raise to stop.
 
     Returns:
-        ``checkpoint`` and ``metrics``: pixels learnt from, pixels kept, windows, seconds.
+        ``files``, the checkpoint, and ``metrics``: pixels learnt from, pixels kept, windows, seconds.
 
     Raises:
         DataError: Nothing to learn from.
@@ -202,7 +202,7 @@ def look_again(
         "windows": len(cells),
         "seconds": round(time.monotonic() - begun, 2),
     }
-    return {"checkpoint": str(out), "metrics": metrics}
+    return {"files": [str(out)], "metrics": metrics}
 
 
 def _cells(session: Session, count: int, eyes: Eyes) -> tuple[list[_Cell], list[_Cell]]:
