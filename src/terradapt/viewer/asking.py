@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import t as student
+from scipy.special import stdtrit  # scipy.stats takes a second to import
 
 from terradapt.classes import IGNORE
 
@@ -146,7 +146,7 @@ def accuracy(pairs: Sequence[tuple[NDArray[np.uint8], NDArray[np.uint8]]], count
     if number > 1:
         rest = np.array(right) - oa * np.array(seen)
         variance = number / (number - 1) * float((rest**2).sum()) / total**2
-        reach = float(student.ppf(0.975, number - 1) * np.sqrt(variance))
+        reach = float(stdtrit(number - 1, 0.975) * np.sqrt(variance))
     return Accuracy(number, total, oa, reach, tuple(iou.tolist()))
 
 
@@ -192,5 +192,5 @@ def class_areas(
     if places > 1:
         rest = np.einsum("s,msk->mk", factor, counts - share * sizes[..., None])
         variance = places / (places - 1) * (rest**2).sum(0)
-        reach = student.ppf(0.975, places - 1) * np.sqrt(variance)
+        reach = stdtrit(places - 1, 0.975) * np.sqrt(variance)
     return AreaEstimate(places, whole @ share, reach)
