@@ -45,7 +45,9 @@ def test_places_as_clusters_hold_the_truth_as_often_as_they_say() -> None:
     for _ in range(300):
         some = counts[draw.choice(400, 30, replace=False)]
         found = class_areas(some, some.sum(2), totals)
-        alone = class_areas(some.sum(1, keepdims=True), some.sum((1, 2))[:, None], totals.sum()[None])
+        alone = class_areas(
+            some.sum(1, keepdims=True), some.sum((1, 2))[:, None], totals.sum()[None]
+        )
         assert found.reach is not None
         assert alone.reach is not None
         hits += abs(found.areas[1] - truth) <= found.reach[1]

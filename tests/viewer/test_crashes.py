@@ -95,6 +95,7 @@ def test_no_acknowledged_stroke_is_lost(tmp_path: Path, torn: bool) -> None:
             break
     assert point > 30
     assert len(said) == 8
+    print(f"correct, torn {torn}: {point - 1} kills")
 
 
 def checkpoint_of(run: Path) -> dict[str, Any]:

@@ -112,10 +112,8 @@ def test_retraining_on_a_city_mends_a_planted_mistake_and_keeps_the_held_out_fig
         page.page.reload()
         page.page.locator("#retrain").click()
         page.page.locator("#decide").wait_for(timeout=300_000)
-        candidate = view.candidate
-        for at in candidate.pyramid.all_blocks:
-            candidate.predict(*at)
-        after = candidate.store.window(Window(0, 0, HEIGHT, WIDTH))
+        predicted(session)
+        after = view.candidate.store.window(Window(0, 0, HEIGHT, WIDTH))
         there = np.zeros(truth.shape, bool)
         for at in others:
             there[view.map.pyramid.block(*at).slices] = True

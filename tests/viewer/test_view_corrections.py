@@ -411,7 +411,9 @@ def test_a_polygon_becomes_a_building_with_right_angles_on_wish(
         browser = Browser.on(opened)
         plain = browser.post("/strokes", drawing(points=points)).json["points"]
         assert plain == points, "not without the wish"
-        ring = np.array(browser.post("/strokes", drawing(points=points, square=True)).json["points"])
+        ring = np.array(
+            browser.post("/strokes", drawing(points=points, square=True)).json["points"]
+        )
         sides = np.diff(np.vstack([ring, ring[:1]]), axis=0)
         turned = np.abs((sides * np.roll(sides, 1, 0)).sum(1)) / np.hypot(*sides.T) ** 2
         assert len(ring) == 6
@@ -421,6 +423,8 @@ def test_a_polygon_becomes_a_building_with_right_angles_on_wish(
         three = [[300, 300], [340, 300], [300, 340]]
         bow = [[300, 300], [340, 340], [340, 300], [300, 340]]
         for kept in (three, bow):  # no building comes near
-            assert browser.post("/strokes", drawing(points=kept, square=True)).json["points"] == kept
+            assert (
+                browser.post("/strokes", drawing(points=kept, square=True)).json["points"] == kept
+            )
         line = drawing("line", points=points[:3], width=4, square=True)
         assert browser.post("/strokes", line).json["points"] == points[:3]

@@ -120,9 +120,7 @@ class Correcting(Closing):
             old = values.get("replaces")
             if old is not None and (not isinstance(old, int) or isinstance(old, bool)):
                 raise DataError("a correction is called by its number", "reload the page")
-            stroke = self.log.add(
-                view.name, values, name, model=model, before=before, replaces=old
-            )
+            stroke = self.log.add(view.name, values, name, model=model, before=before, replaces=old)
         self._derive_soon()
         self._tell(view.number, stroke)
         return stroke

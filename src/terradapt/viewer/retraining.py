@@ -83,4 +83,3 @@ def _link(source: Path, target: Path) -> None:
         os.link(source, target)
         return
     shutil.copy2(source, target)
-
