@@ -42,7 +42,11 @@ PAN = """
   const start = performance.now();
   const turn = (now) => {
     times.push(now);
-    if (now - start > seconds * 1000) { ol.Observable.unByKey(key); done({ drawn, times }); return; }
+    if (now - start > seconds * 1000) {
+      ol.Observable.unByKey(key);
+      done({ drawn, times });
+      return;
+    }
     at += by;
     if (at >= far || at <= 0) by = -by;
     view.setCenter([x + at, y]);
@@ -253,8 +257,9 @@ def write(args: argparse.Namespace, found: dict[str, Any]) -> None:
         ("the same until the view is predicted by it, s", f"{found['look_predicted_s']:.1f}"),
         ("a second look, s", f"{found['second look_s']:.1f}"),
         ("retrain, min", f"{found['retrain_s'] / 60:.2f}"),
-        *((f"server's peak memory after: {k}, MiB", f"{v:.0f}") for k, v in found["peak_mib"].items()),
-    ]  # fmt: skip
+    ]
+    for when, peak in found["peak_mib"].items():
+        rows.append((f"server's peak memory after: {when}, MiB", f"{peak:.0f}"))
     model = args.checkpoint.parent.name if args.checkpoint else f"kd-arafnet, {args.encoder}"
     steps = "the recipe's steps" if args.steps is None else f"{args.steps} steps"
     how = (

@@ -123,6 +123,6 @@ class _Steps:
 def _placed(path: Any, home: int) -> str:
     """A path, which may be one of an open folder."""
     name = os.fsdecode(path)
-    if home < 0 or os.path.isabs(name):
+    if home < 0 or Path(name).is_absolute():
         return name
-    return os.path.join(os.readlink(f"/proc/self/fd/{home}"), name)
+    return str(Path(f"/proc/self/fd/{home}").readlink() / name)

@@ -106,7 +106,7 @@ def test_retraining_on_a_city_mends_a_planted_mistake_and_keeps_the_held_out_fig
             mask = (truth[block.slices] == BUILDING).astype(np.uint8)
             for shape, _ in polygonize(mask, mask=mask > 0):
                 outline = shapely.geometry.shape(shape).exterior
-                points = np.array(outline.coords)[:-1] + [block.col, block.row]
+                points = np.add(outline.coords[:-1], [block.col, block.row])
                 drawn = drawing(points=points.tolist(), **{"class": "building"})
                 session.pen().stroke(view, drawn, "")
         page.page.reload()

@@ -256,7 +256,9 @@ class Correcting(Closing):
         pairs, missing = [], []
         for view in self._views:
             shown = view.predicted(title)
-            for place in self._judges(view) if shown is not None else ():
+            if shown is None:
+                continue
+            for place in self._judges(view):
                 block = shown.store.get(*place)
                 if block is None:
                     missing.append((shown, *place))
