@@ -1,107 +1,324 @@
-"""Few labels: the same labelled images with and without the unlabelled ones, at equal steps.
+"""Few labels, shifted labels, new places, the ground around, pupils of two classes: each measured.
 
-Each draw is a folder of labelled images with ``splits.json`` and a folder of further images whose
-labels are not read. The recipe's figures are taken on ``val`` unless ``--split test`` decides.
+A stage asks one question; every run of it is kept, so that a command that was stopped is called
+again. ``few``: a draw's few labelled images alone, with the others' pixels, and with all labels.
+``align``: right labels, the same moved by some pixels, and moved ones with ``data.align=auto``.
+``adapt``: a model of one place on another one, before and after it has seen half of its images
+without labels; the other half decides. ``context``: drone scenes at native detail with the ground
+around windows and without. ``cwd``: what a teacher adds to labels by DIST, KL and CWD on roads.
 
-    python benchmarks/few.py --recipe roads --weights FILE --split test \
-        --draws few0 few1 few2 --unlabelled few0_images few1_images few2_images -o few_epfl
+    python benchmarks/few.py few --data SHARED --weights FILE --sets epfl --seeds 0 -o OUT
+
+Test images decide; ``val`` chooses the threshold of two classes, but for ``adapt``: there is no
+label of the new place to choose one with, and it stays at one half.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import platform
-import statistics
-import tempfile
-import time
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from terradapt import evaluation, predictors, training
-from terradapt.config import load_config
-from terradapt.data import open_dataset
+import numpy as np
+from numpy.typing import NDArray
+
+from distillation import STUDENT, VARIANTS
+from draws import (
+    BATCH,
+    SETS,
+    Job,
+    Kept,
+    Row,
+    base,
+    config_of,
+    read_ids,
+    settings_of,
+    splits_of,
+    variant,
+    with_spread,
+)
+from peers import measure
+from terradapt import evaluation
+from terradapt.classes import IGNORE
+from terradapt.config import RunConfig
+from terradapt.training.run import BEST
+
+PUPILS = {
+    "pupil alone": "labels alone",
+    "DIST": "with DIST (T 0.5)",
+    "KL": "with KL (T 2, T^2)",
+    "CWD": "with CWD (T 4, T^2, 3)",
+}
+STEP_SECONDS = {  # of one core of an AMD EPYC (2026-11-26), crops of 256 px, pupils' 192, wide 384
+    "and unlabelled": 3.8,
+    "adapted": 3.8,
+    "no ground around": 3.7,
+    "ground around": 3.7,
+    "pupil alone": 0.27,
+    **dict.fromkeys(("DIST", "KL", "CWD"), 0.5),
+}
+SUPERVISED_SECONDS = 1.6
+OTHER_SECONDS = {"epfl": 20.0, "cil": 25.0, "dubai": 41.0, "harvey": 15.0, "harvey native": 96.0}
+Train = Callable[[argparse.Namespace, Row], tuple[RunConfig, Path]]
+WAYS = ((0, 1), (1, 0), (0, -1))  # rows, columns: where the labels of a seed are moved
 
 
-def one_run(
-    args: argparse.Namespace, draw: int, variant: str, changes: list[str]
-) -> dict[str, Any]:
-    """Train on one draw with its number as the seed, and measure."""
-    shared = [
-        "encoder.name=mobilenetv2_100",
-        "encoder.args.pad_type=same",
-        f"encoder.weights={args.weights}",
-        f"train.steps_per_epoch={args.steps}",
-        "train.epochs=1",
-        f"train.seed={draw}",
-        f"data.crop={args.crop}",
-        "train.batch=8",
-        "data.workers=0",
-        *args.override,
+def iou_of(row: Row) -> float:
+    """Return mIoU, of two classes the second one's IoU, in points."""
+    figure = row["test"]["figure"]
+    return 100 * (figure / (2 - figure) if "f1" in row["test"] else figure)
+
+
+def few(args: argparse.Namespace) -> Iterator[Job]:
+    for seed in args.seeds:
+        for name in args.sets:
+            for draw in args.draws:
+                for way in ("labels alone", "and unlabelled"):
+                    yield job(args, train_few, "few", name, seed, way, draw=draw)
+            yield job(args, train_few, "few", name, seed, "all labels", draw=None)
+
+
+def train_few(args: argparse.Namespace, plan: Row) -> tuple[RunConfig, Path]:
+    name, draw, recipe = plan["data"], plan["draw"], SETS[plan["data"]].recipe
+    data = base(args.data, args.home, name)
+    if draw is not None:
+        splits = splits_of(args.data, name, draw)
+        data = variant(data, args.home / f"{name}_few{draw}", splits)
+    shared, more = settings_of(args), list[str]()
+    if plan["way"] == "and unlabelled":
+        recipe, more = f"{recipe}-few", args.override
+    return config_of(recipe, args.steps, plan["seed"], shared, more), data
+
+
+def align(args: argparse.Namespace) -> Iterator[Job]:
+    for seed in args.seeds:
+        for name in args.sets:
+            yield job(args, train_moved, "align", name, seed, "right", px=0)
+            for px in args.pixels:
+                for way in ("moved", "moved, align=auto"):
+                    yield job(args, train_moved, "align", name, seed, way, px=px)
+
+
+def train_moved(args: argparse.Namespace, plan: Row) -> tuple[RunConfig, Path]:
+    """Labels of ``train`` and ``val`` are moved, those of ``test`` stay right."""
+    name, seed = plan["data"], plan["seed"]
+    data = base(args.data, args.home, name)
+    if plan["px"]:
+        splits = splits_of(args.data, name)
+        rows, cols = (plan["px"] * n for n in WAYS[seed % len(WAYS)])
+        files = {p.stem: p for p in (data / "labels").iterdir()}
+        names = [*splits["train"], *splits["val"]]
+        labels = {n: moved(read_ids(files[n]), rows, cols) for n in names}
+        data = variant(data, args.home / f"{name}_moved_{rows}_{cols}", splits, labels)
+    more = ["data.align=auto"] if plan["way"].endswith("auto") else []
+    return config_of(SETS[name].recipe, args.steps, seed, settings_of(args), more), data
+
+
+def moved(ids: NDArray[np.uint8], rows: int, cols: int) -> NDArray[np.uint8]:
+    """Return (H, W) ids moved down and to the right, 255 where nothing came."""
+    height, width = ids.shape
+    out = np.full_like(ids, IGNORE)
+    there = out[max(0, rows) : height + min(0, rows), max(0, cols) : width + min(0, cols)]
+    there[:] = ids[max(0, -rows) :, max(0, -cols) :][: there.shape[0], : there.shape[1]]
+    return out
+
+
+def adapt(args: argparse.Namespace) -> Iterator[Job]:
+    for seed in args.seeds:
+        for way in ("as it is", "adapted"):
+            yield job(args, train_there, "adapt", "cil", seed, way, figures=elsewhere)
+
+
+def train_there(args: argparse.Namespace, plan: Row) -> tuple[RunConfig, Path]:
+    """The labels are EPFL's; of CIL's first half there are images alone."""
+    old, seed, shared = base(args.data, args.home, "epfl"), plan["seed"], settings_of(args)
+    if plan["way"] == "as it is":
+        return config_of("roads", args.start_steps, seed, shared), old
+    new = new_place(args)
+    pixels = args.home / "cil_unlabelled"
+    pixels.mkdir(exist_ok=True)
+    for name in splits_of(args.data, "cil")["train"]:
+        link = pixels / f"{name}.png"
+        link.unlink(missing_ok=True)
+        link.symlink_to((new / "images" / link.name).resolve())
+    start = args.kept.folder({**plan, "way": "as it is"}) / BEST
+    more = [f"train.start={start}", f"data.unlabelled={pixels}", *args.override]
+    shared = [o for o in shared if not o.startswith("encoder.")]
+    return config_of("adapt", args.steps, seed, shared, more), old
+
+
+def new_place(args: argparse.Namespace) -> Path:
+    splits = splits_of(args.data, "cil")
+    halves = {"train": splits["train"], "test": [*splits["val"], *splits["test"]]}
+    return variant(base(args.data, args.home, "cil"), args.home / "cil_halves", halves)
+
+
+def elsewhere(args: argparse.Namespace, plan: Row, run: Path) -> Row:
+    """Return the figures on the new place's other half, and on the old place's test images."""
+    old = measure(base(args.data, args.home, "epfl"), run, "test")
+    report = evaluation.open_task(run / BEST, new_place(args), "test").run(pictures=0)
+    road = report.metrics["per_class"]["road"]
+    figures = {k: road[k] for k in ("f1", "precision", "recall", "iou")}
+    new = {"figure": report.metrics["rlod"], **figures, "ece": report.metrics["ece"]}
+    return {"old": old, "test": new}
+
+
+def context(args: argparse.Namespace) -> Iterator[Job]:
+    for seed in args.seeds:
+        for way in ("no ground around", "ground around"):
+            yield job(args, train_wide, "context", "harvey native", seed, way)
+
+
+def train_wide(args: argparse.Namespace, plan: Row) -> tuple[RunConfig, Path]:
+    data = base(args.data, args.home, "harvey", resolution=None)
+    more = ["data.crop=384", *args.override]
+    more += ["data.context=4"] if plan["way"] == "ground around" else []
+    return config_of("landcover", args.steps, plan["seed"], settings_of(args), more), data
+
+
+def cwd(args: argparse.Namespace) -> Iterator[Job]:
+    for seed in args.seeds:
+        for way in ("teacher", *PUPILS):
+            yield job(args, train_pupil, "cwd", "epfl", seed, way)
+
+
+def train_pupil(args: argparse.Namespace, plan: Row) -> tuple[RunConfig, Path]:
+    data, seed = base(args.data, args.home, "epfl"), plan["seed"]
+    if plan["way"] == "teacher":
+        return config_of("roads", args.start_steps, seed, settings_of(args)), data
+    more = VARIANTS[PUPILS[plan["way"]]]
+    teacher = args.kept.folder({**plan, "way": "teacher"}) / BEST
+    more = [*more, *([f"objective.distill.teacher={teacher}"] if more else [])]
+    return config_of("roads", args.steps, seed, STUDENT, more, args.override), data
+
+
+def here(train: Train, args: argparse.Namespace, plan: Row, run: Path) -> Row:
+    """Return the figures on the images of the run's own folder."""
+    folder = train(args, plan)[1]
+    return {split: measure(folder, run, split) for split in ("val", "test")}
+
+
+def job(
+    args: argparse.Namespace,
+    train: Train,
+    stage: str,
+    name: str,
+    seed: int,
+    way: str,
+    figures: Callable[[argparse.Namespace, Row, Path], Row] | None = None,
+    **more: Any,
+) -> Job:
+    """Return a run; the first of two that follow from each other is kept."""
+    plan: Row = {"stage": stage, "data": name, **more, "seed": seed, "way": way}
+    found = partial(figures or partial(here, train), args, plan)
+    first = way in ("as it is", "teacher")
+    steps = args.start_steps if first else args.steps
+    seconds = steps * STEP_SECONDS.get(way, SUPERVISED_SECONDS) + OTHER_SECONDS[name]
+    return Job(plan, partial(train, args, plan), found, seconds, keep=first)
+
+
+STAGES = {"few": few, "align": align, "adapt": adapt, "context": context, "cwd": cwd}
+DEFAULT_SETS = {"few": ["epfl", "dubai", "harvey"], "align": ["epfl", "cil", "dubai", "harvey"]}
+
+
+def pairs(rows: list[Row], better: str, worse: str) -> list[float]:
+    """Return the points between two ways, run by run, at the same data, draw, shift and seed."""
+
+    def key(row: Row) -> tuple[Any, ...]:
+        return tuple(row.get(k) for k in ("data", "draw", "px", "seed"))
+
+    found = {key(r): 100 * r["test"]["figure"] for r in rows if r["way"] == worse}
+    return [
+        100 * r["test"]["figure"] - found[key(r)]
+        for r in rows
+        if r["way"] == better and key(r) in found
     ]
-    config = load_config(args.recipe).with_overrides([*shared, *changes])
-    folder = args.draws[draw]
-    with tempfile.TemporaryDirectory() as scratch:
-        run = (args.runs or Path(scratch)) / f"{folder.name}_{variant}".replace(" ", "-")
-        start = time.monotonic()
-        training.train(config, folder, run, resume=True)
-        seconds = time.monotonic() - start
-        predictor = predictors.load(run / "checkpoint.safetensors")
-        dataset = open_dataset(folder, config.data)
-        metrics = evaluation.evaluate(predictor, dataset, args.split).metrics
-    figures = {"miou": metrics["miou"], "oa": metrics["oa"]}
-    if "road" in metrics["per_class"] and len(metrics["per_class"]) == 2:
-        figures |= {k: metrics["per_class"]["road"][k] for k in ("f1", "precision", "recall")}
-    return {"draw": folder.name, "variant": variant, "seconds": round(seconds), **figures}
 
 
-def table(rows: list[dict[str, Any]]) -> str:
-    """Return one row a variant: mean and spread over the draws, and each draw's figure."""
-    key = "f1" if "f1" in rows[0] else "miou"
-    lines = [f"| variant | {key} | of each draw | seconds |", "|---|---|---|---|"]
-    for variant in dict.fromkeys(r["variant"] for r in rows):
-        mine = [r for r in rows if r["variant"] == variant]
-        values = [100 * r[key] for r in mine]
-        spread = f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else ""
-        each = ", ".join(f"{v:.2f}" for v in values)
-        seconds = statistics.mean(r["seconds"] for r in mine)
-        lines.append(
-            f"| {variant} | {statistics.mean(values):.2f}{spread} | {each} | {seconds:.0f} |"
-        )
-    return "\n".join(lines) + "\n"
+def given_back(rows: list[Row]) -> list[float]:
+    """Return the share of the IoU lost to moved labels that aligning gives back, run by run."""
+    right = {r["seed"]: iou_of(r) for r in rows if r["way"] == "right"}
+    lost = {(r["px"], r["seed"]): iou_of(r) for r in rows if r["way"] == "moved"}
+    return [
+        100 * (iou_of(r) - lost[r["px"], r["seed"]]) / gap
+        for r in rows
+        if r["way"].endswith("auto")
+        and (r["px"], r["seed"]) in lost
+        and (gap := right.get(r["seed"], 0) - lost[r["px"], r["seed"]]) > 0
+    ]
+
+
+AGAINST = {
+    "few": ("and unlabelled", "labels alone"),
+    "align": ("moved, align=auto", "moved"),
+    "adapt": ("adapted", "as it is"),
+    "context": ("ground around", "no ground around"),
+    "cwd": ("CWD", "DIST"),
+}
+
+
+def page(settings: Row, rows: list[Row]) -> str:
+    """Return a table of each data set, and what the goal asks."""
+    stage = settings["stage"]
+    text = f"# {stage}: {settings['steps']} steps of {BATCH} crops, test images\n"
+    for name in dict.fromkeys(r["data"] for r in rows):
+        mine = [r for r in rows if r["data"] == name]
+        test = mine[0]["test"]
+        figure = "RLOD" if stage == "adapt" else "F1" if "f1" in test else "mIoU"
+        heads = ["way", "runs", figure, "of each", "precision", "recall", "ECE"]
+        text += f"\n## {name}\n\n| {' | '.join(heads)} |\n|{'---|' * len(heads)}\n"
+        for way, pixels in dict.fromkeys((r["way"], r.get("px")) for r in mine):
+            some = [r["test"] for r in mine if (r["way"], r.get("px")) == (way, pixels)]
+            values = [100 * r["figure"] for r in some]
+            cells = [f"{way}, {pixels} px" if pixels else way, str(len(some)), with_spread(values)]
+            cells += [", ".join(f"{v:.2f}" for v in values)]
+            for key in ("precision", "recall", "ece"):
+                cells.append(with_spread([100 * r[key] for r in some if key in r]))
+            text += f"| {' | '.join(cells)} |\n"
+        better, worse = AGAINST[stage]
+        ahead = pairs(mine, better, worse)
+        if ahead:
+            text += f"\n{better} less {worse}: {with_spread(ahead, '+')} points, "
+            text += f"{sum(v > 0 for v in ahead)} of {len(ahead)} runs above 0.\n"
+        if stage == "align" and (shares := given_back(mine)):
+            text += f"Of the lost IoU given back: {with_spread(shares)} %.\n"
+    return text
 
 
 def main() -> None:
-    """Run, print each row as it is there, and write the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--recipe", default="roads")
-    parser.add_argument("--draws", type=Path, nargs="+", required=True)
-    parser.add_argument("--unlabelled", type=Path, nargs="+", required=True)
-    parser.add_argument("--weights", required=True)
-    parser.add_argument("--steps", type=int, default=200)
+    parser.add_argument("stage", choices=STAGES)
+    parser.add_argument("--data", type=Path, required=True, help="holds the data sets and splits/")
+    parser.add_argument("--weights", type=Path, required=True, help="of the ImageNet backbone")
+    parser.add_argument("--sets", nargs="+", choices=SETS, help="of few and align")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--draws", type=int, nargs="+", default=[0, 1, 2], help="of few")
+    parser.add_argument("--pixels", type=int, nargs="+", default=[3, 6], help="of align")
+    parser.add_argument("--steps", type=int, default=300)
+    parser.add_argument(
+        "--start-steps", type=int, default=300, help="of adapt's and cwd's first model"
+    )
     parser.add_argument("--crop", type=int, default=256)
-    parser.add_argument("--split", default="val", choices=("val", "test"))
-    parser.add_argument("--also", action="append", default=[], help="overrides of one more variant")
-    parser.add_argument("--override", nargs="*", default=[])
-    parser.add_argument("--runs", type=Path, help="keep the run folders here; they are resumed")
-    parser.add_argument("-o", "--output", type=Path)
+    parser.add_argument("--override", nargs="*", default=[], help="of the way that is questioned")
+    parser.add_argument("--expect", action="store_true", help="say how long it takes, and end")
+    parser.add_argument("-o", "--output", type=Path, required=True, help="without a suffix")
     args = parser.parse_args()
-    rows = []
-    for draw, images in enumerate(args.unlabelled):
-        consistent = ["objective.name=consistency", f"data.unlabelled={images}"]
-        variants = {"labels alone": [], "and unlabelled": consistent}
-        variants |= {text: [*consistent, *text.split()] for text in args.also}
-        for name, changes in variants.items():
-            rows.append(one_run(args, draw, name, changes))
-            print(json.dumps(rows[-1]), flush=True)
-    text = table(rows)
-    print(text)
-    if args.output:
-        head = f"# Few labels: {args.recipe}, {args.steps} steps of 8 crops of {args.crop} px\n\n"
-        values = {"rows": rows, "split": args.split, "overrides": args.override}
-        values["python"] = platform.python_version()
-        args.output.with_suffix(".json").write_text(json.dumps(values, indent=1) + "\n", "utf-8")
-        args.output.with_suffix(".md").write_text(head + text, "utf-8")
+    args.sets = args.sets or DEFAULT_SETS.get(args.stage, [])
+    args.home = args.output.with_name(f"{args.output.name}_data")
+    settings: Row = {
+        k: getattr(args, k) for k in ("stage", "steps", "start_steps", "crop", "override")
+    }
+    settings["weights"] = args.weights.name
+    args.kept = kept = Kept(args.output, settings, partial(page, settings))
+    jobs = list(STAGES[args.stage](args))
+    print(kept.told(jobs), flush=True)
+    if args.expect:
+        return
+    for one in jobs:
+        kept.do(one)
+    print(page(settings, kept.rows))
 
 
 if __name__ == "__main__":

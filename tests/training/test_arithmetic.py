@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
 from terradapt import checkpoint, machine, training
 from terradapt.config import RunConfig, load_config
@@ -55,6 +57,34 @@ def test_the_speed_up_is_a_measured_ratio_and_leaves_the_random_state() -> None:
     gain = arithmetic.speed_up(small(), 3, seconds=0.0)
     assert 0.01 < gain < 100
     assert torch.equal(before, torch.get_rng_state())
+
+
+def test_depthwise_convolutions_train_in_float32_beside_bfloat16() -> None:
+    """Where they are slow in it; a copy computes with its own weights."""
+    torch.manual_seed(0)
+    kinds = (5, 1, 1), (3, 2, 1), (3, 1, 2), (3, 1, 1)
+    convs = [
+        nn.Conv2d(8, 8, size, step, padding=2, dilation=apart, groups=8, bias=False)
+        for size, step, apart in kinds
+    ]
+    model = nn.Sequential(*convs, nn.Conv2d(8, 8, 5, padding=2, groups=2, bias=False))
+    arithmetic.spare_depthwise(model)
+    model = copy.deepcopy(model)
+    with torch.no_grad():
+        model[0].weight *= 2
+    x = torch.randn(1, 8, 16, 16)
+    for i, layer in enumerate(model):
+        assert isinstance(layer, nn.Conv2d)
+        exact = nn.Conv2d.forward(layer, x)
+        with torch.autocast("cpu", torch.bfloat16):
+            half = nn.Conv2d.forward(layer, x)
+            out = layer(x)
+            with torch.no_grad():
+                assert torch.equal(layer(x), half)
+        assert out.dtype == torch.bfloat16
+        assert torch.equal(out, exact.to(torch.bfloat16) if i < 3 else half)
+        assert torch.equal(layer(x), exact)
+    assert not torch.equal(exact.to(torch.bfloat16), half)
 
 
 def test_a_run_in_auto_is_stored_with_what_it_took_and_resumes_bit_for_bit(

@@ -35,7 +35,7 @@ from terradapt.models.encoder import HUB
 from terradapt.predictors.torch import normalize_tensor
 from terradapt.progress import Advance, Show, Track, duration_text, silent
 from terradapt.training.aligning import align_labels
-from terradapt.training.arithmetic import settle_precision, settle_threads
+from terradapt.training.arithmetic import settle_precision, settle_threads, spare_depthwise
 from terradapt.training.building import build_objective
 from terradapt.training.calibrating import SAMPLED, sample_scores
 from terradapt.training.consistency import averaged
@@ -442,6 +442,8 @@ class Trainer:
             model = model.to(memory_format=torch.channels_last)
         require_multiple(self.config.data.crop, model.size_multiple)
         require_batch(model.min_batch, train.batch, self.accelerator.num_processes)
+        if self.accelerator.device.type == "cpu" and train.precision == "bf16":
+            spare_depthwise(model)
         self.model = model.to(self.accelerator.device)
         self.validator = Validator(
             self.model, self.dataset, self.config, self.spec, self.accelerator
