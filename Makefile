@@ -77,7 +77,8 @@ test-hostile: install
 test-browser: install
 	@command -v chromium >/dev/null || { echo "installing Debian's chromium"; \
 		apt-get install -y -q chromium || sudo apt-get install -y -q chromium; }
-	$(BIN)/python -m pytest -m "browser or not browser" tests/viewer/test_page.py
+	$(BIN)/python -m pytest -m "browser or not browser" tests/viewer/test_page.py \
+		tests/viewer/test_page_loop.py
 
 test-gpu: install
 	$(BIN)/python -m pytest -m gpu

@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -47,11 +48,10 @@ def session(folder: Path, **options: Any) -> Iterator[Session]:
 
 
 def predicted(opened: Session, *blocks: tuple[int, int], number: int = 0) -> None:
-    """Have blocks predicted; all of a scene when none is named."""
-    shown = opened.views[number].map
-    assert shown is not None
-    for row, col in blocks or shown.pyramid.all_blocks:
-        shown.predict(row, col)
+    """Have the worker predict blocks, which alone reads a model's scene; all when none is named."""
+    for shown in (opened.views[number].candidate, opened.views[number].map):
+        for at in (blocks or shown.pyramid.all_blocks) if shown is not None else ():
+            opened.worker.ask(partial(shown.predict, *at)).result()
 
 
 @dataclass

@@ -42,6 +42,23 @@ def test_corrected_pixels_learn_their_class_and_the_others_keep_their_answers(
     assert torch.equal(new, again)
 
 
+def test_few_mistakes_on_ground_that_is_mostly_right_do_not_turn_the_rest() -> None:
+    draw = torch.Generator().manual_seed(1)
+    features = torch.randn((20_000, 8), generator=draw)
+    weight = torch.zeros((2, 8))
+    weight[1, 0] = 2.0
+    before = _classes(features, weight, torch.zeros(2))
+    ids = torch.full((20_000,), 255)
+    ids[:40] = 1 - before[:40]  # mistakes that no feature tells from right ground
+    light, shift = refit(features, ids, weight, torch.zeros(2))
+    heavy, moved = refit(features, ids, weight, torch.zeros(2), keep=16.0)
+    same = [
+        (_classes(features, *w) == before).float().mean() for w in ((light, shift), (heavy, moved))
+    ]
+    assert same[0] < 0.8
+    assert same[1] > 0.97
+
+
 def _classes(
     features: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None
 ) -> torch.Tensor:

@@ -1,7 +1,8 @@
 """A process that dies at its k-th step that changes the disk, and what the disk then holds.
 
 A step is a write, an fsync, a rename, a removal, a file made, a folder made, a file cut. With
-``torn`` all that was not synced is lost too: files fall back to the length that was synced last.
+``torn`` all that was not synced is lost too: files fall back to the length that was synced last, or
+that they had when the work began, whoever wrote into them; a new file that nobody synced is empty.
 """
 
 from __future__ import annotations
@@ -56,6 +57,9 @@ class _Steps:
         self.folder, self.point, self.torn, self.count = str(folder), point, torn, 0
         self.over = False
         self.synced: dict[int, int] = {}  # length by inode
+        for path in folder.rglob("*"):
+            if path.is_file():
+                self.synced[path.stat().st_ino] = path.stat().st_size
         self.write, self.fsync, self.cut = os.write, os.fsync, os.ftruncate
         os.write, os.fsync, os.ftruncate = self._write, self._fsync, self._ftruncate  # type: ignore[assignment]
         sys.addaudithook(self._hook)
@@ -75,15 +79,11 @@ class _Steps:
         for path in Path(self.folder).rglob("*"):
             if path.is_file() and not path.is_symlink():
                 status = path.stat()
-                kept = self.synced.get(status.st_ino)
-                if kept is not None and kept < status.st_size:
+                kept = self.synced.get(status.st_ino, 0)
+                if kept < status.st_size:
                     os.truncate(path, kept)
 
-    def _known(self, handle: int) -> None:
-        self.synced.setdefault(os.fstat(handle).st_ino, 0)
-
     def _write(self, handle: int, data: Any) -> int:
-        self._known(handle)
         self._step()
         half = len(data) // 2
         if self.count + 1 == self.point and half:  # die in the middle of it
@@ -92,7 +92,6 @@ class _Steps:
         return self.write(handle, data)
 
     def _fsync(self, handle: int) -> None:
-        self._known(handle)
         self._step()
         self.fsync(handle)
         self.synced[os.fstat(handle).st_ino] = os.fstat(handle).st_size
@@ -109,5 +108,21 @@ class _Steps:
             writes = isinstance(flags, int) and flags & (os.O_WRONLY | os.O_RDWR)
             if not writes and not (isinstance(mode, str) and set(mode) & set("wax+")):
                 return
-        if not isinstance(args[0], int) and os.fsdecode(args[0]).startswith(self.folder):
-            self._step()
+        if isinstance(args[0], int):
+            return
+        path = _placed(args[0], args[1] if event in ("os.remove", "os.rmdir") else -1)
+        if not path.startswith(self.folder):
+            return
+        self._step()
+        # an inode whose file goes may come again as another file's
+        gone = args[1] if event == "os.rename" else path if event == "os.remove" else None
+        if gone is not None and os.path.lexists(gone):
+            self.synced.pop(os.lstat(gone).st_ino, None)
+
+
+def _placed(path: Any, home: int) -> str:
+    """A path, which may be one of an open folder."""
+    name = os.fsdecode(path)
+    if home < 0 or Path(name).is_absolute():
+        return name
+    return str(Path(f"/proc/self/fd/{home}").readlink() / name)

@@ -16,9 +16,10 @@ from crashing import KILLED, run_and_die
 
 from scene_files import PLACE, UTM
 from terradapt.classes import ClassMap
+from terradapt.files import replacing, writing
 from terradapt.grid import Window
 from terradapt.raster import Georef, read_layer
-from terradapt.viewer import models
+from terradapt.viewer import looking, models
 from terradapt.viewer.corrections import CorrectionLog
 from terradapt.viewer.models import Kept, Work
 from terradapt.viewer.session import Session
@@ -48,6 +49,10 @@ def correct(folder: Path, say: Say) -> None:
         say("+right")
         log.write(folder / "corrections.gpkg")
         say("gpkg")
+        wide = [[100, 200], [160, 200], [160, 230], [100, 230]]
+        moved = drawing(key="moved000", points=wide)
+        log.add("a.tif", moved, "", replaces=2)  # the corners of "two"
+        say("+moved")
 
 
 def check_corrections(folder: Path, said: list[str], what: object) -> None:
@@ -56,14 +61,17 @@ def check_corrections(folder: Path, said: list[str], what: object) -> None:
             live = [s.key.rstrip("0") for s in log.strokes()]
             assert len(set(live)) == len(live), what
             for word in said:
-                if word[0] == "+" and f"-{word[1:]}" not in said and word != "+three":
+                if word[0] == "+" and word not in ("+two", "+three"):
                     assert word[1:] in live, (what, word)
+            if "+two" in said:
+                assert len({"two", "moved"} & set(live)) == 1, (what, "one of them, never both")
             if "-three" in said:
                 assert "three" not in live, what
             if "pond" in said:
                 assert log.classes.names[-1] == "pond", what
             for stroke in log.strokes():
                 wanted = 24 if stroke.kind == "right" else 40 * 30
+                wanted = 60 * 30 if stroke.key.startswith("moved") else wanted
                 assert sum(area.area for _, area in stroke.pieces()) == pytest.approx(wanted)
     if "gpkg" in said:
         assert len(read_layer(folder / "corrections.gpkg").geometries) == 3, what
@@ -86,22 +94,36 @@ def test_no_acknowledged_stroke_is_lost(tmp_path: Path, torn: bool) -> None:
         if status == 0:
             break
     assert point > 30
-    assert len(said) == 7
+    assert len(said) == 8
+    print(f"correct, torn {torn}: {point - 1} kills")
+
+
+def checkpoint_of(run: Path) -> dict[str, Any]:
+    """Write a checkpoint as the package does: beside its place, synced, renamed."""
+    with replacing(run / "checkpoint.safetensors") as part:
+        part.write_text("new")
+    return {"files": [str(run / "checkpoint.safetensors")]}
 
 
 class Trained:
-    """Stands for the process that trains: at once it leaves a checkpoint, in two steps."""
+    """Stands for the process that trains: at once it leaves a run's files."""
 
-    def __init__(self, module: str, request: Any, tell: Any, ended: Any) -> None:
-        run = Path(request["run"])
+    def __init__(self, arguments: list[str], tell: Any, ended: Any) -> None:
+        run = Path(arguments[arguments.index("-o") + 1])
         run.mkdir(parents=True)
         (run / "config.yaml").write_text("of the run")
-        (run / "checkpoint.safetensors").write_text("new")
-        result = {"checkpoint": str(run / "checkpoint.safetensors")}
-        threading.Thread(target=ended, args=(result, None)).start()
+        threading.Thread(target=ended, args=(checkpoint_of(run), None)).start()
 
     def stop(self) -> None:
         """It has ended."""
+
+
+def looked(session: Session, eyes: Any, run: Path, advance: Any) -> dict[str, Any]:
+    """Stands for what a look computes; it leaves what a look leaves."""
+    advance(0, 1)
+    with writing(run):
+        run.mkdir(parents=True)
+    return checkpoint_of(run)
 
 
 def retrain(folder: Path, say: Say) -> None:
@@ -127,6 +149,26 @@ def retrain(folder: Path, say: Say) -> None:
         say("thrown")
 
 
+def look(folder: Path, say: Say) -> None:
+    """Draw a stroke, look again; look again, which takes its place; keep; look, throw away."""
+    opened = begin(folder)
+    with opened as session, Work(session, Kept(folder / "loop", "given")) as work:
+        say("open")
+        session.pen().stroke(session.views[0], drawing(key="one00000"), "")
+        say("one")
+        for word in ("trial", "trial2"):
+            work.look_again()
+            ended(work)
+            say(word)
+        work.keep()
+        say("kept")
+        work.look_again()
+        ended(work)
+        say("trial3")
+        work.throw_away()
+        say("thrown")
+
+
 def ended(work: Work) -> None:
     while work.state["doing"]:
         time.sleep(0.001)
@@ -142,15 +184,19 @@ def begin(folder: Path) -> Session:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("torn", [False, True])
+@pytest.mark.parametrize(("work_of", "shown"), [(retrain, "trial"), (look, "trial2")])
 def test_a_model_is_kept_or_not_and_never_half(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, torn: bool
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    work_of: Callable[..., None],
+    shown: str,
+    torn: bool,
 ) -> None:
     monkeypatch.setattr(models, "Child", Trained)
-    opened: list[Path] = []
+    monkeypatch.setattr(looking, "look_again", looked)
 
     def fake(path: Path, **_: Any) -> Any:
-        assert path.read_text() == "new"
-        opened.append(path)
+        assert path.read_text() == "new", "whole, or not there"
         made = model(tmp_path, name="two")
         return models.Model(path, made.sha256, made.predictor)
 
@@ -160,25 +206,28 @@ def test_a_model_is_kept_or_not_and_never_half(
     folder, point = tmp_path / "loop", 0
     while True:
         point += 1
-        status, said = run_and_die(lambda say: retrain(tmp_path, say), folder, point, torn)
+        status, said = run_and_die(lambda say: work_of(tmp_path, say), folder, point, torn)
         assert status in (0, KILLED), point
         if folder.exists():
             kept = Kept(folder, "given")
             kept.tidy()
             if "kept" in said:
                 assert kept.kept == "0001", point
-            assert kept.checkpoint(kept.kept) or kept.kept is None, point
-            if "trial" in said and "kept" not in said:
+            for name in (kept.kept, kept.trial):
+                assert name is None or kept.checkpoint(name), point
+            if shown in said and "kept" not in said:
                 assert "0001" in (kept.trial, kept.kept), point
             if "thrown" in said:
                 assert kept.trial is None, point
             with begin(tmp_path) as session, Work(session, Kept(folder, "given")):
                 live = {s.key[:3] for s in session.pen().log.strokes()}
                 assert {w for w in said if w in ("one", "two")} <= live, point
+                assert (session.candidate is None) == (kept.trial is None), point
             left = {p.name for p in (folder / "models").glob("*")}
-            assert left <= {"0001", "0002"}, point
+            assert left <= {kept.kept, kept.trial, "0001"}, point
         shutil.rmtree(folder, ignore_errors=True)
         if status == 0:
             break
     assert point > 60
     assert said[-1] == "thrown"
+    print(f"{work_of.__name__}, torn {torn}: {point - 1} kills")

@@ -261,7 +261,7 @@ def fuzz(browser: Browser, count: int, seed: int) -> dict[int, int]:
             answer = browser.get(path, **headers)
         else:
             keys = ["scene", "kind", "class", "points", "width", "key", "place", "window", "layers"]
-            keys += ["stroke", "name"]
+            keys += ["stroke", "name", "square", "replaces"]
             body = drawing() if draw.random() < 0.5 else {}
             body |= {draw.choice(keys): draw.choice(VALUES) for _ in range(draw.randint(0, 4))}
             raw = body if draw.random() < 0.9 else draw.randbytes(30)

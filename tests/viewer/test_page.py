@@ -2,130 +2,30 @@
 
 from __future__ import annotations
 
-import io
-import shutil
-import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import shapely
-from PIL import Image
+from browsing import NEEDS_CHROMIUM, Page, page_of
 
 from scene_files import ConstantPredictor
 from terradapt.raster import read_layer
-from terradapt.viewer.guard import Guard
-from terradapt.viewer.server import build_server, listening_socket
 from terradapt.viewer.session import Session
-from viewer_files import model, predicted, scene
+from viewer_files import drawing, model, predicted, scene
 
-CHROMIUM = next((p for n in ("chromium", "chromium-browser") if (p := shutil.which(n))), None)
-FLAGS = [
-    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-    "--disable-background-networking", "--disable-component-update", "--disable-sync",
-]  # fmt: skip
-pytestmark = [
-    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here (make test-browser has one)"),
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
-]
-
-
-class Page:
-    """A page of a session, with what the browser said meanwhile."""
-
-    def __init__(self, page: Any, session: Session, port: int) -> None:
-        self.page, self.session, self.port = page, session, port
-        self.complaints: list[str] = []
-        self.asked: list[str] = []
-        page.on(
-            "console", lambda m: m.type in ("error", "warning") and self.complaints.append(m.text)
-        )
-        page.on("pageerror", lambda e: self.complaints.append(str(e)))
-        page.on("request", lambda r: self.asked.append(r.url))
-
-    def at(self, x: float, y: float) -> tuple[float, float]:
-        """Return where a place in the scene's pixels lies on the screen."""
-        found = self.page.evaluate(
-            "([x, y]) => { const m = terradapt.scene.map; const b = m.getTargetElement()"
-            ".getBoundingClientRect(); const p = m.getPixelFromCoordinate([x, -y]);"
-            " return [b.left + p[0], b.top + p[1]]; }",
-            [x, y],
-        )
-        return found[0], found[1]
-
-    def click(self, x: float, y: float) -> None:
-        self.page.mouse.click(*self.at(x, y))
-        self.page.wait_for_timeout(40)
-
-    def show(self, left: float, top: float, resolution: float = 1.0) -> None:
-        """Put a place in the middle."""
-        self.page.evaluate(
-            "([x, y, r]) => { const v = terradapt.scene.map.getView(); v.setResolution(r);"
-            " v.setCenter([x, -y]); terradapt.scene.map.renderSync(); }",
-            [left, top, resolution],
-        )
-        self.page.wait_for_timeout(100)
-
-    def strokes(self, count: int) -> list[Any]:
-        """Wait until the server has so many strokes."""
-        end = time.monotonic() + 20
-        while len(found := self.session.pen().log.strokes()) != count:
-            assert time.monotonic() < end, (len(found), self.complaints)
-            self.page.wait_for_timeout(30)
-        return found
-
-    def colour(self, x: float, y: float) -> tuple[int, ...]:
-        """Return the colour of the screen at a place of the scene."""
-        picture = Image.open(io.BytesIO(self.page.screenshot()))
-        return tuple(picture.convert("RGB").getpixel(tuple(round(v) for v in self.at(x, y))))
-
-    def until_colour(self, x: float, y: float, wanted: tuple[int, ...]) -> None:
-        end = time.monotonic() + 20
-        while (found := self.colour(x, y)) != wanted:
-            assert time.monotonic() < end, (found, wanted, self.complaints)
-            self.page.wait_for_timeout(100)
+pytestmark = NEEDS_CHROMIUM
 
 
 @pytest.fixture
-def served(tmp_path: Path) -> Iterator[tuple[Session, str, int]]:
-    import uvicorn
-
-    path = scene(tmp_path)
+def page(tmp_path: Path) -> Iterator[Page]:
     one = model(tmp_path, ConstantPredictor(window=512))
-    with Session([path], one, tmp_path / "loop") as session, listening_socket(0) as listening:
-        port = listening.getsockname()[1]
-        guard: Guard = build_server(session, None, port)
-        config = uvicorn.Config(guard, log_level="warning", lifespan="off", ws="none")  # type: ignore[arg-type]
-        server = uvicorn.Server(config)
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
-        thread.start()
-        yield session, f"http://127.0.0.1:{port}/?token={guard.token}", port
-        session.events.close()
-        server.should_exit = True
-        thread.join(20)
-
-
-@pytest.fixture
-def page(served: Any, tmp_path: Path) -> Iterator[Page]:
-    from playwright.sync_api import sync_playwright
-
-    session, address, port = served
-    with sync_playwright() as started:
-        context = started.chromium.launch_persistent_context(
-            str(tmp_path / "profile"), executable_path=CHROMIUM, args=FLAGS, headless=True,
-            viewport={"width": 1280, "height": 800},
-        )  # fmt: skip
-        found = Page(context.pages[0], session, port)
-        found.page.goto(address)
-        found.page.locator("#layers li").first.wait_for()
+    with (
+        Session([scene(tmp_path)], one, tmp_path / "loop") as session,
+        page_of(session, tmp_path) as found,
+    ):
         yield found
-        context.close()
-    assert found.complaints == []
-    beyond = [u for u in found.asked if not u.startswith(f"http://127.0.0.1:{port}/")]
-    assert beyond == [], "no request leaves this machine"
 
 
 def test_what_the_mouse_draws_stands_in_the_geopackage(page: Page, tmp_path: Path) -> None:
@@ -161,13 +61,46 @@ def test_what_the_mouse_draws_stands_in_the_geopackage(page: Page, tmp_path: Pat
 
 
 @pytest.mark.browser
+def test_corners_are_moved_by_the_mouse_and_by_the_keyboard(page: Page) -> None:
+    page.show(120, 215)
+    view = page.session.views[0]
+    page.session.pen().stroke(view, drawing(), "")  # of another page
+    page.page.locator("#saved", has_text="1 corrections").wait_for()
+    page.page.keyboard.press("e")
+    page.page.mouse.move(*page.at(140, 230))
+    page.page.mouse.down()
+    page.page.mouse.move(*page.at(160, 240), steps=4)
+    page.page.mouse.up()
+    page.until(lambda: page.session.pen().log.stroke(2))
+    (moved,) = page.session.pen().log.strokes()
+    assert np.allclose(moved.points, [[100, 200], [140, 200], [160, 240], [100, 230]], atol=1.01)
+    page.until(lambda: page.shows(2))
+    for key in (".", ".", "ArrowRight", "Shift+ArrowUp", "Enter"):
+        page.page.keyboard.press(key)
+    page.until(lambda: page.session.pen().log.stroke(3))
+    (again,) = page.session.pen().log.strokes()
+    assert np.allclose(again.points - moved.points, [[0, 0], [1, -10], [0, 0], [0, 0]])
+    page.until(lambda: page.shows(3))
+    assert page.page.evaluate("terradapt.scene.strokes.getFeatures().length") == 1
+    page.page.keyboard.press("u")
+    page.until(lambda: page.shows(2))
+    assert [s.number for s in page.session.pen().log.strokes()] == [2]
+    page.page.keyboard.press("p")
+    page.page.keyboard.press("q")
+    for corner in ((200, 100), (262, 103), (259, 148), (202, 151), (200, 100)):
+        page.click(*corner)
+    page.until(lambda: page.session.pen().log.stroke(4))
+    ring = page.session.pen().log.strokes()[-1].points
+    sides = np.diff(np.vstack([ring, ring[:1]]), axis=0)
+    assert np.allclose((sides * np.roll(sides, 1, 0)).sum(1), 0, atol=0.2), "right angles"
+
+
+@pytest.mark.browser
 def test_the_view_predicts_and_a_click_tells_the_class(page: Page) -> None:
     page.show(300, 300)
     page.page.locator("#classes td", has_text="class 1").wait_for()
     page.page.locator("#blocks", has_text="").wait_for(state="attached")
-    end = time.monotonic() + 30
-    while not len(page.session.views[0].map.store) and time.monotonic() < end:
-        page.page.wait_for_timeout(50)
+    page.until(lambda: len(page.session.views[0].map.store), 30)
     page.page.locator("[data-layer=map] input[type=range]").fill("100")
     page.until_colour(200, 200, page.session.classes.colours[1])
     page.page.keyboard.press("h")
@@ -237,7 +170,7 @@ def test_all_is_reached_by_keyboard_readable_and_named(page: Page) -> None:
                 "document.activeElement.id || document.activeElement.dataset.tool || ''"
             )
         )
-    assert {"brush", "polygon", "right", "undo", "map", "retrain", "class-name"} <= seen
+    assert {"brush", "polygon", "edit", "right", "undo", "map", "retrain", "class-name"} <= seen
     nameless = page.page.evaluate(
         "[...document.querySelectorAll('button, input, select')].filter((e) => e.offsetParent && !("
         "e.textContent.trim() || e.ariaLabel || (e.labels && e.labels.length))).length"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,9 @@ from PIL import Image
 from rasterio.transform import Affine
 
 from scene_files import PLACE, PlainPredictor, noise, write_scene
+from terradapt.grid import Window
 from terradapt.scene import predict_scene
-from terradapt.viewer.mapping import Remembering
+from terradapt.viewer.mapping import Model, Remembering
 from terradapt.viewer.png import grey_png, indexed_png, read_own
 from terradapt.viewer.pyramid import Pyramid
 from terradapt.viewer.session import Session
@@ -38,28 +40,71 @@ def coarse(folder: Path) -> Any:
     return scene(folder, transform=Affine(0.6, 0, PLACE.c, 0, -0.6, PLACE.f))
 
 
-@pytest.mark.parametrize("make", [scene, mosaic, coarse])
-def test_the_viewed_blocks_are_those_of_the_file_that_predict_writes(make, tmp_path: Path) -> None:
-    given, own = make(tmp_path), PlainPredictor(window=512)
+def plain(folder: Path) -> Model:
+    own = PlainPredictor(window=512)
     own.spec = own.spec.model_copy(update={"resolution": 0.3})
-    predict_scene(own, given, tmp_path / "map.tif")
-    with rasterio.open(tmp_path / "map.tif") as file:
+    return model(folder, Remembering(own, 20 << 20))
+
+
+def trained(folder: Path) -> Model:
+    from export_files import small
+    from terradapt import checkpoint
+
+    net, meta = small()
+    spec = meta.spec.model_copy(update={"resolution": 0.3})
+    checkpoint.save(folder / "net.safetensors", net, replace(meta, spec=spec))
+    return Model.open(folder / "net.safetensors")
+
+
+def seen(browser: Browser, window: Window) -> np.ndarray:
+    """Return what a page that is at full zoom shows of a window, put together from tiles."""
+    ids = np.full((window.height, window.width), 255, np.uint8)
+    for y in range(window.row // 512, (window.bottom - 1) // 512 + 1):
+        for x in range(window.col // 512, (window.right - 1) // 512 + 1):
+            answer = browser.get(f"/tiles/0/map/0/{x}/{y}.png?v=x")
+            assert (answer.status, answer.headers["x-ready"]) == (200, "1")
+            tile = Window(y * 512, x * 512, 512, 512)
+            common = tile.intersect(window)
+            assert common is not None
+            part = pixels(answer.body)[common.shift(-tile.row, -tile.col).slices]
+            ids[common.shift(-window.row, -window.col).slices] = part
+    return ids
+
+
+def check_viewports(folder: Path, make: Any, opening: Any, count: int) -> None:
+    """Compare random viewports of up to 1600 x 900 px with the file that predict writes."""
+    given, own = make(folder), opening(folder)
+    predict_scene(own.predictor, given, folder / "map.tif")
+    with rasterio.open(folder / "map.tif") as file:
         whole = file.read(1)
-    remembering = Remembering(own, 20 << 20)
-    with Session([given], model(tmp_path, remembering), tmp_path / "loop") as opened:
+    with Session([given], own, folder / "loop") as opened:
         shown = opened.views[0].map
         assert shown is not None
-        draw = np.random.default_rng(5)
+        draw = np.random.default_rng(count)
         blocks = shown.pyramid.all_blocks
-        for row, col in [blocks[i] for i in draw.permutation(len(blocks))[:4]]:
+        for row, col in [blocks[i] for i in draw.permutation(len(blocks))]:
             shown.predict(row, col)
-            answer = Browser.on(opened).get(f"/tiles/0/map/0/{col}/{row}.png?v=x")
-            assert (answer.status, answer.headers["x-ready"]) == (200, "1")
-            found = pixels(answer.body)
-            wanted = np.full((512, 512), 255, np.uint8)
-            part = whole[row * 512 : row * 512 + 512, col * 512 : col * 512 + 512]
-            wanted[: part.shape[0], : part.shape[1]] = part
-            assert np.array_equal(found, wanted)
+        browser = Browser.on(opened)
+        for _ in range(count):
+            height, width = draw.integers(1, np.minimum([900, 1600], whole.shape) + 1)
+            row, col = draw.integers(0, np.array(whole.shape) - [height, width] + 1)
+            window = Window(*(int(v) for v in (row, col, height, width)))
+            assert np.array_equal(seen(browser, window), whole[window.slices]), window
+
+
+@pytest.mark.parametrize("make", [scene, mosaic, coarse])
+def test_what_is_viewed_is_the_file_that_predict_writes(make: Any, tmp_path: Path) -> None:
+    check_viewports(tmp_path, make, plain, 34)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("make", "opening"), [(scene, plain), (mosaic, plain), (coarse, plain), (scene, trained)]
+)
+def test_a_thousand_viewports_are_the_file_that_predict_writes(
+    make: Any, opening: Any, tmp_path: Path
+) -> None:
+    check_viewports(tmp_path, make, opening, 250)
 
 
 def test_neighbours_share_their_windows(tmp_path: Path) -> None:

@@ -44,7 +44,7 @@ def test_a_drawing_becomes_exactly_its_pixels_in_the_dataset(tmp_path: Path, pla
     with Session([path], model(tmp_path), tmp_path / "loop") as opened:
         browser = Browser.on(opened)
         first = browser.post("/strokes", drawing())
-        assert (first.status, first.json) == (200, {"stroke": 1, "before": {}})
+        assert (first.status, first.json["stroke"], first.json["before"]) == (200, 1, {})
         over = [[120, 190], [160, 190], [160, 210], [120, 210]]
         browser.post("/strokes", drawing(points=over, **{"class": "class 2"}))
         wanted = np.full((1100, 1300), 255, np.uint8)
@@ -361,3 +361,70 @@ def test_the_interval_holds_the_truth_as_often_as_it_says() -> None:
     one = accuracy([(truth, truth)], 2)
     assert (one.oa, one.reach, one.weak, one.iou[0]) == (1.0, None, True, 1.0)
     assert accuracy([], 2).oa is None
+
+
+def test_moved_corners_take_the_old_strokes_place_and_undo_gives_it_back(tmp_path: Path) -> None:
+    with session(tmp_path) as opened:
+        browser, pen = Browser.on(opened), opened.pen()
+        low = browser.post("/strokes", drawing()).json["stroke"]
+        browser.post("/strokes", drawing(**{"class": "class 2"}))  # above it
+        lines = len((tmp_path / "loop" / journal.JOURNAL).read_bytes().splitlines())
+        wide = [[100, 200], [160, 200], [160, 230], [100, 230]]
+        moved = drawing(points=wide, key="moved000", replaces=low, **{"class": "class 0"})
+        answer = browser.post("/strokes", moved)
+        assert (answer.status, answer.json["points"]) == (200, wide)
+        assert browser.post("/strokes", moved).json == answer.json, "sent twice counts once"
+        written = (tmp_path / "loop" / journal.JOURNAL).read_bytes().splitlines()
+        assert len(written) == lines + 1, "appended; nothing is rewritten"
+        ids = pen.log.burnt("scene.tif", Window(210, 90, 1, 80))[0]
+        assert np.flatnonzero(ids == 2).tolist() == list(range(10, 50)), "still the upper one"
+        assert np.flatnonzero(ids == 1).tolist() == list(range(50, 70)), "its own class"
+        told = browser.get("/features/0/0/0/1100/1300").json["features"]
+        shown = {f["id"]: f["properties"] for f in told}
+        assert shown[3]["points"] == wide
+        assert shown[3]["rank"] == 1 < shown[2]["rank"]
+        for wrong in (low, 99, "1", True, 1.0):
+            assert browser.post("/strokes", drawing(replaces=wrong)).status == 400, wrong
+        other = drawing("line", width=4, points=[[1, 1], [9, 9]], replaces=3)
+        assert browser.post("/strokes", other).status == 400
+        again = browser.post("/strokes", drawing(key="again000", replaces=3)).json["stroke"]
+        assert sorted(s.number for s in pen.log.strokes()) == [2, again]
+    with Session([tmp_path / "scene.tif"], model(tmp_path), tmp_path / "loop") as opened:
+        log = opened.pen().log
+        assert [s.number for s in log.strokes()] == [again, 2], "read from the journal"
+        browser = Browser.on(opened)
+        assert browser.post("/undo").json["stroke"] == again
+        assert [s.number for s in log.strokes()] == [3, 2]
+        assert browser.post("/undo", {"stroke": 3}).json["stroke"] == 3
+        assert [s.number for s in log.strokes()] == [1, 2]
+        assert browser.post("/undo").json["stroke"] == 2
+
+
+@pytest.mark.parametrize("turn", [0.0, 0.4])
+def test_a_polygon_becomes_a_building_with_right_angles_on_wish(
+    tmp_path: Path, turn: float
+) -> None:
+    cos, sin = np.cos(turn), np.sin(turn)
+    corners = np.array([[0, 0], [81, 2], [79, 42], [40, 39], [41, 60], [-1, 61]])
+    points = (corners @ [[cos, sin], [-sin, cos]] + [300, 300]).round(2).tolist()
+    with session(tmp_path) as opened:
+        browser = Browser.on(opened)
+        plain = browser.post("/strokes", drawing(points=points)).json["points"]
+        assert plain == points, "not without the wish"
+        ring = np.array(
+            browser.post("/strokes", drawing(points=points, square=True)).json["points"]
+        )
+        sides = np.diff(np.vstack([ring, ring[:1]]), axis=0)
+        turned = np.abs((sides * np.roll(sides, 1, 0)).sum(1)) / np.hypot(*sides.T) ** 2
+        assert len(ring) == 6
+        assert turned.max() < 1e-3, "every corner is a right angle"
+        (first, second) = (s.area() for s in opened.pen().log.strokes())
+        assert first.intersection(second).area / first.union(second).area > 0.9
+        three = [[300, 300], [340, 300], [300, 340]]
+        bow = [[300, 300], [340, 340], [340, 300], [300, 340]]
+        for kept in (three, bow):  # no building comes near
+            assert (
+                browser.post("/strokes", drawing(points=kept, square=True)).json["points"] == kept
+            )
+        line = drawing("line", points=points[:3], width=4, square=True)
+        assert browser.post("/strokes", line).json["points"] == points[:3]

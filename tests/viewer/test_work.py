@@ -15,9 +15,11 @@ import pytest
 import rasterio
 
 from scene_files import PlainPredictor, noise, write_scene
-from terradapt.viewer import models
+from terradapt.config import load_config
+from terradapt.viewer import child, models
 from terradapt.viewer.child import Child
 from terradapt.viewer.models import Kept, Work
+from terradapt.viewer.retraining import retrain_arguments
 from terradapt.viewer.session import Session
 from viewer_files import Browser, drawing, model, predicted, scene
 
@@ -27,15 +29,23 @@ class Slow:
 
     last: Slow
 
-    def __init__(self, module: str, request: dict, tell: Callable, ended: Callable) -> None:
-        self.module, self.request, self.tell, self.ended = module, request, tell, ended
+    def __init__(self, arguments: list[str], tell: Callable, ended: Callable) -> None:
+        self.arguments, self.tell, self.ended = arguments, tell, ended
         Slow.last = self
 
+    @property
+    def run(self) -> Path:
+        return Path(self.arguments[self.arguments.index("-o") + 1])
+
+    def value(self, key: str) -> Path:
+        """Return what an override of the recipe says."""
+        (found,) = (a for a in self.arguments if a.startswith(f"{key}="))
+        return Path(json.loads(found.partition("=")[2]))
+
     def finish(self) -> None:
-        run = Path(self.request["run"])
-        run.mkdir(parents=True)
-        (run / "checkpoint.safetensors").write_text("two")
-        self.ended({"checkpoint": str(run / "checkpoint.safetensors"), "metrics": {}}, None)
+        self.run.mkdir(parents=True)
+        (self.run / "checkpoint.safetensors").write_text("two")
+        self.ended({"files": [str(self.run / "checkpoint.safetensors")], "metrics": {}}, None)
 
     def stop(self) -> None:
         self.ended(None, ("stopped", "start it again"))
@@ -72,9 +82,9 @@ def test_a_new_model_is_shown_beside_the_old_one_and_kept(looping, tmp_path: Pat
     spot = [[col + 5, row + 5], [col + 9, row + 5], [col + 9, row + 9]]
     browser.post("/strokes", drawing(points=spot))
     assert browser.post("/retrain").status == 200
-    assert Slow.last.module == "terradapt.viewer.retraining"
-    assert Slow.last.request["start"] == str(tmp_path / "one.safetensors")
-    trained = Path(Slow.last.request["corrections"])
+    assert Slow.last.arguments[:2] == ["train", "retrain"]
+    assert Slow.last.value("train.start") == tmp_path / "one.safetensors"
+    trained = Slow.last.value("data.corrections")
     from terradapt.raster import read_layer
 
     assert len(read_layer(trained).geometries) == 1, "not what lies in a held-out place"
@@ -94,8 +104,8 @@ def test_a_new_model_is_shown_beside_the_old_one_and_kept(looping, tmp_path: Pat
     assert Kept(tmp_path / "loop", "another").kept is None, "another model begins anew"
     assert browser.post("/keep").status == 409
     browser.post("/retrain")
-    assert Path(Slow.last.request["start"]).parent.name == "0001"
-    assert Path(Slow.last.request["run"]).name == "0002"
+    assert Slow.last.value("train.start").parent.name == "0001"
+    assert Slow.last.run.name == "0002"
 
 
 def test_a_new_model_is_thrown_away_even_while_it_trains(looping, tmp_path: Path) -> None:
@@ -156,40 +166,47 @@ def test_a_map_is_written_as_predict_writes_it(tmp_path: Path) -> None:
     path = tmp_path / "checkpoint.safetensors"
     net, meta = small()
     checkpoint.save(path, net, meta)
-    given = write_scene(tmp_path / "scene.tif", noise(90, 130))
-    out = tmp_path / "maps" / "scene.tif"
-    ended: list[Any] = []
-    said: list[dict[str, Any]] = []
-    request = {"checkpoint": str(path), "scenes": [(str(given), str(out))]}
-    child = Child(
-        "terradapt.viewer.mapwriting", request, said.append, lambda *words: ended.append(words)
-    )
-    child.wait()
-    assert ended == [({"files": [str(out)]}, None)]
-    assert said[-1]["done"] == said[-1]["total"]
-    predict_scene(predictors.load(path), given, tmp_path / "own.tif")
-    with rasterio.open(out) as a, rasterio.open(tmp_path / "own.tif") as b:
-        assert np.array_equal(a.read(), b.read())
+    given = [write_scene(tmp_path / f"{n}.tif", noise(90, 130, seed=n)) for n in (0, 1)]
+    folder = tmp_path / "loop"
+    model = models.Model.open(path)
+    with Session(given, model, folder) as session, Work(session, Kept(folder, "g")) as work:
+        browser = Browser.on(session, work)
+        assert browser.post("/write-map").status == 200
+        end = time.monotonic() + 60
+        while work.state["doing"]:
+            assert time.monotonic() < end
+            time.sleep(0.05)
+        maps = [folder / "maps" / f"{n}.tif" for n in (0, 1)]
+        assert work.state["files"] == [str(m) for m in maps], work.state
+    for scene_file, written in zip(given, maps, strict=True):
+        own = predict_scene(predictors.load(path), scene_file, tmp_path / "own.tif")
+        with rasterio.open(written) as a, rasterio.open(tmp_path / "own.tif") as b:
+            assert np.array_equal(a.read(), b.read()), own
+        (tmp_path / "own.tif").unlink()
 
 
-CHILD = """
-import sys, time
+VERB = """
+import os, sys, time
+from terradapt.cli import _events, main
 from terradapt.errors import DataError
-from terradapt.viewer.child import emitting, serve
-def main(request):
-    if request["do"] == "fail":
-        raise DataError("a.tif: no", "mend it")
-    if request["do"] == "fault":
-        raise ZeroDivisionError("of ours")
-    if request["do"] == "die":
-        import os
-        os._exit(9)
-    with emitting(1000, "train", "steps") as advance:
-        for _ in range(1000):
-            advance(1)
-            time.sleep(0.05 if request["do"] == "long" else 0)
-    return {"ok": request["do"]}
-serve(main)
+do = sys.argv.pop(1)
+class Verb:
+    def main(self, *_, **__):
+        if do == "fail":
+            raise DataError("a.tif: no", "mend it")
+        if do == "fault":
+            raise ZeroDivisionError("of ours")
+        if do == "die":
+            os._exit(9)
+        with _events.events().phase(1000, "train", "steps") as advance:
+            for _ in range(1000):
+                advance(1)
+                time.sleep(0.05 if do == "long" else 0)
+        print("done")
+        return {"ok": do}
+import typer
+typer.main.get_command = lambda app: Verb()
+main()
 """
 
 
@@ -206,32 +223,43 @@ serve(main)
 def test_a_process_tells_its_end_whatever_it_is(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, do: str, result: Any, error: str
 ) -> None:
-    (tmp_path / "of_a_test.py").write_text(CHILD)
+    (tmp_path / "verb_of_a_test.py").write_text(VERB)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setattr(child, "__name__", "verb_of_a_test")
     said: list[dict[str, Any]] = []
     ended: list[Any] = []
-    child = Child("of_a_test", {"do": do}, said.append, lambda *words: ended.append(words))
+    process = Child([do], said.append, lambda *words: ended.append(words))
     if do == "long":
         while not said:
             time.sleep(0.02)
-        child.stop()
-    child.wait()
+        process.stop()
+    process.wait()
     assert len(ended) == 1
     assert ended[0][0] == result
     assert error in (ended[0][1][0] if ended[0][1] else "")
     if do == "work":
-        assert (said[-1]["done"], said[-1]["total"], said[-1]["unit"]) == (1000, 1000, "steps")
+        assert (said[-2]["done"], said[-2]["total"], said[-2]["unit"]) == (1000, 1000, "steps")
+        assert said[-1] == {"log": "done"}
 
 
 def test_a_process_does_not_outlive_the_server(tmp_path: Path) -> None:
-    (tmp_path / "of_a_test.py").write_text(CHILD)
-    child = subprocess.Popen(
-        [sys.executable, "-m", "of_a_test"],
+    words = ["data", "synthetic", "1-500", "-o", str(tmp_path / "cities"), "--progress", "json"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "terradapt.viewer.child", *words],
         stdin=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
-        cwd=tmp_path,
+        stdout=subprocess.PIPE,
     )
-    assert child.stdin is not None
-    child.stdin.write(json.dumps({"do": "long"}).encode() + b"\n")
-    child.stdin.close()
-    assert child.wait(60) != 0
+    assert process.stdin is not None
+    assert process.stdout is not None
+    assert b"phase" in process.stdout.readline()
+    process.stdin.close()
+    assert process.wait(60) == 1
+    process.stdout.close()
+
+
+def test_names_that_are_no_plain_yaml_reach_the_training(tmp_path: Path) -> None:
+    start, drawn = tmp_path / "a: b #1" / "old.safetensors", tmp_path / "\U0001f33b 'x' \".gpkg"
+    words = retrain_arguments(start, drawn, tmp_path, tmp_path / "run", ["train.epochs=1"])
+    config = load_config("retrain").with_overrides([w for w in words[2:] if "=" in w])
+    assert (config.train.start, config.data.corrections) == (str(start), str(drawn))
+    assert config.train.epochs == 1

@@ -32,7 +32,8 @@ MOST_NUMBERS = 8_000_000
 _CHECKED = 512  # pixels at which a convolution must give the model's own logits
 _CLOSE = 1e-3  # of the largest logit
 _TIE = 1e-3  # how much a step costs, in deviations of a feature: a lone pixel moves little
-_KEEP = 0.25  # of old answers to corrections: ground like the corrected one is wrong too
+KEEP = (0.25, 16.0)
+"""Least and most that old answers weigh against corrections."""
 _STEPS = 60
 
 
@@ -151,11 +152,11 @@ class HeadView:
 
 
 def refit(
-    features: Tensor, ids: Tensor, weight: Tensor, bias: Tensor | None
+    features: Tensor, ids: Tensor, weight: Tensor, bias: Tensor | None, keep: float = KEEP[0]
 ) -> tuple[Tensor, Tensor | None]:
     """Return a last convolution that knows corrections and forgets nothing else.
 
-    Minimises the mean cross-entropy of the corrected pixels plus a quarter of the mean divergence
+    Minimises the mean cross-entropy of the corrected pixels plus ``keep`` times the mean divergence
     of the others from the old answers. Corrected classes count alike, however large their strokes.
     Convex; the same input gives the same answer.
 
@@ -164,6 +165,8 @@ def refit(
         ids: (N,) class ids of corrected pixels, 255 for those that keep their answer.
         weight: (R, D), R classes, or one row that tells two classes apart.
         bias: (R,), or None where there is none.
+        keep: Least where much of the ground was corrected, as what is like it is wrong too; large
+            where little was, as most of what looks like it is right.
     """
     with torch.no_grad():
         scale = features.std(0).clamp_min(1e-6)
@@ -188,7 +191,7 @@ def refit(
             cost = cost + (F.cross_entropy(logits[fixed], target, reduction="none") * share).sum()
         if len(old):
             kept_cost = F.kl_div(logits[kept].log_softmax(1), old, reduction="batchmean")
-            cost = cost + _KEEP * kept_cost
+            cost = cost + keep * kept_cost
         cost.backward()
         return cost
 
@@ -205,6 +208,7 @@ def save_refitted(
     out: Path,
     features: NDArray[np.float32],
     ids: NDArray[np.uint8],
+    keep: float = KEEP[0],
 ) -> None:
     """Write a checkpoint that differs from another one in its last convolution alone.
 
@@ -214,6 +218,7 @@ def save_refitted(
         out: The new file.
         features: As :func:`refit` takes them.
         ids: The same.
+        keep: The same.
 
     Raises:
         OutputError: It cannot be written.
@@ -226,6 +231,7 @@ def save_refitted(
         torch.from_numpy(ids),
         conv.weight.detach().float().cpu().flatten(1),
         None if old is None else old.detach().float().cpu(),
+        keep,
     )
     weights = dict(model.state_dict())
     weights[f"{head.name}.weight"] = weight.view_as(conv.weight).to(conv.weight)

@@ -1,7 +1,7 @@
 """What to ask next, and what the answers say: every fifth place is drawn by chance.
 
 A place is one block. Places that are drawn by chance are never trained on: they alone say how good
-a map is, before and after, and clicking more cannot game them.
+a map is, before and after, and how much there is of each class; clicking more cannot game them.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import t as student
+from scipy.special import stdtrit  # scipy.stats takes a second to import
 
 from terradapt.classes import IGNORE
 
@@ -41,6 +41,16 @@ def held_out(scene: str, blocks: Sequence[BlockAt]) -> list[BlockAt]:
     return [blocks[i] for i in draw.permutation(len(blocks))[:count]]
 
 
+def class_weights(iou: Sequence[float | None]) -> NDArray[np.float64]:
+    """Return what a class's uncertainty counts in the queue: 1.5 - IoU, so a bad one thrice.
+
+    Args:
+        iou: Of each class, 0..1; None where it is not known, which counts as 0.5 does.
+    """
+    known = [0.5 if v is None or np.isnan(v) else v for v in iou]
+    return 1.5 - np.array(known, np.float64)
+
+
 def next_places(
     uncertainty: Mapping[BlockAt, float],
     asked: Sequence[BlockAt],
@@ -49,10 +59,11 @@ def next_places(
 ) -> list[tuple[BlockAt, bool]]:
     """Return the places to ask next, each with whether it was drawn by chance.
 
-    Score of a place: mean margin uncertainty x distance to what was asked.
+    Score of a place: its uncertainty x distance to what was asked.
 
     Args:
-        uncertainty: Of the blocks that are ready: mean of 1 - margin, 0..1.
+        uncertainty: Of the blocks that are ready: mean over pixels of 1 - margin, each times the
+            weight of its class.
         asked: Places that are answered.
         held: Of :func:`held_out`.
         count: Places wanted.
@@ -135,5 +146,51 @@ def accuracy(pairs: Sequence[tuple[NDArray[np.uint8], NDArray[np.uint8]]], count
     if number > 1:
         rest = np.array(right) - oa * np.array(seen)
         variance = number / (number - 1) * float((rest**2).sum()) / total**2
-        reach = float(student.ppf(0.975, number - 1) * np.sqrt(variance))
+        reach = float(stdtrit(number - 1, 0.975) * np.sqrt(variance))
     return Accuracy(number, total, oa, reach, tuple(iou.tolist()))
+
+
+@dataclass(frozen=True)
+class AreaEstimate:
+    """How much there is of each class, from the places drawn by chance.
+
+    Attributes:
+        places: Answered ones.
+        areas: Of each class, in the unit of the totals.
+        reach: Half the 95 % interval of each; None with fewer than two places.
+    """
+
+    places: int
+    areas: NDArray[np.float64]
+    reach: NDArray[np.float64] | None
+
+
+def class_areas(
+    counts: NDArray[np.float64], sizes: NDArray[np.float64], totals: NDArray[np.float64]
+) -> AreaEstimate:
+    """Return the area of each class by reference, stratified by a map's classes.
+
+    The estimator of Olofsson et al. 2014, equation 9: a class's share of what is mapped as one
+    class, times that class's mapped area, summed. Their variance (equation 10) counts pixels drawn
+    one by one; here whole places are drawn, so the same estimator is linearised over places, with
+    Student's t. Places of one pixel each give the paper's intervals. A mapped class that no place
+    shows is taken to be like the rest of the map.
+
+    Args:
+        counts: (M, S, K) area in each place by mapped class (stratum) and true class.
+        sizes: (M, S) whole area of each stratum in a place, at least the sum of its counts.
+        totals: (S,) area of each stratum in the scene.
+    """
+    places, within = len(counts), sizes.sum(0)
+    seen = within > 0
+    if not totals[seen].sum() > 0:
+        return AreaEstimate(places, np.zeros(counts.shape[2]), None)
+    whole = np.where(seen, totals, 0) * totals.sum() / totals[seen].sum()
+    factor = whole / np.where(seen, within, 1)
+    share = counts.sum(0) / np.where(seen, within, 1)[:, None]
+    reach = None
+    if places > 1:
+        rest = np.einsum("s,msk->mk", factor, counts - share * sizes[..., None])
+        variance = places / (places - 1) * (rest**2).sum(0)
+        reach = stdtrit(places - 1, 0.975) * np.sqrt(variance)
+    return AreaEstimate(places, whole @ share, reach)

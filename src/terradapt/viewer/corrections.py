@@ -31,6 +31,7 @@ from terradapt.viewer.journal import StrokeJournal
 from terradapt.viewer.pyramid import TILE
 from terradapt.viewer.scenes import from_pixels
 from terradapt.viewer.strokes import (
+    EDITED,
     Stroke,
     check_drawing,
     georef_record,
@@ -133,6 +134,7 @@ class CorrectionLog(Closing):
         place: tuple[int, int] | None = None,
         window: Window | None = None,
         ids: NDArray[np.uint8] | None = None,
+        replaces: int | None = None,
     ) -> Stroke:
         """Add a stroke; when this returns, the disk has it.
 
@@ -145,12 +147,14 @@ class CorrectionLog(Closing):
             place: The block that it answers.
             window: Of ``ids``.
             ids: The map as it is, 255 outside.
+            replaces: The stroke in force whose vertices were moved: the new one takes its class,
+                and its place among the strokes.
 
         Returns:
             The stroke; the one that is there already when its key was sent before.
 
         Raises:
-            DataError: No drawing, no such class or outside the scene.
+            DataError: No drawing, no such class, outside the scene, or nothing to be replaced.
             OutputError: The journal cannot be written.
         """
         with self._lock:
@@ -158,6 +162,8 @@ class CorrectionLog(Closing):
             checked = check_drawing(drawing, georef.height, georef.width)
             if checked["key"] in self._keys:
                 return self._strokes[self._keys[checked["key"]]]
+            if replaces is not None:
+                name = self._replaced(replaces, scene, checked["kind"]).name
             if ids is None and name not in self.classes.names:
                 raise DataError("no such class", f"use one of: {', '.join(self.classes.names)}")
             stroke = Stroke(
@@ -176,6 +182,7 @@ class CorrectionLog(Closing):
                 window=window,
                 ids=ids,
                 names=self.classes.names if ids is not None else (),
+                replaces=replaces,
             )
             self.journal.append(stroke.to_record())
             self._strokes[stroke.number] = stroke
@@ -185,6 +192,8 @@ class CorrectionLog(Closing):
     def undo(self, number: int | None = None) -> Stroke | None:
         """Take a stroke back, the last one when none is named.
 
+        A stroke that it had replaced is in force again.
+
         Returns:
             The stroke; None where there is nothing to undo.
 
@@ -193,11 +202,11 @@ class CorrectionLog(Closing):
             OutputError: The journal cannot be written.
         """
         with self._lock:
-            live = [n for n in self._strokes if n not in self._undone]
+            live = self._live()
             if number is None:
                 if not live:
                     return None
-                number = live[-1]
+                number = max(live)
             if number not in live:
                 raise DataError("that correction is undone already", "reload the page")
             record = {"op": "undo", "of": number, "time": time.strftime("%Y-%m-%dT%H:%M:%S%z")}
@@ -215,13 +224,22 @@ class CorrectionLog(Closing):
                     self._take(record)
 
     def strokes(self, scene: str | None = None) -> list[Stroke]:
-        """Return the strokes in force, in order; of one scene or of all."""
+        """Return the strokes in force, from the lowest up; of one scene or of all."""
         with self._lock:
-            return [
-                s
-                for n, s in self._strokes.items()
-                if n not in self._undone and scene in (None, s.scene)
-            ]
+            live = [self._strokes[n] for n in sorted(self._live(), key=self.rank)]
+            return [s for s in live if scene in (None, s.scene)]
+
+    def stroke(self, number: int) -> Stroke | None:
+        """Return a stroke in force; None where there is none of this number."""
+        with self._lock:
+            return self._strokes[number] if number in self._live() else None
+
+    def rank(self, number: int) -> int:
+        """Return what a stroke's place follows from: the first one that it stands for."""
+        before = self._strokes[number].replaces
+        while before is not None:
+            number, before = before, self._strokes[before].replaces
+        return number
 
     def burnt(self, scene: str, window: Window) -> NDArray[np.uint8]:
         """Return the (H, W) ids that strokes give a window of a scene, 255 where there are none."""
@@ -309,6 +327,19 @@ class CorrectionLog(Closing):
             write_geopackage(part_file, [layer], crs)
         return len(shapes)
 
+    def _live(self) -> set[int]:
+        """Numbers of the strokes that are neither undone nor replaced."""
+        live = self._strokes.keys() - self._undone
+        return live - {self._strokes[n].replaces for n in live}
+
+    def _replaced(self, number: int, scene: str, kind: str) -> Stroke:
+        old = self.stroke(number)
+        if old is None:
+            raise DataError("that correction is there no more", "reload the page")
+        if old.scene != scene or old.kind != kind or kind not in EDITED:
+            raise DataError("this correction cannot take that one's place", "draw it anew")
+        return old
+
     def _take(self, record: Mapping[str, Any]) -> None:
         """Bring the state up to a record that was read."""
         match record["op"]:
@@ -325,6 +356,8 @@ class CorrectionLog(Closing):
                 self.classes = ClassMap((*self.classes.names, name), colours, evaluated)
             case "stroke":
                 stroke = Stroke.from_record(record, self._places[str(record["scene"])])
+                if stroke.replaces is not None and stroke.replaces not in self._strokes:
+                    raise ValueError("replaces no stroke")
                 self._strokes[stroke.number] = stroke
                 self._keys[stroke.key] = stroke.number
             case "undo":

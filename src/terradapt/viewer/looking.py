@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 _CORRECTED, _OTHERS = 32, 12  # windows of 512 px that are looked at, at most; others in like area
 _TAUGHT, _KEPT = 4000, 1500  # pixels of a window, at most
+_SPEAKS = 10  # pixels of the ground that is looked at, for which a corrected one speaks
 _REMEMBERED = 160 << 20  # bytes of what windows show
 
 
@@ -104,7 +105,7 @@ class Look:
         eyes: What was seen before.
         run: Folder of the new checkpoint.
         tell: Called with its progress.
-        ended: Called with ``checkpoint`` and ``metrics``, or None, and an error in words, or None.
+        ended: Called with ``files`` and ``metrics``, or None, and an error in words, or None.
     """
 
     def __init__(
@@ -155,7 +156,8 @@ def look_again(
         advance: Called with the windows done and their number; may raise to stop.
 
     Returns:
-        ``checkpoint`` and ``metrics``: pixels learnt from, pixels kept, windows, seconds.
+        ``files``, the checkpoint, and ``metrics``: pixels learnt from, pixels kept, what
+        old answers weigh, windows, seconds.
 
     Raises:
         DataError: Nothing to learn from.
@@ -163,7 +165,7 @@ def look_again(
         SceneError: A scene cannot be read.
         OutputError: The checkpoint cannot be written.
     """
-    from terradapt.training.refitting import MOST_NUMBERS, save_refitted
+    from terradapt.training.refitting import KEEP, MOST_NUMBERS, save_refitted
 
     begun = time.monotonic()
     model = session.model
@@ -185,8 +187,10 @@ def look_again(
     advance(len(cells), len(cells))
     share = min(1.0, MOST_NUMBERS / view.head.length / (len(cells) * (_TAUGHT + _KEPT)))
     parts, ids = [], []
+    areas = np.zeros(2)
     for cell, (below, side) in zip(cells, seen, strict=True):
-        rows, cols, own = _pixels(session, cell, count, share)
+        rows, cols, own, found = _pixels(session, cell, count, share)
+        areas += found
         scale = side / cell.window.height
         at = [np.minimum(((a + 0.5) * scale).astype(np.intp), side - 1) for a in (rows, cols)]
         parts.append(view.features(below, side, at[0], at[1]))
@@ -195,14 +199,16 @@ def look_again(
     out = run / "checkpoint.safetensors"
     with writing(run):
         run.mkdir(parents=True)
-    save_refitted(view, model.path, out, np.concatenate(parts), target)
+    keep = float(np.clip(areas[1] / (_SPEAKS * areas[0]), *KEEP))
+    save_refitted(view, model.path, out, np.concatenate(parts), target, keep)
     metrics = {
         "corrected_pixels": int((target != IGNORE).sum()),
         "kept_pixels": int((target == IGNORE).sum()),
+        "keep": round(keep, 2),
         "windows": len(cells),
         "seconds": round(time.monotonic() - begun, 2),
     }
-    return {"checkpoint": str(out), "metrics": metrics}
+    return {"files": [str(out)], "metrics": metrics}
 
 
 def _cells(session: Session, count: int, eyes: Eyes) -> tuple[list[_Cell], list[_Cell]]:
@@ -279,8 +285,11 @@ def _held(view: View, window: Window) -> NDArray[np.bool_]:
 
 def _pixels(
     session: Session, cell: _Cell, count: int, share: float
-) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.uint8]]:
-    """Draw rows, columns and ids of pixels of a window: corrected ones, and others (255)."""
+) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.uint8], tuple[int, int]]:
+    """Draw rows, columns and ids of pixels of a window: corrected ones, and others (255).
+
+    Also returns how many there are of both.
+    """
     ids = _learnt(session, cell.view, cell.window, count)
     marked = session.pen().log.burnt(cell.view.name, cell.window) != IGNORE
     draw = np.random.default_rng(zlib.crc32(repr(cell.window).encode()))
@@ -293,4 +302,4 @@ def _pixels(
     ]
     at = np.concatenate([*chosen, np.empty(0, np.intp)])
     rows, cols = np.divmod(at, cell.window.width)
-    return rows, cols, ids.ravel()[at]
+    return rows, cols, ids.ravel()[at], (len(taught), len(free))

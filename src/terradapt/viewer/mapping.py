@@ -29,6 +29,7 @@ from terradapt.viewer.pyramid import Pyramid
 from terradapt.viewer.store import BlockStore, Ready
 
 _REMEMBERED = 200 << 20  # bytes of window scores; a view of 1600 x 900 px needs 24 windows
+_FACTS = "areas doubt"  # what blocks say of themselves: those that say less are other ones
 LOOK = "look"
 """A file in the folder of a model that a look made."""
 OPTIONS = PredictOptions(confidence=True, scores="float16")
@@ -134,7 +135,8 @@ class ModelMap(Closing):
         try:
             self.job = open_job(model.predictor, scene, OPTIONS, name, self._stack)
             self.pyramid = Pyramid(self.job.source.height, self.job.source.width)
-            key = hashlib.sha256(repr([self.job.signature, model.sha256, self.job.stamp]).encode())
+            made = [_FACTS, self.job.signature, model.sha256, self.job.stamp]
+            key = hashlib.sha256(repr(made).encode())
             self.store = BlockStore(
                 folder, key.hexdigest()[:32], self.pyramid, model.predictor.classes
             )
@@ -159,8 +161,10 @@ class ModelMap(Closing):
             self.job.source.georef.pixel_areas(block.window).ravel(),
             minlength=256,
         )
+        doubt = _doubt(block)
         facts = {
-            "uncertainty": _uncertainty(block),
+            "uncertainty": sum(doubt.values()),
+            "doubt": doubt,
             "areas": {str(k): float(areas[k]) for k in np.flatnonzero(areas[:IGNORE])},
         }
         ready = Ready(block.classes, quantized(block.confidence), facts)
@@ -188,13 +192,14 @@ class ModelMap(Closing):
         return block
 
 
-def _uncertainty(block: Block) -> float:
-    """Mean over valid pixels of 1 - (highest - second highest score)."""
+def _doubt(block: Block) -> dict[str, float]:
+    """1 - (highest - second highest score), summed by class id, over the number of valid pixels."""
     assert block.scores is not None
     best = np.partition(block.scores, len(block.scores) - 2, axis=0)[-2:]
-    margin = best[1] - best[0]
-    known = margin[~np.isnan(margin)]
-    return float(1 - known.mean()) if known.size else 0.0
+    unsure = 1 - (best[1] - best[0]).astype(np.float64)
+    known = ~np.isnan(unsure)
+    sums = np.bincount(block.classes[known], unsure[known], minlength=1) / max(1, known.sum())
+    return {str(k): float(sums[k]) for k in np.flatnonzero(sums)}
 
 
 Place = tuple[ModelMap, int, int]

@@ -19,7 +19,7 @@ from terradapt.viewer.child import Child
 from terradapt.viewer.conflict import ConflictError
 from terradapt.viewer.looking import Eyes, Look
 from terradapt.viewer.mapping import LOOK, Model
-from terradapt.viewer.retraining import request_for, scene_folder
+from terradapt.viewer.retraining import retrain_arguments, scene_folder
 from terradapt.viewer.session import Session
 
 STATE, MODELS, MAPS = "models.json", "models", "maps"
@@ -157,9 +157,11 @@ class Work(Closing):
             data = self._data or scene_folder(self.folder, self._scene_files())
             name = self.kept.next_name()
             run = self.folder / MODELS / name
-            request = request_for(session.model.path, file, data, run, self._overrides)
             self._name = name
-            self._start("retrain", "terradapt.viewer.retraining", request, self._trained)
+            start = session.model.path
+            words = retrain_arguments(start, file, data, run, self._overrides)
+            self._begin("retrain")
+            self._child = Child(words, self._tell, self._trained)
 
     def look_again(self) -> None:
         """Start to refit the model's last convolution; a look on trial makes room for it.
@@ -193,15 +195,20 @@ class Work(Closing):
         with self._lock:
             self._check_idle()
             assert session.model is not None
-            scenes = [
-                (
-                    str(v.given) if isinstance(v.given, str | Path) else [str(p) for p in v.given],
-                    str(self.folder / MAPS / f"{Path(v.name).stem}.tif"),
-                )
-                for v in session.views
-            ]
-            request = {"checkpoint": str(session.model.path), "scenes": scenes}
-            self._start("write", "terradapt.viewer.mapwriting", request, self._written)
+            maps = self.folder / MAPS
+            scenes: list[str] = []
+            for view in session.views:
+                parts = [view.given] if isinstance(view.given, str | Path) else view.given
+                scenes += [str(Path(p).absolute()) for p in parts]
+            one = len(session.views) == 1
+            out = maps / f"{Path(session.views[0].name).stem}.tif" if one else maps
+            words = ["predict", str(session.model.path.absolute()), *scenes, "-o", str(out)]
+            words += ["--cluster", "none", "--resume", "--overwrite"]
+            words += ["--mosaic"] if one and len(scenes) > 1 else []
+            device = self._opening.get("device")
+            words += ["--device", device] if device else []
+            self._begin("write")
+            self._child = Child(words, self._tell, self._written)
 
     def stop(self) -> None:
         """Stop what is running, and wait until it has ended."""
@@ -271,10 +278,6 @@ class Work(Closing):
         self.state = {"doing": doing, "phase": "starting", "done": 0, "total": None}
         self.session.events.publish("work", **self.state)
 
-    def _start(self, doing: str, module: str, request: dict[str, Any], ended: Any) -> None:
-        self._begin(doing)
-        self._child = Child(module, request, self._tell, ended)
-
     def _tell(self, said: dict[str, Any]) -> None:
         if "log" in said:
             self.session.events.publish("log", **{"text": str(said["log"])})
@@ -296,7 +299,7 @@ class Work(Closing):
                 if doing == "look":
                     with writing(run):
                         (run / LOOK).touch()
-                model = Model.open(Path(result["checkpoint"]), **self._opening)
+                model = Model.open(Path(result["files"][0]), **self._opening)
                 self.session.try_model(model)
                 with self._lock:
                     self.kept.trial = name

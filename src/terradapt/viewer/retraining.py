@@ -1,31 +1,25 @@
-"""Retrain: the recipe ``retrain`` on the corrections, in a process of its own (``python -m``)."""
+"""Retrain: the recipe ``retrain`` on the corrections, as the command line does it."""
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
-from terradapt.config import load_config
 from terradapt.errors import DataError
 from terradapt.files import check_name, writing
-from terradapt.viewer.child import emit, emitting, serve
 
 RECIPE = "retrain"
 _SCENE_FOLDER = "scenes"
 
 
-def request_for(
-    start: Path,
-    corrections: Path,
-    data: Path,
-    run: Path,
-    overrides: Sequence[str],
-) -> dict[str, Any]:
-    """Return what the process takes.
+def retrain_arguments(
+    start: Path, corrections: Path, data: Path, run: Path, overrides: Sequence[str]
+) -> list[str]:
+    """Return the command line that retrains.
 
     Args:
         start: The old model's checkpoint; the new one is its pupil.
@@ -34,40 +28,11 @@ def request_for(
         run: Folder of the new run.
         overrides: ``key=value`` for the recipe.
     """
-    return {
-        "start": str(start.absolute()),
-        "corrections": str(corrections.absolute()),
-        "data": str(data.absolute()),
-        "run": str(run.absolute()),
-        "overrides": list(overrides),
-    }
-
-
-def retrain_run(request: Mapping[str, Any]) -> dict[str, Any]:
-    """Train; the command line's ``terradapt train retrain`` does the same.
-
-    Returns:
-        The checkpoint's path and the metrics that training measured.
-
-    Raises:
-        TerradaptError: As :func:`terradapt.training.train`.
-    """
-    emit({"phase": "starting", "done": 0, "total": None, "unit": "", "seconds_left": None})
-    from terradapt import training
-
-    config = load_config(RECIPE).with_overrides(request["overrides"])
-    changes = {"train.start": request["start"], "data.corrections": request["corrections"]}
-    best = training.train(
-        config.with_values(changes),
-        request["data"],
-        request["run"],
-        bar=emitting,
-        say=lambda line: emit({"log": line}),
-    )
-    return {
-        "checkpoint": str(Path(request["run"]) / "checkpoint.safetensors"),
-        "metrics": {k: v for k, v in best.items() if isinstance(v, int | float | str)},
-    }
+    given = {"train.start": start, "data.corrections": corrections}
+    # quoted: any name may stand in YAML so
+    own = [f"{k}={json.dumps(str(v.absolute()), ensure_ascii=False)}" for k, v in given.items()]
+    folders = ["--data", str(data.absolute()), "-o", str(run.absolute())]
+    return ["train", RECIPE, *overrides, *own, *folders, "--no-report"]
 
 
 def scene_folder(work: Path, scenes: Sequence[Path]) -> Path:
@@ -118,7 +83,3 @@ def _link(source: Path, target: Path) -> None:
         os.link(source, target)
         return
     shutil.copy2(source, target)
-
-
-if __name__ == "__main__":
-    serve(retrain_run)

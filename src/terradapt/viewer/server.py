@@ -21,6 +21,7 @@ from terradapt.viewer.conflict import ConflictError
 from terradapt.viewer.guard import Guard
 from terradapt.viewer.models import Work
 from terradapt.viewer.session import Session
+from terradapt.viewer.strokes import EDITED
 
 HOST = "127.0.0.1"
 _TYPES = {
@@ -174,7 +175,8 @@ class _Routes:
     def stroke(self, body: dict[str, Any]) -> dict[str, Any]:
         view, model = self._session.view(_whole(body.get("scene"))), self._session.model
         stroke = self._session.pen(view).stroke(view, body, model.short if model else "")
-        return {"stroke": stroke.number, "before": dict(stroke.before)}
+        points = stroke.points.tolist() if stroke.kind in EDITED else None
+        return {"stroke": stroke.number, "before": dict(stroke.before), "points": points}
 
     def undo(self, body: dict[str, Any]) -> dict[str, Any]:
         given = body.get("stroke")

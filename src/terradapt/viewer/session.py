@@ -18,7 +18,7 @@ from terradapt.grid import Window
 from terradapt.raster import ScenePath
 from terradapt.viewer.asking import held_out
 from terradapt.viewer.conflict import ConflictError
-from terradapt.viewer.correcting import Correcting, stroke_feature
+from terradapt.viewer.correcting import Correcting
 from terradapt.viewer.events import PageEvents
 from terradapt.viewer.mapping import Model, ModelMap, Worker
 from terradapt.viewer.scenes import as_feature, class_at, lonlat
@@ -197,8 +197,7 @@ class Session(Closing):
         view = self.view(number)
         if title == "strokes":
             box = shapely.box(window.col, window.row, window.right, window.bottom)
-            strokes = self.correcting.log.strokes(view.name) if self.correcting else []
-            return [stroke_feature(s) for s in strokes if s.area().intersects(box)]
+            return self.correcting.features(view, box) if self.correcting else []
         if title not in view.features:
             raise DataError("no such layer", "reload the page")
         found = view.features[title]
@@ -219,20 +218,28 @@ class Session(Closing):
         return self.worker.look(shown, window)
 
     def hectares(self, number: int) -> dict[str, Any]:
-        """Return hectares of each class in the blocks that are ready, and their share of all."""
+        """Return hectares of each class in the blocks that are ready, and their share of all.
+
+        ``estimate`` is what the places drawn by chance say of the whole scene, with half a 95 %
+        interval, as :meth:`terradapt.viewer.correcting.Correcting.areas`; None without answers.
+        """
         view = self.view(number)
         if view.map is None:
-            return {"share": 0.0, "classes": {}, "unit": "ha"}
+            return {"share": 0.0, "classes": {}, "unit": "ha", "estimate": None}
         store, areas = view.map.store, dict[str, float]()
         for facts in store.facts.values():
             for key, metres in facts["areas"].items():
                 areas[key] = areas.get(key, 0.0) + metres
         placed = view.any.scene.crs is not None
-        names = store.classes.names
+        names, unit = store.classes.names, _HECTARE if placed else 1.0
+        estimate = self.correcting.areas(view) if self.correcting else None
+        for said in estimate["classes"].values() if estimate else ():
+            said.update({k: v if v is None else v / unit for k, v in said.items()})
         return {
             "share": len(store) / len(store.pyramid.all_blocks),
             "unit": "ha" if placed else "px",
-            "classes": {names[int(k)]: a / (_HECTARE if placed else 1) for k, a in areas.items()},
+            "classes": {names[int(k)]: a / unit for k, a in areas.items()},
+            "estimate": estimate,
         }
 
     def held(self) -> dict[str, list[tuple[int, int]]]:

@@ -34,8 +34,8 @@ class Ready:
     Attributes:
         classes: (h, w) ids, 255 without data.
         confidence: (h, w) in steps of 0.004, 255 without data.
-        facts: ``uncertainty`` (mean of 1 - margin of the two best, 0..1) and ``areas`` (square
-            metres by id).
+        facts: ``uncertainty`` (mean of 1 - margin of the two best, 0..1), ``doubt`` (the part of
+            it that each id has) and ``areas`` (square metres by id).
     """
 
     classes: NDArray[np.uint8]

@@ -24,9 +24,13 @@ from terradapt.errors import DataError
 from terradapt.grid import Window
 from terradapt.raster import CRS, Georef, polygonize, rasterize
 from terradapt.raster.georef import parse_crs
+from terradapt.vector.lattice.metric import Metric
+from terradapt.vector.polygons.right_angles import right_angled
 
 BRUSH, POLYGON, LINE, RIGHT = KINDS = ("brush", "polygon", "line", "right")
 """What is drawn: with a round brush, as an area, as a line with its width, or the map as it is."""
+EDITED = (POLYGON, LINE)
+"""Kinds whose vertices can be moved afterwards."""
 MOST_VERTICES = 10_000
 WIDEST = 2000.0
 """Of a brush and a line, px."""
@@ -54,6 +58,7 @@ class Stroke:
         window: Of the ids of the map as it is.
         ids: (H, W) class ids of the map as it is, 255 outside.
         names: Names of those ids.
+        replaces: Number of the stroke whose place it takes, as its vertices were moved.
     """
 
     number: int
@@ -71,6 +76,7 @@ class Stroke:
     window: Window | None = None
     ids: NDArray[np.uint8] | None = None
     names: tuple[str, ...] = ()
+    replaces: int | None = None
 
     def area(self) -> BaseGeometry:
         """Return what it covers, in pixels, cut to the scene."""
@@ -107,6 +113,8 @@ class Stroke:
         }
         if self.place is not None:
             record["place"] = list(self.place)
+        if self.replaces is not None:
+            record["replaces"] = self.replaces
         if self.ids is not None and self.window is not None:
             w = self.window
             packed = base64.b64encode(zlib.compress(self.ids.tobytes(), 9)).decode()
@@ -137,6 +145,7 @@ class Stroke:
             dict(record["before"]),
             str(record["time"]),
             tuple(record["place"]) if "place" in record else None,
+            replaces=int(record["replaces"]) if "replaces" in record else None,
         )
         if "map" not in record:
             return stroke
@@ -158,6 +167,23 @@ def drawn(kind: str, points: NDArray[np.float64], width: float) -> BaseGeometry:
         return shapely.buffer(line, width / 2, quad_segs=_ARC, cap_style="flat")
     ring = shapely.Polygon(points)
     return ring if ring.is_valid else shapely.make_valid(ring)
+
+
+def squared(points: NDArray[np.float64], georef: Georef) -> NDArray[np.float64]:
+    """Return a polygon's vertices with right angles on the ground, along its main direction.
+
+    Args:
+        points: (N, 2) vertices, px.
+        georef: Of the scene.
+
+    Returns:
+        (M, 2); as they were where a form with right angles would be another one.
+    """
+    ring = shapely.Polygon(points)
+    if not ring.is_valid:
+        return points
+    forms = right_angled(np.array([ring], object), Metric.of(georef))
+    return np.asarray(forms[0].exterior.coords)[:-1] if 0 in forms else points
 
 
 def pixels_of(shape: BaseGeometry) -> tuple[Window, NDArray[np.bool_]]:

@@ -3,6 +3,7 @@
 
 import { newKey, post } from "./api.js";
 import { $, css, notice, told } from "./dom.js";
+import { Editing } from "./edit.js";
 
 const KIND = { brush: "LineString", line: "LineString", polygon: "Polygon", right: "Polygon" };
 
@@ -27,6 +28,8 @@ export class Tools {
     scene.map.on("pointermove", (event) => this.#follow(event.coordinate));
     $("map").addEventListener("pointerleave", () => this.cursor.setGeometry(null));
     $("width").addEventListener("input", () => this.setWidth(Number($("width").value)));
+    this.editing = new Editing(this);
+    scene.onstrokes = () => this.editing.sync();
     this.sending = Promise.resolve();
     this.waiting = 0;
     this.setWidth(this.width);
@@ -39,11 +42,13 @@ export class Tools {
       button.setAttribute("aria-pressed", String(button.dataset.tool === tool));
     }
     $("width-box").hidden = !["brush", "line"].includes(tool);
-    $("map").classList.toggle("drawing", tool !== "hand");
+    $("square-box").hidden = !["polygon", "edit"].includes(tool);
+    $("map").classList.toggle("drawing", !["hand", "edit"].includes(tool));
+    this.editing.show(tool === "edit");
     $("map").classList.toggle("brushing", tool === "brush");
     if (tool !== "brush") this.cursor.setGeometry(null);
     if (this.draw) { this.scene.map.removeInteraction(this.draw); this.draw = null; }
-    if (tool === "hand") return;
+    if (tool === "hand" || tool === "edit") return;
     this.draw = new ol.interaction.Draw({
       type: KIND[tool],
       source: null,
@@ -107,6 +112,7 @@ export class Tools {
     const body = {
       scene: this.scene.scene.number, kind: tool, class: tool === "right" ? "" : this.state.chosen,
       points, width: ["brush", "line"].includes(tool) ? this.width : 0, key: newKey(),
+      square: tool === "polygon" && $("square").checked,
     };
     feature.setProperties({ tool, wide: this.width, class: body.class });
     this.send(body, feature);

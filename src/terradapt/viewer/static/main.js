@@ -115,7 +115,7 @@ async function sums() {
   if (state.correcting) {
     figures = await attempt(() => get("/figures"));
     queue = (await attempt(() => get(`/queue/${state.scene.number}`))) ?? [];
-    showFigures(figures);
+    showFigures(figures, hectares);
     showQueue(queue, state.scene, place, goTo);
   }
   classes();
@@ -281,6 +281,7 @@ $("class-form").addEventListener("submit", async (event) => {
 
 const keys = {
   b: () => tools.choose("brush"), p: () => tools.choose("polygon"), l: () => tools.choose("line"), r: () => tools.choose("right"),
+  e: () => tools.choose("edit"), q: () => { $("square").checked = !$("square").checked; },
   h: () => tools.choose("hand"), u: () => tools.undo(), s: buttons.swipe, n: nextPlace, g: () => { if (state.correcting && !$("look").hidden && !$("look").disabled) buttons.look(); }, a: buttons["zoom-all"], 0: buttons["zoom-one"],
   "+": buttons["zoom-in"], "=": buttons["zoom-in"], "-": buttons["zoom-out"], "[": () => tools.setWidth(tools.width * 0.8 - 0.5), "]": () => tools.setWidth(tools.width * 1.25 + 0.5),
   "?": buttons.help, escape: () => tools.leave(),
@@ -291,12 +292,13 @@ document.addEventListener("keydown", (event) => {
   const typing = event.target.matches?.("input:not([type=range]):not([type=checkbox]), select");
   if (typing) return;
   const key = event.key.toLowerCase();
+  if (tools.editing.key(event)) { event.preventDefault(); event.stopPropagation(); return; }
   const onButton = event.target.matches?.("button");
   if (key === " " && !onButton) { scene.space = true; event.preventDefault(); return; }
   if (key === "enter" && !onButton) { placeIsRight(); return; }
   if (/^[1-9]$/.test(key) && state.classes[key - 1]) { chooseClass(state.classes[key - 1].name); return; }
   if (keys[key]) { if (!(event.repeat && !"[]+-=".includes(key))) keys[key](); event.preventDefault(); }
-});
+}, true); // before the scene takes the arrows
 document.addEventListener("keyup", (event) => { if (event.key === " ") scene.space = false; });
 
 // -- what the server tells -------------------------------------------------------------------
@@ -309,7 +311,10 @@ listen({
     later("sums", event.waiting ? 2500 : 400, sums);
   },
   stroke: (event) => {
-    if (event.scene === state.scene?.number) scene.addStroke(event.stroke);
+    if (event.scene === state.scene?.number) {
+      if (event.replaces !== null) scene.removeStroke(event.replaces);
+      scene.addStroke(event.stroke);
+    }
     saved();
     later("sums", 800, sums);
   },

@@ -20,6 +20,7 @@ export class SceneMap {
     this.space = false;
     this.tool = "hand";
     this.onview = () => {};
+    this.onstrokes = () => {};
     this.map = new ol.Map({
       target: "map",
       controls: [],
@@ -50,7 +51,7 @@ export class SceneMap {
   #interactions() {
     const pans = (event) => {
       const button = event.activePointers ? event.activePointers[0].button : event.originalEvent.button;
-      return this.tool === "hand" || this.space || button === 1;
+      return this.tool === "hand" || this.tool === "edit" || this.space || button === 1;
     };
     return [
       new ol.interaction.DragPan({ condition: pans, kinetic: new ol.Kinetic(-0.005, 0.05, 100) }),
@@ -217,16 +218,18 @@ export class SceneMap {
   setStrokes(features) {
     this.strokes.clear();
     this.strokes.addFeatures(new ol.format.GeoJSON().readFeatures({ type: "FeatureCollection", features }));
+    this.onstrokes();
   }
 
   addStroke(feature) {
     if (this.strokes.getFeatureById(feature.id)) return;
     this.strokes.addFeature(new ol.format.GeoJSON().readFeature(feature));
+    this.onstrokes();
   }
 
   removeStroke(number) {
     const feature = this.strokes.getFeatureById(number);
-    if (feature) this.strokes.removeFeature(feature);
+    if (feature) { this.strokes.removeFeature(feature); this.onstrokes(); }
   }
 
   #strokeStyle(feature) {
@@ -234,12 +237,15 @@ export class SceneMap {
     const right = feature.get("kind") === "right";
     const pending = feature.get("pending");
     const colour = known ? known.colour : [40, 200, 120];
+    const zIndex = feature.get("rank"); // a later stroke lies above an earlier one
     return [
       new ol.style.Style({
+        zIndex,
         stroke: new ol.style.Stroke({ color: "rgba(0,0,0,.75)", width: 3, lineDash: pending ? [4, 4] : undefined }),
         fill: new ol.style.Fill({ color: right ? "rgba(40,200,120,.10)" : css(colour, 0.55) }),
       }),
       new ol.style.Style({
+        zIndex,
         stroke: new ol.style.Stroke({ color: right ? "#35d08a" : "#ffffff", width: 1.4, lineDash: pending || right ? [4, 4] : undefined }),
       }),
     ];

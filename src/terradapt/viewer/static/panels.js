@@ -72,7 +72,18 @@ export function showQueue(places, scene, current, go) {
   fill($("queue"), ...rows);
 }
 
-export function showFigures(figures) {
+/** Areas by the places drawn by chance: what there is, not what is mapped. */
+function estimated({ unit, estimate }) {
+  const rows = Object.entries(estimate.classes).filter(([, said]) => said.area > 0 || said.reach > 0).map(([name, said]) =>
+    make("tr", {}, make("th", { scope: "row", title: name }, name), make("td", {}, number(said.area)),
+      make("td", {}, said.reach === null ? "" : `± ${number(said.reach)}`)));
+  const how = estimate.by_map ? "stratified by the whole map" : "without the map, which is not whole yet";
+  return [make("h2", { class: "next" }, unit === "ha" ? "Hectares there are" : "Pixels there are"),
+    make("table", { class: "estimate" }, make("tbody", {}, ...rows)),
+    make("p", { class: "hint" }, `In the whole scene, 95 % interval, from the places drawn by chance, ${how}`)];
+}
+
+export function showFigures(figures, hectares) {
   const body = $("figures-body");
   const one = figures?.map;
   if (!one || !one.places) {
@@ -88,6 +99,7 @@ export function showFigures(figures) {
   const parts = [pair, make("p", { class: "hint" }, `95 % interval from ${one.places} place${one.places > 1 ? "s" : ""} drawn by chance`)];
   if (figures.new?.waiting) parts.push(make("p", { class: "hint" }, `${figures.new.waiting} of them are being predicted by the new model.`));
   if (one.weak) parts.push(make("p", { class: "weak" }, "Weak: fewer than 20 places."));
+  if (hectares?.estimate) parts.push(...estimated(hectares));
   fill(body, ...parts);
 }
 
