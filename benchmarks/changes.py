@@ -6,9 +6,11 @@ dates once; what is measured is what is made of its two maps.
 
     python benchmarks/changes.py CHECKPOINT --cities 401-408 --validation 301-303
 
-- A true change is found where at least half of its outline is covered by objects of its state; an
-  object is right where at least half of it lies on ground of its state (overlap, not IoU: a found
-  region may hold two true ones). States: new and gone are buildings, changed is other ground.
+- A true change is the ground within one outline that has changed: not what a roof or a crown that
+  was there already still covers. It is found where at least half of it is covered by objects of its
+  state; an object is right where at least half of it lies on ground of its state (overlap, not IoU:
+  a found region may hold two true ones). States: new and gone are buildings, changed is other
+  ground. `by outlines` counts whole outlines instead, covered ground and all, for comparison.
 - Both leave out what is smaller than the least area, and cars.
 - Differencing is what a GIS documents: the two class maps subtracted, connected regions of one pair
   of classes, small ones left out. It is given as it is, and after the true shift is taken out.
@@ -94,8 +96,17 @@ def truth_of(pair: TwoDates) -> Truth:
     return Truth(moved, outlines, codes)
 
 
-def scored(truth: Truth, found: Found, least: float) -> NDArray[np.float64]:
-    """Return objects found, of them right, true changes, of them found; in all and per state."""
+def scored(
+    truth: Truth, found: Found, least: float, outlines: bool = False
+) -> NDArray[np.float64]:
+    """Return objects found, of them right, true changes, of them found; in all and per state.
+
+    Args:
+        truth: What changed.
+        found: What was found.
+        least: Square metres; smaller true changes are not asked for.
+        outlines: Count the whole outline of a change, not the ground in it that changed.
+    """
     sizes = np.bincount(found.ids.ravel(), minlength=len(found.codes) + 1)
     code_at = np.concatenate([[0], found.codes])[found.ids]
     right = np.bincount(found.ids[(code_at == truth.state) & (found.ids > 0)], minlength=len(sizes))
@@ -109,6 +120,8 @@ def scored(truth: Truth, found: Found, least: float) -> NDArray[np.float64]:
     for outline, code in zip(truth.outlines, truth.codes, strict=True):
         inside = rasterize([(outline, 1)], height=height, width=width, transform=Affine.identity())
         inside = inside.astype(bool)
+        if not outlines:
+            inside &= truth.state == code
         if inside.sum() * PIXEL < least:
             continue
         sums[code, 2] += 1
@@ -248,6 +261,7 @@ def main() -> None:  # noqa: PLR0915
     options = {k: setting[k] for k in ("min_area", "threshold", "grow")}
     methods = ("terradapt", "differencing", "differencing, true shift taken out")
     sums = {m: np.zeros((4, 4)) for m in methods}
+    whole = {m: np.zeros((4, 4)) for m in methods}
     false, square, seconds, shifts = dict.fromkeys(methods, 0), 0.0, 0.0, []
     chance = np.zeros((2, 2, STEPS + 1))
     for seed, share, folder, pair in pairs(args, seeds, predictor):
@@ -267,6 +281,7 @@ def main() -> None:  # noqa: PLR0915
         for method, objects in found.items():
             if share:
                 sums[method] += scored(truth, objects, area)
+                whole[method] += scored(truth, objects, area, outlines=True)
             else:
                 false[method] += len(objects.codes)
         print(seed, share, shifts[-1], {m: len(o.codes) for m, o in found.items()}, flush=True)
@@ -306,13 +321,15 @@ def main() -> None:  # noqa: PLR0915
         + markdown_table(head, rows)
         + f"\n\n{square:.3f} km2 of unchanged pairs; {seconds:.1f} s for all comparisons. "
         f"ECE of the probability of change: {errors[0]:.4f} on the changed pairs, {errors[1]:.4f} "
-        f"on all ({args.calibration or 'no table'}).\n"
+        f"on all ({args.calibration.name if args.calibration else 'no table'}).\n\nObject F1 by "
+        f"outlines: {', '.join(f'{m} {f1(s[0])[2]:.3f}' for m, s in whole.items())}.\n"
     )
     values = {
         "setting": where, "cities": args.cities, "validation_cities": args.validation,
         "size": args.size,
         **setting, "scores": {m: [f1(s) for s in sums[m]] for m in methods},
         "counts": {m: sums[m].tolist() for m in methods},
+        "by_outlines": {m: f1(whole[m][0]) for m in methods},
         "false_objects": false, "unchanged_km2": square, "shifts": shifts, "seconds": seconds,
         "ece": {"changed pairs": errors[0], "all pairs": errors[1]},
         "calibration": str(args.calibration and args.calibration.name),
