@@ -1,11 +1,12 @@
-"""A pair of two large scenes: the peak memory of `terradapt compare`, and its time beside `predict`.
+"""A pair of two large scenes: peak memory of `terradapt compare`, and its time beside `predict`.
 
-Two dates of one city are laid over scenes of any size like tiles of a floor, the later one 1 px down
-and 2 px to the left, with other light and season. What is compared is the whole way: both dates
-mapped by one model, the difference, objects, pictures. The peer is two calls of `predict` on the
-same two scenes, with scores (which `compare` needs) and without. Every run is a process of its own,
-on one thread; the ways take turns, and their order turns round from round to round. Throughput is
-pixels a second of processor time: on a machine that others use too it is steadier than the clock's.
+Two dates of one city are laid over scenes of any size like tiles of a floor, the later one 1 px
+down and 2 px to the left, with other light and season. What is compared is the whole way: both
+dates mapped by one model, the difference, objects, pictures. The peer is two calls of `predict` on
+the same two scenes, with scores (which `compare` needs) and without. Every run is a process of its
+own, on one thread; the ways take turns, and their order turns round from round to round. Throughput
+is pixels a second of processor time: on a machine that others use too it is steadier than the
+clock's.
 
     python benchmarks/changes_large.py CHECKPOINT --width 10000 --heights 2500,10000 --rounds 2
 """

@@ -97,3 +97,20 @@ def test_pairs_without_a_change_are_counted_and_need_no_warning(tmp_path: Path) 
     options = {"model": Hazy(), "align": False, "reach": 0.0}
     calibrate_changes(pairs, tmp_path / "t.json", say=said.append, **options)
     assert len(said) == 1
+
+
+@pytest.mark.parametrize(("side", "told"), [(12, 0), (18, 1)])
+def test_an_object_has_a_quarter_of_sure_pixels(tmp_path: Path, side: int, told: int) -> None:
+    before = np.zeros((3, 128, 128), np.uint8)
+    after = before.copy()
+    after[:, 40:70, 40:70] = 150  # 900 px of a probability of 0.2
+    after[:, 40 : 40 + side, 40 : 40 + side] = 255
+    for name, pixels in (("a", before), ("b", after)):
+        write_scene(tmp_path / f"{name}.tif", pixels, transform=PLACE)
+    table = {"scores": [0, 0.58, 0.6, 1], "probabilities": [0, 0.2, 0.2, 1]}
+    (tmp_path / "t.json").write_text(json.dumps(table))
+    figures = compare(
+        tmp_path / "a.tif", tmp_path / "b.tif", tmp_path / "u.gpkg", model=Hazy(), align=False,
+        reach=0.0, calibration=tmp_path / "t.json", min_area=0.0,
+    )  # fmt: skip
+    assert figures["polygons"]["new"]["count"] == told

@@ -99,7 +99,13 @@ def test_half_of_the_pairs_may_be_unchanged(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("source", "options"),
-    [("1-2", {}), ("1-3", {"unchanged": 1.5}), ("1-3", {"of": "cars"}), ("1-3", {"shift": 9}), ("1-3", {"sise": 64})],
+    [
+        ("1-2", {}),
+        ("1-3", {"unchanged": 1.5}),
+        ("1-3", {"of": "cars"}),
+        ("1-3", {"shift": 9}),
+        ("1-3", {"sise": 64}),
+    ],
 )
 def test_no_pairs_are_refused(tmp_path: Path, source: str, options: dict[str, object]) -> None:
     with pytest.raises(DataError):

@@ -114,8 +114,10 @@ def calibrate_changes(
         f"{error:.4f} after; of pixels with a score from 0.1 on {unsure[0]:.4f} and "
         f"{unsure[1]:.4f}")  # fmt: skip
     if not unchanged:
-        say("each of the pairs has changes: where hardly anything changes the probabilities will be "
-            "too high, and false changes are told; add pairs without a change")  # fmt: skip
+        say(
+            "each of the pairs has changes: where hardly anything changes the probabilities will "
+            "be too high, and false changes are told; add pairs without a change"
+        )
     write_json(output, table.model_dump())
     return table
 
