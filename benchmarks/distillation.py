@@ -232,7 +232,7 @@ def cache(args: argparse.Namespace) -> None:
 
 
 def stepper(trainer: Trainer) -> Callable[[], float]:
-    batches = iter(trainer._loader())
+    batches = trainer.batches()
 
     def step() -> float:
         start = time.perf_counter()

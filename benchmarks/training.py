@@ -1,7 +1,8 @@
 """Crops per second of ``train`` against a bare forward and backward loop on a batch in memory.
 
-Rounds of both alternate in one process; the ratio is of the medians of all step times. The bare
-loop neither reads nor augments, has no optimiser, no average and no log: it is the limit.
+Both in float32 and in bfloat16. Rounds of the four alternate in one process; the ratios are of the
+medians of all step times. The bare loop neither reads nor augments, has no optimiser, no average
+and no log: it is the limit.
 
     python benchmarks/training.py -o benchmarks/results
 """
@@ -17,6 +18,7 @@ import time
 from contextlib import suppress
 from datetime import date
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -30,7 +32,10 @@ from terradapt.training.trainer import Trainer
 SKIP = 6  # steps until the workers and the allocator have settled
 
 
-def config_of(args: argparse.Namespace) -> RunConfig:
+PRECISIONS = ("fp32", "bf16")
+
+
+def config_of(args: argparse.Namespace, precision: str) -> RunConfig:
     return load_config("landcover").with_overrides(
         [
             f"encoder.name={args.encoder}",
@@ -39,6 +44,8 @@ def config_of(args: argparse.Namespace) -> RunConfig:
             f"train.steps_per_epoch={args.steps}",
             "train.epochs=1",
             "train.save_every=1000000",
+            f"train.precision={precision}",
+            "encoder.weights=null",
             f"data.workers={args.workers}",
         ]
     )
@@ -64,7 +71,7 @@ def train_round(config: RunConfig, data: Path, run: Path) -> list[float]:
 
 def bare_round(config: RunConfig, data: Path, run: Path) -> list[float]:
     trainer = Trainer(config, open_dataset(data), run)
-    batch = next(iter(trainer._loader()))
+    batch = next(trainer.batches())
     image = normalize_tensor(batch["image"], trainer.spec).contiguous(
         memory_format=torch.channels_last
     )
@@ -74,7 +81,8 @@ def bare_round(config: RunConfig, data: Path, run: Path) -> list[float]:
     for _ in range(config.train.steps_per_epoch):
         start = time.perf_counter()
         trainer.model.zero_grad(set_to_none=True)
-        loss, _logs = trainer.objective(trainer.model, batch)
+        with trainer.accelerator.autocast():
+            loss, _logs = trainer.objective(trainer.model, batch)
         loss.backward()
         times.append(time.perf_counter() - start)
     return times[SKIP:]
@@ -90,20 +98,22 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("-o", "--output", type=Path)
     args = parser.parse_args()
-    config = config_of(args)
-    ours: list[float] = []
-    bare: list[float] = []
+    loops = {"train": train_round, "bare": bare_round}
+    times: dict[str, list[float]] = {f"{w} {p}": [] for w in loops for p in PRECISIONS}
     with tempfile.TemporaryDirectory() as folder:
         data = Path(folder) / "data"
         write_dataset(data, {"train": (1, 2), "val": (3,)}, size=768)
         for i in range(args.rounds):
-            ours += train_round(config, data, Path(folder) / f"a{i}")
-            bare += bare_round(config, data, Path(folder) / f"b{i}")
-    rates = [args.batch / statistics.median(t) for t in (ours, bare)]
+            for what, round_of in loops.items():
+                for precision in PRECISIONS:
+                    run = Path(folder) / f"{what}-{precision}-{i}"
+                    config = config_of(args, precision)
+                    times[f"{what} {precision}"] += round_of(config, data, run)
+    rates = {what: args.batch / statistics.median(laps) for what, laps in times.items()}
     result = {
-        "train_crops_per_second": rates[0],
-        "bare_crops_per_second": rates[1],
-        "ratio": rates[0] / rates[1],
+        "crops_per_second": rates,
+        "train_to_bare": {p: rates[f"train {p}"] / rates[f"bare {p}"] for p in PRECISIONS},
+        "bf16_to_fp32": {w: rates[f"{w} bf16"] / rates[f"{w} fp32"] for w in loops},
         "settings": {k: v for k, v in vars(args).items() if k != "output"},
         "hardware": hardware(),
     }
@@ -112,20 +122,23 @@ def main() -> None:
         write(args.output, result)
 
 
-def write(folder: Path, result: dict) -> None:
+def write(folder: Path, result: dict[str, Any]) -> None:
     name = f"training_{os.cpu_count()}cpu_{date.today().isoformat()}"
     (folder / f"{name}.json").write_text(json.dumps(result, indent=1) + "\n", "utf-8")
-    s = result["settings"]
+    s, rates = result["settings"], result["crops_per_second"]
     text = f"""# Training throughput
 
 {result["hardware"]}. kd-arafnet on {s["encoder"]}, {s["batch"]} crops of {s["crop"]} px, medians of
-{s["rounds"]} rounds of {s["steps"]} steps each.
+{s["rounds"]} rounds of {s["steps"]} steps each, in crops per second.
 
-| loop | crops per second |
-|---|---|
-| `train`: reading, augmentation, optimiser, average, log | {result["train_crops_per_second"]:.2f} |
-| bare forward and backward, batch in memory | {result["bare_crops_per_second"]:.2f} |
-| ratio | {result["ratio"]:.3f} |
+| loop | fp32 | bf16 | bf16 to fp32 |
+|---|---:|---:|---:|
+| `train`: reading, augmentation, optimiser, average, log | {rates["train fp32"]:.2f} |\
+ {rates["train bf16"]:.2f} | {result["bf16_to_fp32"]["train"]:.3f} |
+| bare forward and backward, batch in memory | {rates["bare fp32"]:.2f} |\
+ {rates["bare bf16"]:.2f} | {result["bf16_to_fp32"]["bare"]:.3f} |
+| `train` to bare | {result["train_to_bare"]["fp32"]:.3f} |\
+ {result["train_to_bare"]["bf16"]:.3f} | |
 """
     (folder / f"{name}.md").write_text(text, "utf-8")
 

@@ -46,6 +46,14 @@ def test_a_checkpoint_explains_itself(saved: Path) -> None:
         assert torch.equal(model.state_dict()[name], value), name
 
 
+def test_a_student_on_an_encoder_of_another_library_can_be_opened_again(tmp_path: Path) -> None:
+    config = ModelConfig(name="kd-arafnet", encoder=EncoderConfig(name="mit_b0"))
+    model = models.build(config, 3)
+    checkpoint.save(tmp_path / "checkpoint.safetensors", model, meta_of(config))
+    again, _ = checkpoint.load(tmp_path / "checkpoint.safetensors")
+    assert all(torch.equal(v, again.state_dict()[k]) for k, v in model.state_dict().items())
+
+
 def test_state_travels_beside_the_weights(saved: Path, tmp_path: Path) -> None:
     model, meta = checkpoint.load(saved)
     path = tmp_path / "last.safetensors"

@@ -1,11 +1,9 @@
 // A picture becomes a class raster with ONNX Runtime alone: map MODEL.onnx IN.ppm OUT.pgm
-//
 // MODEL.onnx: terradapt export RUN -o MODEL.onnx --argmax   (windows side by side, nothing blended)
 // IN.ppm: 8 bit RGB, binary (P6); OUT.pgm: class ids, binary (P5). docs/edge.md says how to build it.
 #include <onnxruntime_c_api.h>
 
 #include <algorithm>
-#include <cstdint>
 #include <cstdio>
 #include <fstream>
 #include <iostream>
@@ -19,20 +17,22 @@ static void check(OrtStatus* status) {
   if (status != nullptr) throw std::runtime_error(ort->GetErrorMessage(status));
 }
 
-static void map_picture(const char* model, const char* in, const char* out) {
-  int width = 0, height = 0, depth = 0;
+int main(int count, char** words) try {
+  if (count != 4) throw std::runtime_error("usage: map MODEL.onnx IN.ppm OUT.pgm");
+  int width = 0, height = 0, depth = 0, side = 0;
   std::string magic;
-  std::ifstream picture(in, std::ios::binary);
+  std::ifstream picture(words[2], std::ios::binary);
   picture >> magic >> width >> height >> depth;
   if (magic != "P6" || depth != 255 || width < 1 || height < 1) throw std::runtime_error("no 8 bit P6 picture");
   std::vector<char> rgb(size_t(3) * width * height), ids(size_t(width) * height);
-  if (!picture.ignore(1).read(rgb.data(), std::streamsize(rgb.size()))) throw std::runtime_error("the picture is cut short");
+  if (!picture.ignore(1).read(rgb.data(), std::streamsize(rgb.size())))
+    throw std::runtime_error("the picture is cut short");
 
   OrtEnv* env; OrtSessionOptions* options; OrtSession* session;
   OrtAllocator* allocator; OrtModelMetadata* metadata; OrtMemoryInfo* memory;
   check(ort->CreateEnv(ORT_LOGGING_LEVEL_WARNING, "map", &env));
   check(ort->CreateSessionOptions(&options));
-  check(ort->CreateSession(env, model, options, &session));
+  check(ort->CreateSession(env, words[1], options, &session));
   check(ort->GetAllocatorWithDefaultOptions(&allocator));
   check(ort->SessionGetModelMetadata(session, &metadata));
   check(ort->CreateCpuMemoryInfo(OrtArenaAllocator, OrtMemTypeDefault, &memory));
@@ -42,9 +42,9 @@ static void map_picture(const char* model, const char* in, const char* out) {
     return std::string(text == nullptr ? "" : text);
   };
   float mean[3], deviation[3];
-  int side = 0;
   if (std::sscanf(stated("standardization_mean").c_str(), "[%f, %f, %f]", &mean[0], &mean[1], &mean[2]) != 3 ||
-      std::sscanf(stated("standardization_std").c_str(), "[%f, %f, %f]", &deviation[0], &deviation[1], &deviation[2]) != 3 ||
+      std::sscanf(stated("standardization_std").c_str(), "[%f, %f, %f]", &deviation[0], &deviation[1],
+                  &deviation[2]) != 3 ||
       std::sscanf(stated("tile_size").c_str(), "%d", &side) != 1 || side < 1)
     throw std::runtime_error("not exported by terradapt, or not of three bands");
 
@@ -62,31 +62,22 @@ static void map_picture(const char* model, const char* in, const char* out) {
     for (int column = 0; column < width; column += side) {
       // The last windows are pulled back into the picture, to see more than black.
       const int top = std::max(0, std::min(row, height - side)), left = std::max(0, std::min(column, width - side));
-      size_t at = 0;
-      for (int band = 0; band < 3; ++band)
-        for (int y = top; y < top + side; ++y)
-          for (int x = left; x < left + side; ++x) {  // beyond the picture is black
-            const bool inside = y < height && x < width;
-            const float value = inside ? float(uint8_t(rgb[3 * (size_t(y) * width + x) + band])) : 0.0f;
-            pixels[at++] = (value - mean[band] * 255.0f) / (deviation[band] * 255.0f);
-          }
+      const auto place = [&](size_t i) { return (top + i / side) * width + left + i % side; };
+      const auto inside = [&](size_t i) { return top + i / side < size_t(height) && left + i % side < size_t(width); };
+      for (size_t i = 0; i < window.size(); ++i)
+        for (int band = 0; band < 3; ++band) {
+          const float value = inside(i) ? float(uint8_t(rgb[3 * place(i) + band])) : 0.0f;  // beyond it is black
+          pixels[band * window.size() + i] = (value - mean[band] * 255.0f) / (deviation[band] * 255.0f);
+        }
       check(ort->Run(session, nullptr, &in_name, &input, 1, &out_name, 1, &output));
-      for (int y = top; y < top + side && y < height; ++y)
-        for (int x = left; x < left + side && x < width; ++x)
-          ids[size_t(y) * width + x] = char(window[size_t(y - top) * side + (x - left)]);
+      for (size_t i = 0; i < window.size(); ++i)
+        if (inside(i)) ids[place(i)] = char(window[i]);
     }
-  std::ofstream result(out, std::ios::binary);
+  std::ofstream result(words[3], std::ios::binary);
   result << "P5\n" << width << " " << height << "\n255\n";
-  result.write(ids.data(), std::streamsize(ids.size())).flush();
-  if (!result) throw std::runtime_error("the result cannot be written");
-}
-
-int main(int count, char** words) {
-  if (count != 4) return std::cerr << "usage: map MODEL.onnx IN.ppm OUT.pgm\n", 2;
-  try {
-    map_picture(words[1], words[2], words[3]);
-  } catch (const std::exception& error) {
-    return std::cerr << "error: " << error.what() << "\n", 1;
-  }
+  if (!result.write(ids.data(), std::streamsize(ids.size())).flush())
+    throw std::runtime_error("the result cannot be written");
   return 0;  // the process's end gives ONNX Runtime's objects back
+} catch (const std::exception& error) {
+  return std::cerr << "error: " << error.what() << "\n", 1;
 }

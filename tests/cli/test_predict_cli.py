@@ -280,6 +280,10 @@ def test_a_place_that_cannot_be_written_is_told_before_any_work(
     assert done.is_user_error("map.tif")
     done = terradapt("predict", trained, scene, scene, "-o", tmp_path / "map.tif")
     assert done.is_user_error("one file for 2 scenes")
+    assert "--mosaic" in done.err
+    done = terradapt("predict", "--each", trained, scene, scene, "-o", tmp_path / "map.tif")
+    assert done.is_user_error("one file for 2 scenes")
+    assert "--mosaic" not in done.err
 
 
 def test_each_raster_of_a_folder_is_a_map(terradapt, trained, tmp_path):

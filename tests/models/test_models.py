@@ -9,7 +9,7 @@ import torch
 
 from terradapt.config import EncoderConfig, ModelConfig
 from terradapt.errors import ConfigError
-from terradapt.models import MODELS, OWN_ENCODER, build, default_config, entry
+from terradapt.models import MODELS, OWN_ENCODER, build, build_on_meta, default_config, entry
 from terradapt.models.contract import Prediction, SegmentationModel, two_classes
 
 SMALL = "mobilenetv3_small_100"
@@ -21,7 +21,12 @@ DEFAULTS = {
     name: OWN_ENCODER if line.encoder == OWN_ENCODER else TAKEN.get(name, SMALL)
     for name, line in MODELS.items()
 }
-CASES = [*DEFAULTS.items(), ("kd-arafnet", "mit_b0"), ("kd-arafnet", "resnet18")]
+CASES = [
+    *DEFAULTS.items(),
+    ("kd-arafnet", "mit_b0"),
+    ("smp-unet", "mit_b0"),
+    ("kd-arafnet", "resnet18"),
+]
 CASES += [(name, "sam2_hiera_tiny") for name in ("sam2-arafnet", "sam2ms", "sam2-unet", "siamese")]
 
 
@@ -42,6 +47,15 @@ def model(request: pytest.FixtureRequest) -> SegmentationModel:
 
 def test_registry_holds_the_issue_s_models() -> None:
     assert {"sam2-arafnet", "kd-arafnet", "sam2ms", "sam2-unet"} <= set(MODELS)
+
+
+def test_a_model_can_be_built_without_storage(model: SegmentationModel) -> None:
+    """As a checkpoint's is, to compare its names before anything is allocated."""
+    shell = build_on_meta(model.config, model.num_classes).state_dict()
+    assert {k: v.shape for k, v in shell.items()} == {
+        k: v.shape for k, v in model.state_dict().items()
+    }
+    assert {v.device.type for v in shell.values()} == {"meta"}
 
 
 @pytest.mark.parametrize(("batch", "height", "width"), [(1, 32, 64), (3, 64, 32)])

@@ -212,6 +212,7 @@ def test_a_file_names_methods_by_model_and_what_they_change(tmp_path: Path) -> N
         ("seeds: [4]", "seeds: []", "seeds", "trials.md"),
         ("seeds: [4]", "sedes: [4]", "sedes", "trials.md"),
         ("gmacs: 100", "gmacs: -1", "gmacs", "trials.md"),
+        ("gmacs: 100", "gmacs: 100, always: [Nobody]", "Nobody", "use one of"),
         ("name: mine", "name: [", "line", "mend"),
     ],
 )

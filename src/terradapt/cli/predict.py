@@ -153,7 +153,7 @@ def predict(
     )
     if each and mosaic:
         raise ConfigError("--each and --mosaic exclude each other", "give one of the two")
-    jobs = outputs(each_file(scenes) if each else scenes, output, mosaic)
+    jobs = outputs(each_file(scenes) if each else scenes, output, mosaic=mosaic, each=each)
     checkpoint = hub.local(checkpoint)
     reads: list[str | Path | None] = [checkpoint, trunk]
     for scene, _ in jobs:
@@ -291,7 +291,9 @@ def each_file(scenes: list[str]) -> list[str]:
     return found
 
 
-def outputs(scenes: list[str], output: Path, mosaic: bool) -> list[tuple[ScenePath, Path]]:
+def outputs(
+    scenes: list[str], output: Path, *, mosaic: bool = False, each: bool = False
+) -> list[tuple[ScenePath, Path]]:
     """Return each scene with the file that it becomes.
 
     Raises:
@@ -313,7 +315,8 @@ def outputs(scenes: list[str], output: Path, mosaic: bool) -> list[tuple[ScenePa
         return [(scene, output if is_file else output / f"{stem}.tif")]
     if is_file:
         raise OutputError(
-            f"{output}: is one file for {len(scenes)} scenes", "give a folder, or add --mosaic"
+            f"{output}: is one file for {len(scenes)} scenes",
+            "give a folder" if each else "give a folder, or add --mosaic",
         )
     jobs: list[tuple[ScenePath, Path]] = [(s, output / f"{Path(s).stem}.tif") for s in scenes]
     doubled = {out for _, out in jobs if [o for _, o in jobs].count(out) > 1}

@@ -245,12 +245,8 @@ def build_on_meta(config: ModelConfig, num_classes: int) -> SegmentationModel:
     """
     import torch
 
-    from terradapt.models.encoder import MIT_ENCODERS
-
     encoder = config.encoder.model_copy(update={"weights": None})
     config = config.model_copy(update={"encoder": encoder})
-    if encoder.name in MIT_ENCODERS:  # reads numbers while it is built
-        return build(config, num_classes).to("meta")
     with torch.device("meta"):
         return build(config, num_classes)
 

@@ -170,7 +170,7 @@ class MitEncoder(Encoder):
         self, name: str, in_channels: int, *, pretrained: bool, checkpointing: bool, args: Any
     ) -> None:
         super().__init__()
-        make = partial(get_encoder, name, in_channels=in_channels, depth=5, **args)
+        make = partial(built_mit, get_encoder, name, in_channels=in_channels, depth=5, **args)
         self.body = from_hub(partial(make, weights="imagenet"), name) if pretrained else make()
         self.channels = tuple(self.body.out_channels[-4:])
         self.checkpointing = checkpointing
@@ -363,6 +363,17 @@ def create_timm(name: str, *, pretrained: bool, args: dict[str, Any], **kwargs: 
         ) from error
     make = partial(timm.create_model, name, pretrained=True, **kwargs, **args)
     return from_hub(make, name) if pretrained else made
+
+
+def built_mit(make: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """Return what ``make`` builds with a MiT encoder, on any device.
+
+    Its code reads numbers from tensors while it is built, which the meta device has not.
+    """
+    device = torch.get_default_device()
+    with torch.device("cpu"):
+        made = make(*args, **kwargs)
+    return made.to(device)
 
 
 def is_vit(name: str) -> bool:

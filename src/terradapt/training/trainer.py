@@ -9,13 +9,13 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, replace
 from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,18 +26,14 @@ from torch import Tensor
 from terradapt import checkpoint, hub
 from terradapt import data as datasets
 from terradapt.config import RunConfig
-from terradapt.data.reading import ItemReader
 from terradapt.data.sampling import CropDataset
 from terradapt.errors import CheckpointError, ConfigError, one_of
 from terradapt.meta import Meta, code_commit
 from terradapt.metrics.calibration import fit_calibration
-from terradapt.metrics.confusion import Confusion
 from terradapt.models import build, resolve
 from terradapt.models.encoder import HUB
-from terradapt.predictors.torch import Precision, TorchPredictor, normalize_tensor
+from terradapt.predictors.torch import normalize_tensor
 from terradapt.progress import Advance, Show, Track, duration_text, silent
-from terradapt.scene import PredictOptions, predict_blocks
-from terradapt.scene.resample import fitted
 from terradapt.training.aligning import align_labels
 from terradapt.training.arithmetic import settle_precision, settle_threads
 from terradapt.training.building import build_objective
@@ -65,6 +61,7 @@ from terradapt.training.suiting import (
     require_multiple,
     with_channels,
 )
+from terradapt.training.validating import Validator
 from terradapt.weights import cached_only, weights_origin
 
 LOG_EVERY = 10  # steps
@@ -201,8 +198,7 @@ class Trainer:
             if self._due:
                 self._validate(self.step // self.steps_per_epoch)
                 self._save_last()
-            several = (self.crops, self.unlabelled, self.config)
-            batches = iter(run_loader(*several, self.step, self.accelerator))
+            batches = self.batches()
             clock = _Clock(self.crops_per_step)
             while self.step < self.total_steps:
                 started = time.monotonic()
@@ -223,6 +219,11 @@ class Trainer:
         self.accelerator.wait_for_everyone()
         self._calibrate(bar)
         return checkpoint.read_meta(self.run.best).metrics
+
+    def batches(self) -> Iterator[dict[str, Tensor]]:
+        """Yield the batches of this process from the next step to the end of the run."""
+        several = (self.crops, self.unlabelled, self.config)
+        return iter(run_loader(*several, self.step, self.accelerator))
 
     def opening(self) -> list[str]:
         """Return the screen that the run opens with; see :mod:`terradapt.training.opening`."""
@@ -268,61 +269,22 @@ class Trainer:
             progress: Called with the windows done, of all processes together.
         """
         weights = self.average.state_dict(self.model) if self.average else None
-        with self._predicting(weights) as predictor:
-            confusion = self._score(predictor, self.dataset.split(split), progress)
-        return confusion.metrics(self.dataset.classes)
-
-    def _windows(self, split: str, options: PredictOptions | None = None) -> int:
-        """Windows of a split's whole images, of all processes together."""
-        options, model = options or PredictOptions(), self._predictor()
-        grids = [
-            options.grid(fitted(model, options, item.resolution), item.height, item.width)
-            for item in self.dataset.split(split)
-        ]
-        return sum(len(grid.rows.starts) * len(grid.cols.starts) for grid in grids)
-
-    def _predictor(self) -> TorchPredictor:
-        return TorchPredictor(
-            self.model,
-            self.dataset.classes,
-            self.spec,
-            self.config.data.crop,
-            device=self.accelerator.device,
-            precision=cast(Precision, self.config.train.precision),
-        )
+        return self.validator.metrics(split, weights, progress, lambda: self._stop)
 
     def _paced(self) -> Pace:
         """What the run will predict beside its steps: validations, calibration, the report."""
         every, epochs = self.config.train.val_every, self.config.train.epochs
         ends = tuple(e for e in range(1, epochs + 1) if e % every == 0 or e == epochs)
-        after = 0
+        after, windows = 0, self.validator.windows
         if self.config.train.calibrate != "none" and self.dataset.splits.get("val"):
-            after += self._windows("val", SAMPLED)
-        after += next(
-            self._windows(s) for s in ("test", "val", "train") if self.dataset.splits.get(s)
-        )
+            after += windows("val", SAMPLED)
+        after += next(windows(s) for s in ("test", "val", "train") if self.dataset.splits.get(s))
         return Pace(
             self.crops_per_step,
             tuple(e * self.steps_per_epoch for e in ends),
-            self._windows(self._validated),
+            windows(self.validator.split),
             after,
         )
-
-    @property
-    def _validated(self) -> str:
-        return "val" if self.dataset.splits.get("val") else "train"
-
-    @contextmanager
-    def _predicting(self, weights: Mapping[str, Tensor] | None) -> Iterator[TorchPredictor]:
-        """The model as a predictor, with other weights than those that are trained if given."""
-        held = None if weights is None else self._model_state()
-        if weights is not None:
-            self.model.load_state_dict(weights, strict=False)
-        try:
-            yield self._predictor()
-        finally:
-            if held is not None:
-                self.model.load_state_dict(held)
 
     def _calibrate(self, bar: Track) -> None:
         """Let the best checkpoint's scores be probabilities, and log it, if it is not done yet."""
@@ -332,8 +294,8 @@ class Trainer:
         if found is None and kind != "none" and labelled:
             seed = self.config.train.seed
             with (
-                self._predicting(checkpoint.read_weights(self.run.best)) as predictor,
-                bar(self._windows("val", SAMPLED), "calibrate", "windows") as show,
+                self.validator.predicting(checkpoint.read_weights(self.run.best)) as predictor,
+                bar(self.validator.windows("val", SAMPLED), "calibrate", "windows") as show,
             ):
                 drawn = sample_scores(predictor, self.dataset, "val", seed, self.accelerator, show)
             found = fit_calibration(*drawn, self.dataset.classes, bias=kind == "bias")
@@ -353,32 +315,6 @@ class Trainer:
             self.run.keep_splits(self.dataset)
         self.accelerator.wait_for_everyone()
         return resume and self.run.last.is_file()
-
-    def _score(
-        self,
-        predictor: TorchPredictor,
-        items: Sequence[datasets.Item],
-        progress: Advance | None,
-    ) -> Confusion:
-        confusion = Confusion(len(self.dataset.classes))
-        processes = self.accelerator.num_processes
-
-        def advance(windows: int) -> None:
-            if progress:
-                progress(windows * processes)
-            if self._stop and processes == 1:  # several would wait for each other
-                raise StoppedError
-
-        for item in items[self.accelerator.process_index :: processes]:
-            with (
-                ItemReader(self.dataset, item, self.spec) as reader,
-                closing(predict_blocks(reader, predictor, progress=advance)) as blocks,
-            ):
-                for block in blocks:
-                    confusion.update(reader.mask(block.window), block.classes)
-        matrix = torch.from_numpy(confusion.matrix).to(self.accelerator.device)
-        total: Tensor = self.accelerator.reduce(matrix, "sum")
-        return Confusion(len(self.dataset.classes), total.cpu().numpy())
 
     def _optimize(self, batches: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
         self.model.train()
@@ -436,8 +372,8 @@ class Trainer:
             self._save_last()
 
     def _validate(self, epoch: int) -> None:
-        split, started = self._validated, time.monotonic()
-        windows = self._windows(split)
+        split, started = self.validator.split, time.monotonic()
+        windows = self.validator.windows(split)
         try:
             with self._bar(windows, "validate", "windows") as show:
                 metrics = {**self.evaluate(split, show), "split": split}
@@ -507,6 +443,9 @@ class Trainer:
         require_multiple(self.config.data.crop, model.size_multiple)
         require_batch(model.min_batch, train.batch, self.accelerator.num_processes)
         self.model = model.to(self.accelerator.device)
+        self.validator = Validator(
+            self.model, self.dataset, self.config, self.spec, self.accelerator
+        )
         self.average = Average(self.model, train.ema) if train.ema else None
         teacher = averaged(self.model, self.average.tensors) if self.average else None
         device = self.accelerator.device
@@ -531,9 +470,6 @@ class Trainer:
     def _bare_optimizer(self) -> torch.optim.Optimizer:
         inner: torch.optim.Optimizer = getattr(self.optimizer, "optimizer", self.optimizer)
         return inner
-
-    def _model_state(self) -> dict[str, Tensor]:
-        return {k: v.clone() for k, v in self.model.state_dict().items()}
 
     def _restore(self) -> None:
         path = self.run.last

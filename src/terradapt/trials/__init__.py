@@ -215,7 +215,8 @@ def _weigh(one: Contender, config: RunConfig | None, trials: Trials, classes: in
     model = build_on_meta(config.model, 2 if one.absent else classes)
     counted = measure(model, 1, trials.size)
     one.gmacs, one.parameters = counted.macs / 1e9, counted.parameters / 1e6
-    if trials.limit is not None and one.gmacs > trials.limit and not one.absent:
+    heavy = trials.limit is not None and one.gmacs > trials.limit
+    if heavy and one.name not in trials.always and not one.absent:
         one.absent = f"not run: {one.gmacs:.1f} GMACs > {trials.limit:g}"
 
 

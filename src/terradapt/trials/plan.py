@@ -64,6 +64,7 @@ class Trials:
         split: Split to evaluate; None: the first of test, val and train that has images.
         limit: Methods of more GMACs are told and not trained; None: none.
         size: px, both sides of the image that GMACs are counted at.
+        always: Names of methods that are trained whatever their GMACs.
         table: As printed, where it is a paper's.
     """
 
@@ -77,6 +78,7 @@ class Trials:
     split: str | None = None
     limit: float | None = None
     size: int = SIZE
+    always: tuple[str, ...] = ()
     table: PrintedTable | None = None
 
     def method(self, name: str) -> Method:
@@ -207,6 +209,7 @@ class _Limit(BaseModel):
 
     gmacs: float = Field(gt=0)
     size: int = Field(SIZE, ge=32)
+    always: list[str] = []
 
 
 class _File(BaseModel):
@@ -260,7 +263,10 @@ def read_trials(path: Path) -> Trials:
         held.split,
         limit.gmacs if held.limit else None,
         limit.size,
+        tuple(limit.always),
     )
+    for name in trials.always:
+        trials.method(name)  # it is there
     for method in methods:
         if method.teacher and trials.method(method.teacher).teacher:
             raise ConfigError(

@@ -17,7 +17,7 @@ from terradapt.config import ConfigPart, ModelConfig
 from terradapt.errors import ConfigError
 from terradapt.models.baselines.layers import adaptive_mean
 from terradapt.models.contract import Prediction, SegmentationModel
-from terradapt.models.encoder import HUB, MIT_ENCODERS, is_sam2
+from terradapt.models.encoder import HUB, MIT_ENCODERS, built_mit, is_sam2
 from terradapt.weights import from_hub, load_backbone
 
 Channels = Annotated[int, Field(ge=1)]
@@ -51,8 +51,9 @@ class SmpModel(SegmentationModel):
             )
         mit = encoder.name in MIT_ENCODERS
         hub = encoder.weights == HUB
+        architecture: Any = cls.architecture
         make = partial(
-            cls.architecture,
+            partial(built_mit, architecture) if mit else architecture,
             encoder.name if mit else f"tu-{encoder.name}",
             in_channels=config.in_channels,
             classes=num_classes,
