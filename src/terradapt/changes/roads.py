@@ -233,7 +233,7 @@ def _drawn_off(
         off[short] = np.maximum(off[short], nearest)
     at = np.concatenate([[0.0], np.cumsum(roads.length)])[places.edge] + places.along
     stops = np.cumsum(length)
-    return off[np.minimum(np.searchsorted(stops, at, side="left"), len(off) - 1)]
+    return np.asarray(off[np.minimum(np.searchsorted(stops, at), len(off) - 1)])
 
 
 def _directions(roads: Roads, places: Places) -> Floats:

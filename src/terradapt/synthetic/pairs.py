@@ -121,7 +121,7 @@ def prepare_pairs(
         raise DataError(
             f"synthetic-pairs: {len(seeds)} cities", "give three or more: the last is the test"
         )
-    items = []
+    items: list[Item] = []
     with track(len(seeds) * scenes, "draw cities", "pair") as advance:
         for seed in seeds:
             for number in range(scenes):
