@@ -47,13 +47,13 @@ class Hazy(PlainPredictor):
         return np.stack([1 - x.mean(1), x.mean(1)], 1).astype(np.float32)
 
 
-def write_pairs(folder: Path) -> Path:
-    """Ten pairs: what becomes grey has not changed, what becomes white has."""
+def write_pairs(folder: Path, unchanged: int = 0) -> Path:
+    """Ten pairs: what becomes grey has not changed, what becomes white has; the first are grey."""
     for number in range(10):
         pixels = np.zeros((3, 128, 128), np.uint8)
         later = pixels.copy()
         later[:, 10:40, 10:40] = 150
-        later[:, 60:100, 20 + number : 60 + number] = 255
+        later[:, 60:100, 20 + number : 60 + number] = 255 if number >= unchanged else 150
         label = (later[0] == 255).astype(np.uint8)
         name = f"pair{number}.tif"
         write_scene(folder / "A" / name, pixels, transform=PLACE)
@@ -74,6 +74,7 @@ def test_a_fitted_table_turns_a_false_change_into_a_small_probability(tmp_path: 
     assert table.ece is not None and table.ece < 0.01 and "0.1 on" in said[0]
     low, high = table(np.float32([0.59, 1.0])).tolist()
     assert low < 0.05 and high > 0.95
+    assert "add pairs without a change" in said[-1]
     sides = (pairs / "A" / "pair0.tif", pairs / "B" / "pair0.tif")
     plain = compare(*sides, tmp_path / "a.gpkg", **options)
     figures = compare(*sides, tmp_path / "b.gpkg", calibration=tmp_path / "t.json", **options)
@@ -86,3 +87,30 @@ def test_a_fitted_table_turns_a_false_change_into_a_small_probability(tmp_path: 
         calibrate_changes(pairs, tmp_path / "u.json", **options)
     assert not (tmp_path / "u.json").exists()
     assert json.loads((tmp_path / "t.json").read_text())["ece"] == table.ece
+
+
+def test_pairs_without_a_change_are_counted_and_need_no_warning(tmp_path: Path) -> None:
+    for part in ("A", "B", "label"):
+        (tmp_path / "pairs" / part).mkdir(parents=True)
+    pairs = write_pairs(tmp_path / "pairs", unchanged=2)
+    said: list[str] = []
+    options = {"model": Hazy(), "align": False, "reach": 0.0}
+    calibrate_changes(pairs, tmp_path / "t.json", say=said.append, **options)
+    assert len(said) == 1
+
+
+@pytest.mark.parametrize(("side", "told"), [(12, 0), (18, 1)])
+def test_an_object_has_a_quarter_of_sure_pixels(tmp_path: Path, side: int, told: int) -> None:
+    before = np.zeros((3, 128, 128), np.uint8)
+    after = before.copy()
+    after[:, 40:70, 40:70] = 150  # 900 px of a probability of 0.2
+    after[:, 40 : 40 + side, 40 : 40 + side] = 255
+    for name, pixels in (("a", before), ("b", after)):
+        write_scene(tmp_path / f"{name}.tif", pixels, transform=PLACE)
+    table = {"scores": [0, 0.58, 0.6, 1], "probabilities": [0, 0.2, 0.2, 1]}
+    (tmp_path / "t.json").write_text(json.dumps(table))
+    figures = compare(
+        tmp_path / "a.tif", tmp_path / "b.tif", tmp_path / "u.gpkg", model=Hazy(), align=False,
+        reach=0.0, calibration=tmp_path / "t.json", min_area=0.0,
+    )  # fmt: skip
+    assert figures["polygons"]["new"]["count"] == told

@@ -74,6 +74,14 @@ def test_a_road_that_leaves_another_at_a_sharp_angle_is_new_from_its_beginning()
     assert lengths(network([main]), network([main, branch])) == {NEW: 155, GONE: 0, CHANGED: 0}
 
 
+def test_a_line_that_cuts_a_corner_between_its_vertices_has_not_moved() -> None:
+    bend: Line = [(0, 0), (100, 0), (170, 70)]
+    coarse: Line = [(0, 0), (85, 0), (111, 11), (170, 70)]  # 6 m beside it at the bend
+    wide: Line = [(0, 0), (85, 0), (98, 5.5), (111, 11), (170, 70)]  # a vertex stands beside it
+    assert lengths(network([bend]), network([coarse]))[CHANGED] == 0
+    assert lengths(network([bend]), network([wide]))[CHANGED] > 10
+
+
 def test_a_crossing_road_is_no_way_alongside_and_neither_is_one_ahead() -> None:
     assert lengths(network([[(0, 0), (100, 0)]]), network([[(50, -6), (50, 6)]]))[GONE] == 100
     longer = lengths(network([[(0, 0), (100, 0)]]), network([[(0, 0), (140, 0)]]))

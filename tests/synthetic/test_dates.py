@@ -89,9 +89,23 @@ def test_pairs_are_a_dataset_of_six_bands(tmp_path: Path) -> None:
         assert shape(feature["geometry"]).is_valid
 
 
+def test_half_of_the_pairs_may_be_unchanged(tmp_path: Path) -> None:
+    dataset = prepare_pairs(
+        Path("1-3"), tmp_path, {"size": 96, "scenes": 2, "unchanged": 0.5, "share": 0.5}
+    )
+    changed = [bool((read_mask(dataset, item) == 1).any()) for item in dataset.items]
+    assert changed == [True, False] * 3
+
+
 @pytest.mark.parametrize(
     ("source", "options"),
-    [("1-2", {}), ("1-3", {"of": "cars"}), ("1-3", {"shift": 9}), ("1-3", {"sise": 64})],
+    [
+        ("1-2", {}),
+        ("1-3", {"unchanged": 1.5}),
+        ("1-3", {"of": "cars"}),
+        ("1-3", {"shift": 9}),
+        ("1-3", {"sise": 64}),
+    ],
 )
 def test_no_pairs_are_refused(tmp_path: Path, source: str, options: dict[str, object]) -> None:
     with pytest.raises(DataError):

@@ -38,7 +38,7 @@ def score_of_change(
     height, width = old.shape[1] - 2 * reach, old.shape[2] - 2 * reach
     rows, cols = slice(reach, reach + height), slice(reach, reach + width)
     before = old[:, rows, cols]
-    agreed = np.zeros((height, width), np.float32)
+    agreed, alike = np.zeros((height, width), np.float32), np.zeros(0, np.float32)
     lower = np.empty((height, width), np.float32)
     for down, right in disc(reach):
         there = new[:, reach + down : reach + down + height, reach + right : reach + right + width]
@@ -46,13 +46,15 @@ def score_of_change(
         for k in range(1, len(old)):
             np.minimum(before[k], there[k], out=lower)
             total += lower
+        if not down and not right:
+            alike = total
         np.maximum(agreed, total, out=agreed)
     both = seen[0] & seen[1]
     far = np.where(both[rows, cols], np.clip(1 - agreed, 0, 1), 0)
     inner = (slice(reach, height - reach), slice(reach, width - reach))
     size = inner[0].stop - inner[0].start, inner[1].stop - inner[1].start
-    here = np.s_[:, 2 * reach : 2 * reach + size[0], 2 * reach : 2 * reach + size[1]]
-    plain = np.clip(1 - np.minimum(old[here], new[here]).sum(axis=0), 0, 1)
+    here = np.s_[2 * reach : 2 * reach + size[0], 2 * reach : 2 * reach + size[1]]
+    plain = np.clip(1 - alike[inner], 0, 1)
     spread = np.zeros(size, np.float32)
     for down, right in disc(reach):
         np.maximum(
@@ -60,7 +62,7 @@ def score_of_change(
             far[reach + down : reach + down + size[0], reach + right : reach + right + size[1]],
             out=spread,
         )
-    valid = both[here[1:]]
+    valid = both[here]
     score = np.where(valid, np.minimum(plain, spread), 0).astype(np.float32)
     score[score < 1e-5] = 0  # what is left of sums that round
     return score, valid

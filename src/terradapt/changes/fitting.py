@@ -84,14 +84,17 @@ def calibrate_changes(
         "test": [items[n] for n in dataset.splits.get("test", ())],
     }
     counts = {name: np.zeros((2, STEPS + 1)) for name in parts}
+    unchanged = 0
     total = sum(map(len, parts.values()))
     with bar(total, "compare pairs", "pair") as advance, TemporaryDirectory() as folder:
         for name, members in parts.items():
             for item in members:
-                counts[name] += _counted(
+                found = _counted(
                     dataset, item, Path(folder) / f"{item.id.replace('/', '_')}.gpkg",
                     model=model, model_name=model_name, **options,
                 )  # fmt: skip
+                counts[name] += found
+                unchanged += not found[1].any()
                 advance(1)
     if counts["fit"][1].sum() < _LEAST or not counts["test"][0].sum():
         raise DataError(
@@ -110,6 +113,11 @@ def calibrate_changes(
     say(f"expected calibration error on {len(parts['test'])} other pairs: {before:.4f} before, "
         f"{error:.4f} after; of pixels with a score from 0.1 on {unsure[0]:.4f} and "
         f"{unsure[1]:.4f}")  # fmt: skip
+    if not unchanged:
+        say(
+            "each of the pairs has changes: where hardly anything changes the probabilities will "
+            "be too high, and false changes are told; add pairs without a change"
+        )
     write_json(output, table.model_dump())
     return table
 

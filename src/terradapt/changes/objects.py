@@ -28,6 +28,7 @@ _KINDS = 254
 _COLUMNS = ("shapes", "state", "before", "after", "probability", "area", "feature")
 _OVERLAP = 0.5
 """Share of a polygon that must be covered for it to be there still."""
+_CORE = 0.25  # of a region, at least: one sure pixel is not an object
 _LEAST_PAIRS = 20  # of matched polygons, for a shift
 
 
@@ -121,9 +122,9 @@ def changed_regions(
 
     What is new is one region whatever was there before, what is gone whatever came after it, and
     other ground that changed is one whatever it was: its classes are those of most of it. A region
-    reaches as far as the probability is ``pair.grow``, and has a core where it is
-    ``pair.threshold``. Regions smaller than ``min_area`` join the neighbour with the longest common
-    border, which may be ground without a change.
+    reaches as far as the probability is ``pair.grow``, and a quarter of it at least is its core,
+    where it is ``pair.threshold``. Regions smaller than ``min_area`` join the neighbour with the
+    longest common border, which may be ground without a change.
 
     Args:
         pair: The two sides.
@@ -186,7 +187,7 @@ def changed_regions(
         georef.crs,
         georef.unit,
     )
-    return objects.take(means[:, 0] > 0).sorted()
+    return objects.take(means[:, 0] >= _CORE).sorted()
 
 
 def footprints(pair: Pair, min_area: float) -> tuple[Objects, int]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from terradapt.changes.roads import AlongOptions
 from terradapt.errors import ConfigError
 
-GROWN = 0.2
+GROWN = 0.1
 """Of the threshold: where regions of calibrated probability end, if nothing else is asked."""
 
 
@@ -22,7 +22,7 @@ class CompareOptions:
         resolution: Metres per pixel of the comparison; None takes the coarser side's.
         threshold: Probability from which on it is a change, 0..1.
         grow: Probability from which on a pixel beside a change belongs to it, up to the threshold;
-            None: a fifth of the threshold with a calibration, else the threshold.
+            None: a tenth of the threshold with a calibration, else the threshold.
         min_area: Smaller changes are not told, square metres.
         reach: How far the two dates may lie apart after their shift, m; None: from the estimate.
         align: Estimate the shift of the old side and take it out.

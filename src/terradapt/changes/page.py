@@ -193,7 +193,7 @@ def _seen(side: MapSide, reader: Any, georef: Georef, shift: Shift) -> Photo:
     """Read imagery, or the colours of a map, by bands that fit into memory."""
     onto = Onto(reader.georef, georef, shift)
     photo = np.full((georef.height, georef.width, 3), _PAPER, np.uint8)
-    palette = np.zeros((256, 3), np.float64)
+    palette = np.zeros((256, 3), np.float32)
     palette[: len(side.colours)] = side.colours
     rows = max(1, int(_PIXELS / max(1.0, onto.scale**2 * georef.width)))
     for top in range(0, georef.height, rows):
@@ -204,18 +204,20 @@ def _seen(side: MapSide, reader: Any, georef: Georef, shift: Shift) -> Photo:
             continue
         pixels, valid = reader.read(box)
         if side.scene is None:
-            ids = (pixels[0] == 255) if side.mask else pixels[0]
-            pixels = palette[np.clip(ids, 0, 255).astype(np.int64)].transpose(2, 0, 1)
+            pixels = (pixels[:1] == 255) if side.mask else pixels[:1]
         else:
             pixels = pixels[:3] if len(pixels) >= 3 else pixels[:1]
         shape = window.height, window.width
-        sums, seen = np.zeros((3, *shape)), np.zeros(shape)
+        sums, seen = np.zeros((3, *shape), np.float32), np.zeros(shape, np.float32)
         for down, right in picks:
             inside = (down >= box.row) & (down < box.bottom)
             inside &= (right >= box.col) & (right < box.right)
             at = np.where(inside, down - box.row, 0), np.where(inside, right - box.col, 0)
             good = inside & valid[at]
-            sums += np.where(good, pixels[:, at[0], at[1]], 0)
+            values = pixels[:, at[0], at[1]]
+            if side.scene is None:
+                values = palette[np.clip(values[0], 0, 255).astype(np.uint8)].transpose(2, 0, 1)
+            sums += np.where(good, values, 0)
             seen += good
         mean = (sums / np.maximum(seen, 1)).transpose(1, 2, 0)
         band = photo[window.slices]

@@ -39,6 +39,7 @@ _COLUMNS = 2048  # px worked on at once
 _PATCHES = 49
 _VARIES = 0.1  # standard deviation of a class within a patch, at least
 _LEAST_SHIFT = 0.25  # px; smaller ones are none
+_SURE_ERROR = 0.1  # px; with it half of the patches are enough
 _CLOSE_ERROR = 0.5  # px within which an estimate is used
 
 
@@ -293,10 +294,13 @@ def estimated_shift(pair: Pair) -> Estimate | None:
     Returns:
         The shift, None where there is too little to tell.
     """
-    surfaces = []
+    surfaces: list[Any] = []
     with ExitStack() as stack:
         old, new = pair.open_sides(stack)
-        for window in spread_windows(pair.georef):
+        windows = spread_windows(pair.georef)
+        for number, window in enumerate(windows[::2] + windows[1::2]):
+            if 2 * number == len(windows) + len(windows) % 2 and is_enough(found := peak(surfaces)):
+                return found
             shares, valid = old.read(window)
             ids = np.where(valid, shares.argmax(axis=0), 255).astype(np.uint8)
             counts = np.bincount(ids.ravel(), minlength=256)[:255]
@@ -310,10 +314,17 @@ def estimated_shift(pair: Pair) -> Estimate | None:
             )
             there = new.read(wide)[0]
             core = there[:, 2 * REACH : window.height, 2 * REACH : window.width]  # at any shift
-            if core.size == 0 or float(core.std(axis=(1, 2)).max()) < _VARIES:
+            if core.size == 0:
                 continue
-            surfaces.append(explained(np.rint(there * 255).astype(np.uint8), ids))
+            varying = core.std(axis=(1, 2)) >= _VARIES
+            if varying.any():
+                surfaces.append(explained(np.rint(there[varying] * 255).astype(np.uint8), ids))
     return peak(surfaces)
+
+
+def is_enough(found: Estimate | None) -> bool:
+    """Tell whether further patches would not make an estimate of use better."""
+    return found is not None and found.is_clear and found.error <= _SURE_ERROR
 
 
 def spread_windows(georef: Georef) -> list[Window]:

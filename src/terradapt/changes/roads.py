@@ -25,6 +25,8 @@ from terradapt.metrics.network_topo import evenly_placed
 
 NEW, GONE, CHANGED = STATES = ("new", "gone", "changed")
 """What may have become of an object or a piece of road."""
+_CHORD = 5  # times the tolerance: a straight part up to here may cut a bend of 45 degrees
+_ACROSS = 0.26  # cosine from which down a road runs across another, not along it
 _DETOUR = 4  # times tolerance and interval: a longer way between neighbours is none alongside
 
 
@@ -156,11 +158,13 @@ def _alongside(roads: Roads, other: Roads, options: AlongOptions) -> _Way:
     place, part, distance, foot = _matches(places, _directions(roads, places), parts, options)
     offset = np.full(count, np.inf)
     np.minimum.at(offset, place, distance)
+    mine = _Parts.of(roads)
+    off = np.minimum(offset, _drawn_off(mine, roads, places, parts, options.tolerance))
     own = np.zeros(count, bool)  # the nearest way alongside has no nearer partner than this
     nearest = np.lexsort((distance, place))
     nearest = nearest[np.unique(place[nearest], return_index=True)[1]]
     at = Places(part[nearest], np.zeros(len(nearest)), foot[nearest])
-    back, _, returned, _ = _matches(at, parts.direction[part[nearest]], _Parts.of(roads), options)
+    back, _, returned, _ = _matches(at, parts.direction[part[nearest]], mine, options)
     best = np.full(len(nearest), np.inf)
     np.minimum.at(best, back, returned)
     own[place[nearest]] = distance[nearest] <= best + options.interval / 2
@@ -171,7 +175,7 @@ def _alongside(roads: Roads, other: Roads, options: AlongOptions) -> _Way:
     for index in edges:
         few = int(size[places.edge[index[0]]])
         alone[index] = ~_without_short(~_without_short(~own[index], few), few)
-        smooth = median_filter(np.minimum(offset[index], options.tolerance), few, mode="nearest")
+        smooth = median_filter(np.minimum(off[index], options.tolerance), few, mode="nearest")
         shifted = (smooth >= options.moved) & ~alone[index]
         moved[index] = _without_short(~_without_short(~shifted, few), few) & ~alone[index]
     edge = parts.edge[part]
@@ -205,6 +209,31 @@ class _Parts:
         begin = total - np.repeat(total[first], np.diff(np.append(first, len(edge))))
         lines = np.asarray(shapely.linestrings(np.stack([xy[kept], xy[kept + 1]], axis=1)), object)
         return cls(lines, edge, xy[kept], step / np.maximum(length, 1e-12)[:, None], begin)
+
+
+def _drawn_off(
+    own: _Parts, roads: Roads, places: Places, other: _Parts, tolerance: float
+) -> Floats:
+    """(M,) m by which both ends of the short straight part at a place lie off; inf on long ones.
+
+    A line of few vertices cuts the corners of a road that has not moved: what was measured is its
+    vertices. Roads across are no partners of an end.
+    """
+    length = shapely.length(own.lines)
+    off = np.where(length > _CHORD * tolerance, np.inf, 0.0)
+    short = np.flatnonzero(length <= _CHORD * tolerance)
+    tree = shapely.STRtree(other.lines)
+    for end in (own.start[short], own.start[short] + own.direction[short] * length[short, None]):
+        points = np.asarray(shapely.points(end), object)
+        here, there = tree.query(points, predicate="dwithin", distance=tolerance)
+        along = np.abs((own.direction[short[here]] * other.direction[there]).sum(axis=1)) > _ACROSS
+        here, there = here[along], there[along]
+        nearest = np.full(len(short), np.inf)
+        np.minimum.at(nearest, here, shapely.distance(points[here], other.lines[there]))
+        off[short] = np.maximum(off[short], nearest)
+    at = np.concatenate([[0.0], np.cumsum(roads.length)])[places.edge] + places.along
+    stops = np.cumsum(length)
+    return np.asarray(off[np.minimum(np.searchsorted(stops, at), len(off) - 1)])
 
 
 def _directions(roads: Roads, places: Places) -> Floats:

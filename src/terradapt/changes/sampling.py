@@ -188,8 +188,9 @@ class MapSampler(Closing):
             known: NDArray[np.bool_] = classes >= 0
             valid &= known
             return valid
+        whole = valid.all()
         for band, joined in zip(pixels, self.table.tolist(), strict=False):
-            sums[joined] += band if valid.all() else np.where(valid, band, 0)
+            sums[joined] += band if whole else np.where(valid, band, 0)
         return valid
 
     def _shares(self, sums: Shares, valid: NDArray[np.bool_]) -> tuple[Shares, NDArray[np.bool_]]:

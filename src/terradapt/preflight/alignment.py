@@ -146,7 +146,8 @@ def explained(pixels: NDArray[np.uint8], ids: NDArray[np.uint8]) -> Surface:
 
     def at_shifts(mask: NDArray[np.bool_], spectrum: NDArray[np.complex64]) -> Surface:
         kernel = np.conj(fft.rfft2(mask.astype(np.float32), shape))
-        out: Surface = fft.irfft2(kernel * spectrum, shape)[..., :size, :size]
+        columns = fft.ifft(kernel * spectrum, axis=-2)[..., :size, :]  # the rest is not asked for
+        out: Surface = fft.irfft(columns, shape[1])[..., :size]
         return out
 
     waves = fft.rfft2(bands, shape)

@@ -21,7 +21,10 @@ from terradapt.synthetic.dates import TwoDates, make_two_dates
 from terradapt.synthetic.files import CRS, by_city, collection, read_seeds, transform_at, whole
 from terradapt.synthetic.scene import RESOLUTION
 
-_OPTIONS = {"scenes": 1, "size": 512, "share": 0.12, "shift": 2, "relit": True, "of": "any"}
+_OPTIONS = {
+    "scenes": 1, "size": 512, "share": 0.12, "shift": 2, "relit": True, "of": "any",
+    "unchanged": 0.0,
+}  # fmt: skip
 
 
 def write_pair(
@@ -89,7 +92,9 @@ def prepare_pairs(
         source: Seeds of the cities, at least three, as ``1,2,5`` or ``1-6``.
         out: Folder to write.
         options: ``scenes`` of each city (1), ``size`` (512 px), ``share`` of things that change
-            (0.12), ``shift`` (largest, 2 px), ``relit`` (true), ``of`` (``any`` or ``building``).
+            (0.12), ``shift`` (largest, 2 px), ``relit`` (true), ``of`` (``any`` or ``building``),
+            ``unchanged`` (0): share of the pairs in which nothing but light, season and cars
+            change, as on most ground.
         track: Progress.
 
     Raises:
@@ -105,22 +110,27 @@ def prepare_pairs(
     scenes, size, shift = values["scenes"], values["size"], values["shift"]
     fits = whole(scenes, 1, 1000) and whole(size, 32, 8192) and whole(shift, 0, 8)
     known = values["of"] in ("any", "building") and 0 <= float(values["share"]) <= 0.5
+    known = known and 0 <= float(values["unchanged"]) <= 1
     if not (fits and known):
         raise DataError(
             f"synthetic-pairs: {values} are no pairs",
-            "give scenes=1..1000, size=32..8192, shift=0..8, share=0..0.5, of=any or building",
+            "give scenes=1..1000, size=32..8192, shift=0..8, share=0..0.5, unchanged=0..1, "
+            "of=any or building",
         )
     if len(seeds) < 3:
         raise DataError(
             f"synthetic-pairs: {len(seeds)} cities", "give three or more: the last is the test"
         )
-    items = []
+    items: list[Item] = []
     with track(len(seeds) * scenes, "draw cities", "pair") as advance:
         for seed in seeds:
             for number in range(scenes):
                 rng = np.random.default_rng([seed, number, 61])
                 rows, cols = (int(v) for v in rng.integers(-shift, shift + 1, 2))
-                drawn = {"share": float(values["share"]), "relit": bool(values["relit"])}
+                still = float(values["unchanged"])
+                same = int((len(items) + 1) * still) > int(len(items) * still)
+                share = 0.0 if same else float(values["share"])
+                drawn = {"share": share, "relit": bool(values["relit"])}
                 write_pair(out, seed, number, size, of=values["of"], shift=(rows, cols), **drawn)
                 items.append(_item(out, seed, number, size))
                 advance(1)
