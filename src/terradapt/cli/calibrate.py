@@ -13,7 +13,7 @@ from terradapt.cli._help import MAP, add
 def register(app: typer.Typer) -> None:
     """Add the verb to the command line."""
     examples = """
-        # pairs of `terradapt data synthetic-pairs 201-208 scenes=2 unchanged=0.5 shift=4 -o pairs`
+        # pairs of `terradapt data synthetic-pairs 201-208 unchanged=0.5 -o pairs`
         terradapt calibrate pairs --model run -o table.json
         # pairs that you have labelled, buildings only
         terradapt calibrate mine --model run --classes building -o table.json
