@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -39,8 +40,10 @@ def run_and_die(
         try:
             steps = _Steps(folder, point, torn)
             work(lambda word: steps.say(writing, word))
+            steps.wait_if_over()
             status = 0
         except BaseException:
+            steps.wait_if_over()
             import traceback
 
             traceback.print_exc()
@@ -55,7 +58,7 @@ def run_and_die(
 class _Steps:
     def __init__(self, folder: Path, point: int, torn: bool) -> None:
         self.folder, self.point, self.torn, self.count = str(folder), point, torn, 0
-        self.over = False
+        self.over = 0  # the thread in which the process dies
         self.synced: dict[int, int] = {}  # length by inode
         for path in folder.rglob("*"):
             if path.is_file():
@@ -67,10 +70,16 @@ class _Steps:
     def say(self, pipe: int, word: str) -> None:
         self.write(pipe, f"{word} ".encode())
 
+    def wait_if_over(self) -> None:
+        """Do nothing more where another thread has reached the point."""
+        if self.over and self.over != threading.get_ident():
+            threading.Event().wait()
+
     def _step(self) -> None:
+        self.wait_if_over()
         self.count += 1
         if self.count == self.point:
-            self.over = True
+            self.over = threading.get_ident()
             if self.torn:
                 self._lose()
             os._exit(KILLED)
@@ -101,7 +110,7 @@ class _Steps:
         self.cut(handle, size)
 
     def _hook(self, event: str, args: tuple[Any, ...]) -> None:
-        if self.over or (event != "open" and event not in _STEPS):
+        if self.over == threading.get_ident() or (event != "open" and event not in _STEPS):
             return
         if event == "open":
             _, mode, flags = args
