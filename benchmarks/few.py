@@ -306,6 +306,7 @@ def main() -> None:
         "--start-steps", type=int, default=300, help="of adapt's and cwd's first model"
     )
     parser.add_argument("--crop", type=int, default=256)
+    parser.add_argument("--precision", default="fp32", choices=("fp32", "bf16"))
     parser.add_argument("--override", nargs="*", default=[], help="of the way that is questioned")
     parser.add_argument("--expect", action="store_true", help="say how long it takes, and end")
     parser.add_argument("-o", "--output", type=Path, required=True, help="without a suffix")
@@ -313,7 +314,8 @@ def main() -> None:
     args.sets = args.sets or DEFAULT_SETS.get(args.stage, [])
     args.home = args.output.with_name(f"{args.output.name}_data")
     settings: Row = {
-        k: getattr(args, k) for k in ("stage", "steps", "start_steps", "crop", "override")
+        k: getattr(args, k)
+        for k in ("stage", "steps", "start_steps", "crop", "precision", "override")
     }
     settings["weights"] = args.weights.name
     args.kept = kept = Kept(args.output, settings, partial(page, settings))
