@@ -12,10 +12,10 @@ Mean teacher (Tarvainen and Valpola 2017) in the form of UniMatch (Yang et al., 
 The teacher is the run's own average of weights (``train.ema``), in evaluation mode. The release
 takes the student's own weak view instead; the average is smoother where runs are short.
 
-With ``shares`` the teacher is told how frequent the labelled ground's classes are: its probabilities
-are multiplied by the labels' share of a class over its own mean share of it and made to sum up to
-one again (distribution alignment, Berthelot et al., ReMixMatch, ICLR 2020, with the labelled set's
-shares and one batch's mean). A model in a new place finds too little of what looks new there; its own
+With ``shares`` the teacher is told how frequent the labelled ground's classes are: its
+probabilities are multiplied by the labels' share of a class over its own mean share, and made to
+sum up to one again (distribution alignment, Berthelot et al., ReMixMatch, ICLR 2020; here with the
+mean of one batch). A model in a new place finds too little of what looks new there; its own
 answers, taken as labels, would keep it so.
 """
 
