@@ -22,6 +22,7 @@ from terradapt import checkpoint
 from terradapt.classes import IGNORE
 from terradapt.errors import ConfigError
 from terradapt.files import digest
+from terradapt.meta import read_meta
 from terradapt.models.contract import SegmentationModel, class_logits
 from terradapt.predictors.torch import TorchPredictor, normalize_tensor
 from terradapt.scene.predictor import Predictor, Wrapped
@@ -237,7 +238,7 @@ def save_refitted(
     weights[f"{head.name}.weight"] = weight.view_as(conv.weight).to(conv.weight)
     if bias is not None and old is not None:
         weights[f"{head.name}.bias"] = bias.to(old)
-    meta = replace(checkpoint.read_meta(start), start=digest(start))
+    meta = replace(read_meta(start), start=digest(start))
     if meta.trunk is not None and not meta.trunk.bundled:  # where it was found, not where it was
         meta = replace(meta, config=meta.config.model_copy(update={"model": model.config}))
     checkpoint.save(out, model, meta, weights=weights)

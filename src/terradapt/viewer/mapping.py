@@ -15,20 +15,23 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from terradapt import predictors
 from terradapt.classes import IGNORE
 from terradapt.errors import SceneError, TerradaptError
 from terradapt.export import fastest
 from terradapt.files import Closing, digest
 from terradapt.grid import Window
+from terradapt.meta import Meta
 from terradapt.raster import ScenePath
 from terradapt.scene import Block, PredictOptions, Predictor
 from terradapt.scene.job import open_job
 from terradapt.scene.predict import quantized
 from terradapt.scene.predictor import Wrapped
+from terradapt.viewer.conflict import ConflictError
 from terradapt.viewer.pyramid import Pyramid
 from terradapt.viewer.store import BlockStore, Ready
 
-_REMEMBERED = 200 << 20  # bytes of window scores; a view of 1600 x 900 px needs 24 windows
+_REMEMBERED = 96 << 20  # bytes of window scores: 16 of six classes, the windows of two blocks and more
 _FACTS = "areas doubt"  # what blocks say of themselves: those that say less are other ones
 LOOK = "look"
 """A file in the folder of a model that a look made."""
@@ -79,6 +82,27 @@ class Remembering(Wrapped):
         return np.asarray(array)
 
 
+class Announced(Predictor):
+    """A model that is not open yet: what its file says of itself.
+
+    Args:
+        meta: That.
+    """
+
+    def __init__(self, meta: Meta) -> None:
+        self.meta = meta
+        self.classes, self.spec, self.window = meta.classes, meta.spec, meta.window
+        self.multiple = meta.window
+
+    def predict(self, images: NDArray[np.uint8], /) -> Any:
+        """Refuse: nothing can be predicted yet.
+
+        Raises:
+            ConflictError: Always.
+        """
+        raise ConflictError("the model is still being opened", "try again in a moment")
+
+
 @dataclass(frozen=True)
 class Model:
     """A model of the session.
@@ -86,7 +110,7 @@ class Model:
     Attributes:
         path: Its file.
         sha256: Of the file.
-        predictor: Opened.
+        predictor: Opened, or :class:`Announced`.
     """
 
     path: Path
@@ -104,6 +128,20 @@ class Model:
         if predictor.device.startswith("cpu"):
             predictor = Remembering(predictor)
         return cls(path, digest(path), predictor)
+
+    @classmethod
+    def announce(cls, path: Path) -> Model:
+        """Return a model that is not open: at once, without torch.
+
+        Raises:
+            CheckpointError: The file cannot be trusted or read.
+        """
+        return cls(path, digest(path), Announced(predictors.announce(path)))
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it can predict."""
+        return not isinstance(self.predictor, Announced)
 
     @property
     def quick(self) -> bool:

@@ -24,7 +24,7 @@ from terradapt.vector.files import is_mask, raster_classes
 from terradapt.viewer.png import colour_png, indexed_png
 from terradapt.viewer.pyramid import Pyramid
 
-_KEPT = 1500  # pictures of coarse tiles, each below 800 kB
+_KEPT = 48 << 20  # bytes of pictures of coarse tiles
 _MOST_SHOWN = 4000  # vector features in an answer
 
 
@@ -46,6 +46,7 @@ class ShownRaster(Closing):
         self._stamps = self._stamped()
         self._lock = threading.Lock()
         self._kept: OrderedDict[tuple[int, int, int], bytes] = OrderedDict()
+        self._held = 0
 
     def close(self) -> None:
         """Close the files."""
@@ -72,9 +73,10 @@ class ShownRaster(Closing):
         picture = self.draw(pixels, valid)
         if level:
             with self._lock:
+                self._held += len(picture) - len(self._kept.get(key, b""))
                 self._kept[key] = picture
-                while len(self._kept) > _KEPT:
-                    self._kept.popitem(last=False)
+                while self._held > _KEPT:
+                    self._held -= len(self._kept.popitem(last=False)[1])
         return picture
 
     def read(self, window: Window) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
