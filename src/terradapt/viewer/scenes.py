@@ -20,7 +20,6 @@ from terradapt.files import Closing, stamp
 from terradapt.grid import Window
 from terradapt.raster import CRS, Georef, Scene, ScenePath, SceneReader, open_scene, read_layer
 from terradapt.raster.georef import crs_name, move_points
-from terradapt.vector.files import is_mask, raster_classes
 from terradapt.viewer.png import colour_png, indexed_png
 from terradapt.viewer.pyramid import Pyramid
 
@@ -119,6 +118,8 @@ def show_classes(path: Path, classes: ClassMap | None = None) -> tuple[ShownRast
         SceneError: It cannot be read.
         DataError: It holds no class ids.
     """
+    from terradapt.vector.files import is_mask, raster_classes
+
     known = raster_classes(path)
     reader = SceneReader(path)
     try:
