@@ -321,7 +321,7 @@ def main() -> None:
     args = parser.parse_args()
     if args.pan + WIDTH > args.side:
         parser.error(f"--pan {args.pan}: the scene needs {args.pan + WIDTH} px")
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         write(args, measure(args, Path(folder)))
 
 

@@ -171,7 +171,7 @@ def _built(path: Path, config: ModelConfig, classes: int) -> SegmentationModel:
 
 
 class _Unfilled(TorchFunctionMode):
-    """Leave parameters without first values: for tensors that have none, torch loads its compiler."""
+    """Give parameters no first values: where nothing is allocated torch loads its compiler."""
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None

@@ -13,12 +13,16 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from terradapt.errors import DataError, TerradaptError
 from terradapt.files import Closing, digest, read_json, write_json, writing
 from terradapt.viewer.child import Child
 from terradapt.viewer.conflict import ConflictError
 from terradapt.viewer.looking import Eyes, Look
-from terradapt.viewer.mapping import LOOK, Model
+from terradapt.viewer.mapping import LOOK, REMEMBERED, Model
+from terradapt.viewer.recent import Recent
 from terradapt.viewer.retraining import retrain_arguments, scene_folder
 from terradapt.viewer.session import Session
 
@@ -116,7 +120,8 @@ class Work(Closing):
     ) -> None:
         assert session.folder is not None
         self.session, self.kept, self.folder = session, kept, session.folder
-        self._data, self._overrides, self._opening = data, list(overrides), opening
+        self._data, self._overrides = data, list(overrides)
+        self._opening = {"recent": Recent[NDArray[np.float32]](REMEMBERED), **opening}
         self._lock = threading.RLock()
         self._child: Child | Look | None = None
         self._eyes = Eyes()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from terradapt.raster import CRS, Georef, Scene, ScenePath, SceneReader, open_sc
 from terradapt.raster.georef import crs_name, move_points
 from terradapt.viewer.png import colour_png, indexed_png
 from terradapt.viewer.pyramid import Pyramid
+from terradapt.viewer.recent import Recent
 
 _KEPT = 48 << 20  # bytes of pictures of coarse tiles
 _MOST_SHOWN = 4000  # vector features in an answer
@@ -44,8 +44,7 @@ class ShownRaster(Closing):
         self._files = tuple(Path(str(f)) for f in scene.files)
         self._stamps = self._stamped()
         self._lock = threading.Lock()
-        self._kept: OrderedDict[tuple[int, int, int], bytes] = OrderedDict()
-        self._held = 0
+        self._kept = Recent[bytes](_KEPT)
 
     def close(self) -> None:
         """Close the files."""
@@ -62,20 +61,16 @@ class ShownRaster(Closing):
         if window is None:
             return None
         key = (level, x, y)
+        known = self._kept.get(key)
+        if known is not None:
+            return known
         with self._lock:
-            if key in self._kept:
-                self._kept.move_to_end(key)
-                return self._kept[key]
             side, step = self.pyramid.side(level), 1 << level
             small = Window(window.row >> level, window.col >> level, side, side)
             pixels, valid = self.scene.thinned(small, step)
         picture = self.draw(pixels, valid)
         if level:
-            with self._lock:
-                self._held += len(picture) - len(self._kept.get(key, b""))
-                self._kept[key] = picture
-                while self._held > _KEPT:
-                    self._held -= len(self._kept.popitem(last=False)[1])
+            self._kept.put(key, picture, len(picture))
         return picture
 
     def read(self, window: Window) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
