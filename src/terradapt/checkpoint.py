@@ -11,11 +11,13 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from terradapt.config import ModelConfig
 from terradapt.errors import (
@@ -23,7 +25,7 @@ from terradapt.errors import (
     MissingExtraError,
 )
 from terradapt.files import replacing
-from terradapt.meta import KEY, Meta, Trunk
+from terradapt.meta import KEY, Meta, Trunk, damaged, read_meta
 from terradapt.models import build
 from terradapt.models.contract import SegmentationModel
 from terradapt.models.encoder import HUB
@@ -31,7 +33,6 @@ from terradapt.models.encoder import HUB
 STATE_PREFIX = "state."  # optimiser moments and averages, beside the weights in last.safetensors
 MOST_TENSORS, MOST_WEIGHTS = 5_000, 1_000_000_000
 """Of a model: several times those of the largest that terradapt trains."""
-PICKLE_STARTS = (b"PK\x03\x04", b"\x80")
 
 
 def save(
@@ -97,7 +98,7 @@ def load(
     named = meta.trunk is not None and not meta.trunk.bundled
     encoder = meta.config.model.encoder.model_copy(update={"weights": None})
     config = meta.config.model.model_copy(update={"encoder": encoder})
-    with torch.device("meta"), _bounded(path):  # its form alone: nothing is allocated
+    with torch.device("meta"), _Unfilled(), _bounded(path):  # its form alone: nothing is allocated
         shell = _built(path, config, len(meta.classes))
     trunk_keys = frozen_keys(shell)
     check_names(path, _shapes(path), shell.state_dict(), trunk_keys if named else frozenset())
@@ -112,22 +113,6 @@ def load(
         check_trunk(path, meta.trunk, {k: held[k] for k in trunk_keys})
     model.load_state_dict(weights, strict=False)
     return model.to(device).eval(), meta
-
-
-def read_meta(path: str | Path) -> Meta:
-    """Read what a checkpoint says of itself, without its weights.
-
-    Raises:
-        CheckpointError: Missing, truncated, a pickle, or not written by terradapt.
-    """
-    path = Path(path)
-    _refuse_pickle(path)
-    try:
-        with safe_open(path, "pt") as file:
-            metadata = file.metadata() or {}
-    except (SafetensorError, OSError) as error:
-        raise _damaged(path, error) from error
-    return Meta.from_json(metadata.get(KEY, "null"), str(path))
 
 
 def read_weights(path: str | Path) -> dict[str, Tensor]:
@@ -185,6 +170,18 @@ def _built(path: Path, config: ModelConfig, classes: int) -> SegmentationModel:
         ) from error
 
 
+class _Unfilled(TorchFunctionMode):
+    """Give parameters no first values: where nothing is allocated torch loads its compiler."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        given = kwargs or {}
+        if getattr(func, "__module__", "") == nn.init.__name__ and (args or "tensor" in given):
+            return args[0] if args else given["tensor"]
+        return func(*args, **given)
+
+
 @contextmanager
 def _bounded(path: Path) -> Iterator[None]:
     """Stop the building of a model as soon as it is larger than any that is meant.
@@ -220,7 +217,7 @@ def _shapes(path: Path) -> dict[str, tuple[int, ...]]:
             names = [n for n in file.keys() if not n.startswith(STATE_PREFIX)]  # noqa: SIM118
             return {name: tuple(file.get_slice(name).get_shape()) for name in names}
     except (SafetensorError, OSError) as error:
-        raise _damaged(path, error) from error
+        raise damaged(path, error) from error
 
 
 def _read(path: Path) -> dict[str, Tensor]:
@@ -228,29 +225,7 @@ def _read(path: Path) -> dict[str, Tensor]:
         with safe_open(path, "pt") as file:
             return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
-        raise _damaged(path, error) from error
-
-
-def _refuse_pickle(path: Path) -> None:
-    try:
-        with path.open("rb") as file:
-            start = file.read(9)
-    except OSError as error:
-        raise CheckpointError(
-            f"{path}: cannot be read ({error.strerror})",
-            "give a checkpoint.safetensors",
-        ) from error
-    if start.startswith(PICKLE_STARTS) and start[8:] != b"{":
-        raise CheckpointError(
-            f"{path}: is a pickle, which can run code when it is loaded; it was not opened",
-            "use a checkpoint.safetensors that terradapt wrote",
-        )
-
-
-def _damaged(path: Path, error: Exception) -> CheckpointError:
-    return CheckpointError(
-        f"{path}: is no whole safetensors file ({error})", "copy it again, or use last.safetensors"
-    )
+        raise damaged(path, error) from error
 
 
 def _trunk_source(path: Path, meta: Meta, given: str | Path | None) -> str:

@@ -11,6 +11,7 @@ import json
 import re
 import subprocess
 from dataclasses import field, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -21,7 +22,7 @@ from pydantic_core import from_json
 
 from terradapt.classes import ClassMap
 from terradapt.config import InputSpec, RunConfig
-from terradapt.errors import CheckpointError, DataError
+from terradapt.errors import CheckpointError, DataError, MissingExtraError
 from terradapt.version import __version__
 
 KEY = "terradapt"
@@ -31,6 +32,7 @@ FORMAT = 2
 FIRST_FORMATS = ("terradapt-1", "terradapt-onnx-1")
 """Of 0.1.0: its checkpoints and its exported models."""
 MAX_WINDOW = 4096  # px
+PICKLE_STARTS = (b"PK\x03\x04", b"\x80")
 
 Count = Annotated[int, Field(strict=True, ge=0)]
 Side = Annotated[int, Field(strict=True, ge=1, le=MAX_WINDOW)]
@@ -270,6 +272,46 @@ class Exported(Meta):
     def fixed(self) -> bool:
         """Whether the graph takes windows of one size only."""
         return self.window == self.multiple
+
+
+def read_meta(path: str | Path) -> Meta:
+    """Read what a checkpoint says of itself, without its weights and without torch.
+
+    Raises:
+        CheckpointError: Missing, truncated, a pickle, or not written by terradapt.
+        MissingExtraError: safetensors is not installed.
+    """
+    path = Path(path)
+    try:
+        with path.open("rb") as opened:
+            start = opened.read(9)
+    except OSError as error:
+        raise CheckpointError(
+            f"{path}: cannot be read ({error.strerror})",
+            "give a checkpoint.safetensors",
+        ) from error
+    if start.startswith(PICKLE_STARTS) and start[8:] != b"{":
+        raise CheckpointError(
+            f"{path}: is a pickle, which can run code when it is loaded; it was not opened",
+            "use a checkpoint.safetensors that terradapt wrote",
+        )
+    if find_spec("safetensors") is None:
+        raise MissingExtraError(f"{path.name} (a torch checkpoint)", "train")
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, "np") as file:
+            metadata = file.metadata() or {}
+    except (SafetensorError, OSError) as error:
+        raise damaged(path, error) from error
+    return Meta.from_json(metadata.get(KEY, "null"), str(path))
+
+
+def damaged(path: Path, error: Exception) -> CheckpointError:
+    """Return what is said of a checkpoint that is no safetensors file, or not a whole one."""
+    return CheckpointError(
+        f"{path}: is no whole safetensors file ({error})", "copy it again, or use last.safetensors"
+    )
 
 
 def code_commit() -> str:

@@ -70,7 +70,7 @@ def train(
     require("terradapt.train", "train", "torch", "timm", "accelerate")
     if report:
         require("the report of terradapt.train", "report", "jinja2", "matplotlib")
-    from terradapt.checkpoint import read_meta
+    from terradapt.meta import read_meta
     from terradapt.training.trained import TrainedRun
 
     own = ("resume", "report", "progress")

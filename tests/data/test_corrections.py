@@ -12,7 +12,7 @@ import torch
 from conftest import Call
 from data_files import box, picture, place, write_features, write_folder
 from terradapt.classes import ISPRS, ClassMap
-from terradapt.config import DataConfig, RunConfig
+from terradapt.config import DataConfig, RunConfig, load_config
 from terradapt.data import Dataset, open_dataset, read_mask
 from terradapt.data.sampling import CropDataset
 from terradapt.data.scan import class_index
@@ -219,3 +219,43 @@ def test_the_check_reads_corrections_too(terradapt: Call, tmp_path: Path) -> Non
     labelled = write_folder(tmp_path / "labelled", 2)
     layered = check_dataset(labelled, DataConfig(corrections=str(file)))
     assert f"above    the labels: {file}" in render_text(layered)
+
+
+def test_single_pixels_of_a_retraining_are_in_its_crops(tmp_path: Path) -> None:
+    """300 clicks, a teacher for the rest of the ground: crops show them, also at half the size."""
+    side = 1200
+    root = plain(tmp_path / "set", 1, side)
+    spots = np.random.default_rng(3).choice(side * side, 300, replace=False)
+    at = [divmod(int(spot), side) for spot in spots]
+    file = strokes(
+        tmp_path, *[(box(r, c, 1, 1), {"class": "abc"[n % 3]}) for n, (r, c) in enumerate(at)]
+    )
+    changes = [f"data.corrections={file}", "data.crop=128", "augment.scale=[0.5,0.5]"]
+    config = load_config("retrain").with_overrides(changes)
+    assert config.objective.distill.where == "unlabelled"
+    dataset = open_dataset(root, config.data)
+    crops = CropDataset(dataset, "train", config, input_spec(dataset, config.data), length=80)
+    masks = torch.stack([crops.sample(0, i)["mask"] for i in range(80)])
+    share = 300 * (2 * 128 / side) ** 2  # of a crop anywhere
+    count = (masks != 255).sum((1, 2)).float()
+    assert count.min() >= 1
+    assert count.mean() > 0.9 * share, "none is lost between pixels"
+    assert torch.bincount(masks[masks != 255]).min() > 0.2 * count.sum()
+
+
+def test_what_is_corrected_is_told_where_it_weighs(tmp_path: Path) -> None:
+    root = write_folder(tmp_path / "set", 2)
+    (root / "classes.yaml").write_text("names: [ground, building, tree]\n")
+    (root / "splits.json").write_text('{"train": ["s0"], "val": ["s1"]}')
+    file = strokes(tmp_path, (box(10, 20, 30, 40), {"class": "water"}))
+    changes = [f"data.corrections={file}", "data.crop=64", "data.resolution=null"]
+    config = RunConfig().with_overrides(changes)
+    dataset = open_dataset(root, config.data)
+    water = dataset.classes.names.index("water")
+    spec = input_spec(dataset, config.data)
+    assert "corrected" not in CropDataset(dataset, "train", config, spec).sample(0, 0)
+    weighed = config.with_overrides(["objective.corrections=5"])
+    crops = CropDataset(dataset, "train", weighed, spec, length=24)
+    samples = [crops.sample(0, i) for i in range(24)]
+    assert all(torch.equal(s["corrected"], s["mask"] == water) for s in samples)
+    assert any(s["corrected"].any() for s in samples)

@@ -159,3 +159,29 @@ def test_only_kl_takes_a_teacher_of_fewer_classes(
     root, file = scene
     with pytest.raises(CheckpointError, match="the teacher has the classes"):
         training.train(retrain(old, file, "objective.distill.loss=dist"), root, tmp_path / "run")
+
+
+@pytest.mark.parametrize("classes", [None, (1.0, 2.0, 4.0)])
+def test_corrected_pixels_weigh_as_the_config_says(classes: tuple[float, ...] | None) -> None:
+    rng = torch.Generator().manual_seed(1)
+    logits = torch.randn(2, 3, 4, 5, generator=rng)
+    mask = torch.randint(0, 3, (2, 4, 5), generator=rng)
+    mask[0, :2] = 255
+    corrected = torch.zeros(2, 4, 5, dtype=torch.bool)
+    corrected[0] = True
+    given = None if classes is None else torch.tensor(classes)
+    config = ObjectiveConfig(dice=0.0, corrections=3.0)
+    batch = {"image": logits, "mask": mask, "corrected": corrected}
+    loss, logs = Supervised(config, given)(Fixed(logits), batch)
+    parts, whole = 0.0, 0.0
+    for b, r, c in torch.nonzero(mask != 255).tolist():
+        weight = (3.0 if b == 0 else 1.0) * (1.0 if classes is None else classes[mask[b, r, c]])
+        parts -= weight * float(logits[b, :, r, c].log_softmax(0)[mask[b, r, c]])
+        whole += weight
+    assert float(loss.detach()) == pytest.approx(parts / whole, rel=1e-5)
+    assert float(logs["ce"]) == pytest.approx(parts / whole, rel=1e-5)
+    del batch["corrected"]
+    plain, _ = Supervised(config, given)(Fixed(logits), batch)
+    assert float(plain.detach()) != pytest.approx(parts / whole, rel=1e-3)
+    nothing = {**batch, "corrected": corrected, "mask": torch.full_like(mask, 255)}
+    assert float(Supervised(config, given)(Fixed(logits), nothing)[0].detach()) == 0

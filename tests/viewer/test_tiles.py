@@ -16,9 +16,10 @@ from rasterio.transform import Affine
 from scene_files import PLACE, PlainPredictor, noise, write_scene
 from terradapt.grid import Window
 from terradapt.scene import predict_scene
-from terradapt.viewer.mapping import Model, Remembering
+from terradapt.viewer.mapping import REMEMBERED, Model, Remembering
 from terradapt.viewer.png import grey_png, indexed_png, read_own
 from terradapt.viewer.pyramid import Pyramid
+from terradapt.viewer.recent import Recent
 from terradapt.viewer.session import Session
 from viewer_files import Browser, model, predicted, scene, session
 
@@ -43,7 +44,7 @@ def coarse(folder: Path) -> Any:
 def plain(folder: Path) -> Model:
     own = PlainPredictor(window=512)
     own.spec = own.spec.model_copy(update={"resolution": 0.3})
-    return model(folder, Remembering(own, 20 << 20))
+    return model(folder, Remembering(own, Recent(20 << 20), "own"))
 
 
 def trained(folder: Path) -> Model:
@@ -112,7 +113,7 @@ def test_neighbours_share_their_windows(tmp_path: Path) -> None:
         shown = opened.views[0].map
         assert shown is not None
         inner = shown.model.predictor
-        remembering = Remembering(inner)
+        remembering = Remembering(inner, Recent(REMEMBERED), "inner")
         images = noise(256, 256)[None]
         first = remembering.predict(images)
         calls = len(inner.seen)  # type: ignore[attr-defined]

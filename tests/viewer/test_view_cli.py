@@ -47,6 +47,8 @@ def a_map(folder: Path) -> tuple[Path, Path]:
         (["run", "scene.tif", "--set", "nosuch=3"], "nosuch"),
         (["run", "scene.tif", "--data", "nosuch"], "no folder"),
         (["run", "scene.tif", "-o", "scene.tif"], "in the way"),
+        (["cut.safetensors", "scene.tif"], "no whole safetensors"),
+        (["foreign.onnx", "scene.tif"], "no whole ONNX"),
     ],
 )
 def test_what_cannot_be_viewed_is_refused_in_two_lines(
@@ -54,6 +56,8 @@ def test_what_cannot_be_viewed_is_refused_in_two_lines(
 ) -> None:
     a_map(tmp_path)
     write_scene(tmp_path / "small.tif", noise(30, 40))
+    (tmp_path / "cut.safetensors").write_bytes(b"\x40\0\0\0\0\0\0\0{}")
+    (tmp_path / "foreign.onnx").write_bytes(b"no model")
     monkeypatch.chdir(tmp_path)
     before = sorted(tmp_path.rglob("*"))
     done = terradapt("view", *words, "--no-browser")

@@ -73,7 +73,7 @@ def export(
 
     require("terradapt export", "train", "torch", "timm")
     require("terradapt export", "export", "onnx")
-    from terradapt.checkpoint import read_meta
+    from terradapt.meta import read_meta
 
     checkpoint = hub.local(checkpoint)
     if output.suffix != ".onnx":

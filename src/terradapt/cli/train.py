@@ -51,7 +51,7 @@ def train(
     from terradapt.config import load_config
 
     require("terradapt train", "train", "torch", "timm", "accelerate")
-    from terradapt import checkpoint
+    from terradapt.meta import read_meta
 
     config = load_config(recipe).with_overrides(overrides or [])
     try:
@@ -72,7 +72,7 @@ def train(
     typer.echo(f"best checkpoint: {best_file}")
     of = "validation" if best["split"] == "val" else "training images (no validation split)"
     typer.echo(f"{of}: mIoU {best['miou']:.4f}, mF1 {best['mf1']:.4f}, OA {best['oa']:.4f}")
-    confidence = checkpoint.read_meta(best_file).confidence
+    confidence = read_meta(best_file).confidence
     typer.echo(f"confidence: {confidence}")
     files = [best_file]
     if not plain:

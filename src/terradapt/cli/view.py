@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -119,7 +120,7 @@ def _correct(
         raise DataError(f"{data}: is no folder", "give a folder of images with --data")
     check_output(folder, folder=True)
     with owned(folder, folder=True):
-        begun, kept = first_model(hub.local(model), folder, device=device)
+        begun, kept = first_model(hub.local(model), folder)
         if kept.kept is not None:
             typer.echo(f"goes on with the model that was kept: {begun.path}")
         with Session(
@@ -138,9 +139,12 @@ def _serve(session: Session, work: Work | None, port: int, browser: bool) -> Non
     import platform
     import webbrowser
 
+    from terradapt.viewer.opening import Opening
     from terradapt.viewer.server import build_server, listening_socket, run_server
 
-    with listening_socket(port) as listening:
+    with ExitStack() as stack:
+        listening = stack.enter_context(listening_socket(port))
+        opening = stack.enter_context(Opening(session, work)) if work else None
         port = listening.getsockname()[1]
         guard = build_server(session, work, port)
         address = f"http://127.0.0.1:{port}/?token={guard.token}"
@@ -150,7 +154,7 @@ def _serve(session: Session, work: Work | None, port: int, browser: bool) -> Non
         typer.echo("end with Ctrl-C")
         if browser and _has_screen():
             webbrowser.open(address)
-        run_server(guard, listening, session)
+        run_server(guard, listening, session, opening)
 
 
 def _has_screen() -> bool:

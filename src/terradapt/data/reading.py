@@ -151,15 +151,28 @@ class ItemReader(Scene):
         if inside is None:
             return ids
         rows, cols = inside.shift(-window.row, -window.col).slices
-        above = self.dataset.corrections
-        if above is None or self.item.label is not None:
+        if self.dataset.corrections is None or self.item.label is not None:
             ids[rows, cols] = self._label_ids(inside)
-        if above is not None:
-            drawn = vector_source(above.path, above.form).burn(
-                inside, self.georef, str(self.item.image)
-            )
+        if self.dataset.corrections is not None:
+            drawn = self._drawn(inside)
             ids[rows, cols] = np.where(drawn == IGNORE, ids[rows, cols], drawn)
         return ids
+
+    def corrected(self, window: Window) -> NDArray[np.bool_]:
+        """Tell of each pixel (H, W) of a window whether a correction lies there."""
+        found = np.zeros((window.height, window.width), bool)
+        inside = window.intersect(self.window)
+        if inside is not None and self.dataset.corrections is not None:
+            rows, cols = inside.shift(-window.row, -window.col).slices
+            found[rows, cols] = self._drawn(inside) != IGNORE
+        return found
+
+    def _drawn(self, inside: Window) -> NDArray[np.uint8]:
+        """(H, W) ids of the corrections, 255 elsewhere."""
+        above = self.dataset.corrections
+        assert above is not None
+        source = vector_source(above.path, above.form)
+        return source.burn(inside, self.georef, str(self.item.image))
 
     def _label_ids(self, window: Window) -> NDArray[np.uint8]:
         """The label's ids where the image shows them, 255 along borders that are not known."""

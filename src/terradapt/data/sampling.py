@@ -71,6 +71,8 @@ class CropDataset(TorchDataset[dict[str, Any]]):
         covering = np.array(
             [self._crops(i, z) for i, z in zip(self.items, self._zoom, strict=True)]
         )
+        weighed = config.objective.corrections != 1
+        self._marks = labelled and weighed and dataset.corrections is not None
         self._places = self._class_places() if labelled and config.data.balance else []
         self._near = self._sparse(covering) if labelled else {}
         self._slots = np.repeat(np.arange(len(self.items)), covering)
@@ -88,7 +90,10 @@ class CropDataset(TorchDataset[dict[str, Any]]):
         self._epoch.fill_(epoch)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        """Return ``image`` (C, H, W) uint8 as the spec has it, ``mask`` int64 and ``index``."""
+        """Return ``image`` (C, H, W) uint8 as the spec has it, ``mask`` int64 and ``index``.
+
+        Where ``objective.corrections`` weighs corrected pixels, ``corrected`` bool says which.
+        """
         if not 0 <= index < self._length:
             raise IndexError(index)
         return self.sample(int(self._epoch), index)
@@ -107,24 +112,27 @@ class CropDataset(TorchDataset[dict[str, Any]]):
         chosen = draw(self.config.augment, rng) if self.augmented else Draw()
         for _ in range(_TRIES):
             item, window = self._place(index, epoch, chosen, rng)
-            image, mask = self._read(item, window)
-            if bool((mask != IGNORE).any()):
+            image, planes = self._read(item, window)
+            if bool((planes[0] != IGNORE).any()):
                 break
-        image, mask = augment(image, mask, chosen, self._crop, len(self.spec.bands))
+        image, planes = augment(image, planes, chosen, self._crop, len(self.spec.bands))
         if self.spec.film:
             native = item.resolution or 0.0
             level = self.spec.level(native * window.height / (self._crop * chosen.reach))
             image = torch.cat([image, torch.full_like(image[:1], level)])
-        return {"image": image, "mask": mask.long(), "index": index}
+        marks = {"corrected": planes[1] == 1} if self._marks else {}
+        return {"image": image, "mask": planes[0].long(), "index": index, **marks}
 
     def _read(self, item: Item, window: Window) -> tuple[Tensor, Tensor]:
+        """Read pixels and planes of the same size: ids and, where it counts, what is corrected."""
         reader = self._cache.get(item)
         if self._labelled:
             pixels, ids = reader.sample(window)
         else:
             pixels, valid = reader.look(window, self.spec.context)
             ids = np.where(valid, 0, IGNORE).astype(np.uint8)
-        return torch.from_numpy(pixels), torch.from_numpy(ids)
+        planes = [ids, reader.corrected(window).astype(np.uint8)] if self._marks else [ids]
+        return torch.from_numpy(pixels), torch.from_numpy(np.stack(planes))
 
     def _place(
         self, index: int, epoch: int, chosen: Draw, rng: np.random.Generator

@@ -15,6 +15,7 @@ from terradapt.classes import IGNORE
 from terradapt.config import AugmentConfig, ConsistencyConfig
 from terradapt.grid import Window
 
+_FEW = 0.05  # share of labelled pixels below which none may be lost
 SHARPEST = 2.0  # factor 1 is the image itself, 0 its blur
 
 
@@ -79,20 +80,22 @@ def augment(
 
     Args:
         image: (C, S, S) uint8, S about ``size * chosen.reach / chosen.scale`` px.
-        mask: (S, S) uint8 class ids.
+        mask: (S, S) uint8 class ids, or (P, S, S) planes of which the first is the ids.
         chosen: The parameters.
         size: Side of the crop, px.
         bands: As of :func:`recolour`. The ground around a window is concentric to it, so that it
             is turned and mirrored as the window is.
 
     Returns:
-        (C, size, size) uint8 and (size, size) uint8; what lies outside the image is 255 in the
-        mask.
+        (C, size, size) uint8 and (size, size) or (P, size, size) uint8; what lies outside the image
+        is 255 in the mask. Of a mask with few labelled pixels none is lost as it becomes smaller.
     """
-    pixels, ids = tv_tensors.Image(image), tv_tensors.Mask(mask[None])
+    planes = mask.reshape(-1, *mask.shape[-2:])
+    pixels, ids = tv_tensors.Image(image), tv_tensors.Mask(planes)
     side = max(size, round(size * chosen.reach))
     if pixels.shape[-2:] != (side, side):
         pixels, ids = F.resize(pixels, [side, side], antialias=True), F.resize(ids, [side, side])
+        _keep_labels(planes, ids, side)
     if chosen.angle:
         turn = F.InterpolationMode.BILINEAR
         pixels = F.rotate(pixels, chosen.angle, interpolation=turn)
@@ -101,7 +104,18 @@ def augment(
         pixels, ids = F.center_crop(pixels, [size, size]), F.center_crop(ids, [size, size])
     pixels, ids = _turned(pixels, chosen), _turned(ids, chosen)
     coloured = recolour(pixels.as_subclass(Tensor), chosen, bands)
-    return coloured, ids.as_subclass(Tensor)[0].contiguous()
+    return coloured, ids.as_subclass(Tensor).reshape(*mask.shape[:-2], size, size).contiguous()
+
+
+def _keep_labels(planes: Tensor, smaller: Tensor, side: int) -> None:
+    """Put back the labelled pixels that fell between those of a smaller mask (in place)."""
+    before = planes.shape[-1]
+    if side >= before or int((planes[0] != IGNORE).sum()) > _FEW * before**2:
+        return
+    rows, cols = torch.nonzero(planes[0] != IGNORE, as_tuple=True)
+    at = (rows * side // before, cols * side // before)
+    lost = smaller[0][at] == IGNORE
+    smaller[:, at[0][lost], at[1][lost]] = planes[:, rows[lost], cols[lost]]
 
 
 def _turned(image: Tensor, chosen: Draw) -> Tensor:

@@ -23,7 +23,7 @@ from terradapt.export.onnx import (
 from terradapt.export.parity import EQUAL_CLASSES, Parity, compare, patches, raw_output
 from terradapt.export.windows import scene_windows
 from terradapt.files import check_output, replacing
-from terradapt.meta import MAX_WINDOW, Exported, Meta
+from terradapt.meta import MAX_WINDOW, Exported, Meta, read_meta
 from terradapt.models.contract import SegmentationModel
 from terradapt.owner import owned
 from terradapt.predictors.onnx import OnnxPredictor
@@ -244,7 +244,7 @@ def parity_windows(
         SceneError: The scene cannot be read, or does not fit the model.
         DataError: It has no valid pixels.
     """
-    meta = checkpoint.read_meta(source)
+    meta = read_meta(source)
     side = window or -(-meta.window // 32) * 32
     images = scene_windows(scene, meta.spec, side, count)
     if not images:

@@ -19,7 +19,7 @@ from terradapt.data import Dataset, input_spec
 from terradapt.errors import CheckpointError, ConfigError, OutputError
 from terradapt.files import digest, replacing
 from terradapt.losses.distill import cwd, dist, kl
-from terradapt.meta import Meta
+from terradapt.meta import Meta, read_meta
 from terradapt.models.contract import SegmentationModel
 from terradapt.predictors.torch import DTYPES, normalize_tensor
 from terradapt.training.consistency import part
@@ -205,7 +205,7 @@ def build_distilled(
             "add objective.distill.teacher=RUN/checkpoint.safetensors, or train.start=...",
         )
     path = hub.local(named)
-    shared = _check_teacher(path, checkpoint.read_meta(path), config, dataset)
+    shared = _check_teacher(path, read_meta(path), config, dataset)
     teacher, meta = checkpoint.load(path, device=device)
     cache = None
     if distill.cache is not None:

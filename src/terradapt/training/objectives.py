@@ -38,14 +38,19 @@ class Supervised:
         return self.compare(model(batch["image"]), batch)
 
     def compare(self, prediction: Prediction, batch: Batch) -> tuple[Tensor, Logs]:
-        """Return the loss and its terms for a prediction of ``batch``."""
+        """Return the loss and its terms for a prediction of ``batch``.
+
+        Where it says which pixels are ``corrected`` (B, H, W), these weigh as the config has it.
+        """
         config, weights, mask = self.config, self.class_weights, batch["mask"]
+        marked = batch.get("corrected")
+        pixels = None if marked is None else torch.where(marked, config.corrections, 1.0)
         terms = {
-            "ce": config.ce * cross_entropy(prediction.logits, mask, weights),
+            "ce": config.ce * cross_entropy(prediction.logits, mask, weights, pixels),
             "dice": config.dice * dice(prediction.logits, mask),
         }
         if prediction.aux:
-            parts = [cross_entropy(aux, mask, weights) for aux in prediction.aux]
+            parts = [cross_entropy(aux, mask, weights, pixels) for aux in prediction.aux]
             terms["aux"] = config.aux * torch.stack(parts).sum()
         if prediction.relations and config.relation:
             terms["relation"] = config.relation * relation(prediction.relations, mask)

@@ -10,6 +10,7 @@ from terradapt import checkpoint
 from terradapt.config import RunConfig
 from terradapt.errors import CheckpointError
 from terradapt.files import digest
+from terradapt.meta import read_meta
 from terradapt.models import build, build_on_meta
 from terradapt.models.encoder import HUB
 from terradapt.training.run import Run
@@ -62,7 +63,7 @@ def check_origin(config: RunConfig, run: Run) -> str | None:
     Raises:
         CheckpointError: The weight file that it is given is another one.
     """
-    recorded = checkpoint.read_meta(run.last).weights
+    recorded = read_meta(run.last).weights
     given = config.model.encoder.weights
     if given in (None, HUB) or recorded is None:
         return recorded

@@ -18,7 +18,7 @@ from terradapt.config import Channels, InputSpec, ModelConfig, RunConfig
 from terradapt.data import Dataset, input_spec
 from terradapt.errors import CheckpointError, ConfigError
 from terradapt.files import digest
-from terradapt.meta import Meta
+from terradapt.meta import Meta, read_meta
 from terradapt.models import build_on_meta, entry
 from terradapt.models.contract import SegmentationModel
 from terradapt.models.encoder import HUB
@@ -198,7 +198,7 @@ def open_start(config: RunConfig, run: Run, resume: bool) -> Start | None:
         )
     given = str(hub.local(given))
     if held is not None and run.last.is_file():
-        meta = checkpoint.read_meta(run.last)
+        meta = read_meta(run.last)
         sha256 = meta.start or ""
         if Path(given).is_file() and digest(given) != sha256:
             raise CheckpointError(
@@ -206,7 +206,7 @@ def open_start(config: RunConfig, run: Run, resume: bool) -> Start | None:
                 "put the old one back, or start a new run with another -o",
             )
         return Start(given, sha256, meta, goes_on=True)
-    meta = checkpoint.read_meta(given)
+    meta = read_meta(given)
     return Start(given, digest(given), meta)
 
 

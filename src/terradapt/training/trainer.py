@@ -28,7 +28,7 @@ from terradapt import data as datasets
 from terradapt.config import RunConfig
 from terradapt.data.sampling import CropDataset
 from terradapt.errors import CheckpointError, ConfigError, one_of
-from terradapt.meta import Meta, code_commit
+from terradapt.meta import Meta, code_commit, read_meta
 from terradapt.metrics.calibration import fit_calibration
 from terradapt.models import build, resolve
 from terradapt.models.encoder import HUB
@@ -160,7 +160,7 @@ class Trainer:
 
     def _share_cores(self, resume: bool) -> None:
         last = self.run.last
-        stored = checkpoint.read_meta(last).progress if resume and last.is_file() else {}
+        stored = read_meta(last).progress if resume and last.is_file() else {}
         threads, told = settle_threads(stored.get("threads"))
         self.threads = threads
         self.notes += [told] if told else []
@@ -218,7 +218,7 @@ class Trainer:
             self._show(0)
         self.accelerator.wait_for_everyone()
         self._calibrate(bar)
-        return checkpoint.read_meta(self.run.best).metrics
+        return read_meta(self.run.best).metrics
 
     def batches(self) -> Iterator[dict[str, Tensor]]:
         """Yield the batches of this process from the next step to the end of the run."""
@@ -288,7 +288,7 @@ class Trainer:
 
     def _calibrate(self, bar: Track) -> None:
         """Let the best checkpoint's scores be probabilities, and log it, if it is not done yet."""
-        kind, meta = self.config.train.calibrate, checkpoint.read_meta(self.run.best)
+        kind, meta = self.config.train.calibrate, read_meta(self.run.best)
         labelled = bool(self.dataset.splits.get("val"))
         found = meta.calibration
         if found is None and kind != "none" and labelled:
@@ -475,7 +475,7 @@ class Trainer:
 
     def _restore(self) -> None:
         path = self.run.last
-        meta = checkpoint.read_meta(path)
+        meta = read_meta(path)
         if meta.classes != self.dataset.classes:
             raise CheckpointError(
                 f"{path}: has other classes than {self.dataset.root}",

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import stdtrit  # scipy.stats takes a second to import
 
 from terradapt.classes import IGNORE
 
@@ -146,7 +145,7 @@ def accuracy(pairs: Sequence[tuple[NDArray[np.uint8], NDArray[np.uint8]]], count
     if number > 1:
         rest = np.array(right) - oa * np.array(seen)
         variance = number / (number - 1) * float((rest**2).sum()) / total**2
-        reach = float(stdtrit(number - 1, 0.975) * np.sqrt(variance))
+        reach = _student(number - 1) * float(np.sqrt(variance))
     return Accuracy(number, total, oa, reach, tuple(iou.tolist()))
 
 
@@ -192,5 +191,12 @@ def class_areas(
     if places > 1:
         rest = np.einsum("s,msk->mk", factor, counts - share * sizes[..., None])
         variance = places / (places - 1) * (rest**2).sum(0)
-        reach = stdtrit(places - 1, 0.975) * np.sqrt(variance)
+        reach = _student(places - 1) * np.sqrt(variance)
     return AreaEstimate(places, whole @ share, reach)
+
+
+def _student(freedom: int) -> float:
+    """Student's t that 2.5 % lie above."""
+    from scipy.special import stdtrit  # a page shows its scene without it; scipy.stats is slower
+
+    return float(stdtrit(freedom, 0.975))

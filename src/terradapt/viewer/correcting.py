@@ -281,11 +281,9 @@ class Correcting(Closing):
 
     def _as_it_is(self, view: View, shape: Any) -> tuple[Window, NDArray[np.uint8]]:
         """The map's ids within a shape, under the page's classes; corrected pixels are left out."""
-        if view.map is None:
-            raise ConflictError("there is no map to be right", "open a model")
         window, inside = pixels_of(shape)
-        ids = view.map.store.window(window)
-        if ids is None:
+        ids = None if view.map is None else view.map.store.window(window)
+        if view.map is None or ids is None:
             raise ConflictError("the map there is not ready yet", "wait until it is predicted")
         ids = _table(view.map.model.predictor.classes, self.log.classes)[ids]
         ids[~inside] = IGNORE

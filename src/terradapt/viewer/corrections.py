@@ -20,13 +20,11 @@ from shapely.geometry.base import BaseGeometry
 
 from terradapt.classes import IGNORE, MAX_CLASSES, ClassMap, Colour, default_colours
 from terradapt.config import DataConfig
-from terradapt.data.vector_files import class_keys, column_texts
 from terradapt.errors import DataError, refusing
 from terradapt.files import Closing, replacing
 from terradapt.grid import Window
 from terradapt.raster import CRS, Georef, read_layer
 from terradapt.raster.georef import move_points
-from terradapt.vector.geopackage import write_geopackage
 from terradapt.viewer.journal import StrokeJournal
 from terradapt.viewer.pyramid import TILE
 from terradapt.viewer.scenes import from_pixels
@@ -281,6 +279,8 @@ class CorrectionLog(Closing):
             DataError: The labels cannot be read, or name no classes.
             OutputError: The file cannot be written.
         """
+        from terradapt.vector.geopackage import write_geopackage
+
         strokes = self.strokes()
         crs, rows = None, []
         for stroke in strokes:
@@ -380,6 +380,8 @@ def _pixels(stroke: Stroke, index: Mapping[str, int]) -> tuple[Window, NDArray[n
 
 def _drawn_elsewhere(path: Path, classes: ClassMap) -> tuple[Any, list[str]]:
     """Return the features of a label file, and the class of each."""
+    from terradapt.data.vector_files import class_keys, column_texts
+
     layer = read_layer(path)
     column, _ = class_keys(path, DataConfig())
     if column is None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import threading
 import time
 import zlib
-from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -26,6 +25,7 @@ from terradapt.grid import Window
 from terradapt.scene.resample import Resampled
 from terradapt.viewer.mapping import ModelMap
 from terradapt.viewer.pyramid import TILE
+from terradapt.viewer.recent import Recent
 from terradapt.viewer.session import Session
 from terradapt.viewer.views import View
 
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 _CORRECTED, _OTHERS = 32, 12  # windows of 512 px that are looked at, at most; others in like area
 _TAUGHT, _KEPT = 4000, 1500  # pixels of a window, at most
 _SPEAKS = 10  # pixels of the ground that is looked at, for which a corrected one speaks
-_REMEMBERED = 160 << 20  # bytes of what windows show
+_REMEMBERED = 96 << 20  # bytes of what windows show
 
 
 @dataclass(frozen=True)
@@ -51,8 +51,7 @@ class Eyes:
     def __init__(self) -> None:
         self._of: str = ""
         self._view: HeadView | None = None
-        self._seen: OrderedDict[tuple[str, Window], Any] = OrderedDict()
-        self._held = 0
+        self._seen = Recent[Any](_REMEMBERED)
 
     def of(self, session: Session) -> HeadView:
         """Return the view of the session's model.
@@ -66,7 +65,7 @@ class Eyes:
         assert model is not None
         if self._view is None or self._of != model.sha256:
             self._seen.clear()
-            self._held, self._of = 0, model.sha256
+            self._of = model.sha256
             self._view = HeadView(model.predictor)
         return self._view
 
@@ -85,15 +84,12 @@ class Eyes:
         predictor, key = cell.map.job.predictor, (cell.view.name, cell.window)
         side = cell.window.height
         side = predictor.inner_side(side) if isinstance(predictor, Resampled) else side
-        if key in self._seen:
-            self._seen.move_to_end(key)
-            return self._seen[key], side
+        known = self._seen.get(key)
+        if known is not None:
+            return known, side
         pixels, _ = cell.map.job.source.read(cell.window)
         below = self._view.see(pixels, side)
-        self._seen[key] = below
-        self._held += below.nbytes
-        while self._held > _REMEMBERED and len(self._seen) > 1:
-            self._held -= self._seen.popitem(last=False)[1].nbytes
+        self._seen.put(key, below, below.nbytes)
         return below, side
 
 
@@ -180,21 +176,19 @@ def look_again(
             "classes and files of corrections are learnt by Retrain",
         )
     cells = taught + others
-    seen = []
-    for done, cell in enumerate(cells):
-        advance(done, len(cells))
-        seen.append(session.worker.ask(partial(eyes.see, cell)).result())
-    advance(len(cells), len(cells))
-    share = min(1.0, MOST_NUMBERS / view.head.length / (len(cells) * (_TAUGHT + _KEPT)))
     parts, ids = [], []
     areas = np.zeros(2)
-    for cell, (below, side) in zip(cells, seen, strict=True):
+    for done, cell in enumerate(cells):
+        advance(done, len(cells))
+        below, side = session.worker.ask(partial(eyes.see, cell)).result()
+        share = min(1.0, MOST_NUMBERS / view.head.length / (len(cells) * (_TAUGHT + _KEPT)))
         rows, cols, own, found = _pixels(session, cell, count, share)
         areas += found
         scale = side / cell.window.height
         at = [np.minimum(((a + 0.5) * scale).astype(np.intp), side - 1) for a in (rows, cols)]
         parts.append(view.features(below, side, at[0], at[1]))
         ids.append(own)
+    advance(len(cells), len(cells))
     target = np.concatenate(ids)
     out = run / "checkpoint.safetensors"
     with writing(run):

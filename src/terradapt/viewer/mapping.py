@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import ExitStack, suppress
@@ -15,20 +14,25 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from terradapt import predictors
 from terradapt.classes import IGNORE
 from terradapt.errors import SceneError, TerradaptError
 from terradapt.export import fastest
 from terradapt.files import Closing, digest
 from terradapt.grid import Window
+from terradapt.meta import Meta
 from terradapt.raster import ScenePath
 from terradapt.scene import Block, PredictOptions, Predictor
 from terradapt.scene.job import open_job
 from terradapt.scene.predict import quantized
 from terradapt.scene.predictor import Wrapped
+from terradapt.viewer.conflict import ConflictError
 from terradapt.viewer.pyramid import Pyramid
+from terradapt.viewer.recent import Recent
 from terradapt.viewer.store import BlockStore, Ready
 
-_REMEMBERED = 200 << 20  # bytes of window scores; a view of 1600 x 900 px needs 24 windows
+REMEMBERED = 64 << 20
+"""Bytes of scores that a session keeps: 10 windows of six classes, those of neighbouring blocks."""
 _FACTS = "areas doubt"  # what blocks say of themselves: those that say less are other ones
 LOOK = "look"
 """A file in the folder of a model that a look made."""
@@ -43,31 +47,25 @@ class Remembering(Wrapped):
 
     Args:
         predictor: The inner one; its scores lie in main memory.
-        most: Bytes kept.
+        recent: Where they are kept, under the name of the model.
+        name: Of the model.
     """
 
-    def __init__(self, predictor: Predictor, most: int = _REMEMBERED) -> None:
+    def __init__(
+        self, predictor: Predictor, recent: Recent[NDArray[np.float32]], name: str
+    ) -> None:
         super().__init__(predictor)
-        self._most, self._held = most, 0
-        self._lock = threading.Lock()
-        self._scores: OrderedDict[bytes, NDArray[np.float32]] = OrderedDict()
+        self._recent, self._name = recent, name
 
     def predict(self, images: NDArray[np.uint8], /) -> Any:
         """Return the scores, which the caller may change."""
-        key = hashlib.blake2b(np.ascontiguousarray(images).data, digest_size=16).digest()
-        key += str(images.shape).encode()
-        with self._lock:
-            known = self._scores.get(key)
-            if known is not None:
-                self._scores.move_to_end(key)
-                return known.copy()
+        seen = hashlib.blake2b(np.ascontiguousarray(images).data, digest_size=16).digest()
+        key = self._name, images.shape, seen
+        known = self._recent.get(key)
+        if known is not None:
+            return known.copy()
         scores = self.predictor.numpy(self.predictor.predict(images))
-        with self._lock:
-            if key not in self._scores:
-                self._scores[key] = scores.copy()
-                self._held += scores.nbytes
-            while self._held > self._most and self._scores:
-                self._held -= self._scores.popitem(last=False)[1].nbytes
+        self._recent.put(key, scores.copy(), scores.nbytes)
         return scores
 
     def asarray(self, array: NDArray[np.float32]) -> Any:
@@ -79,6 +77,27 @@ class Remembering(Wrapped):
         return np.asarray(array)
 
 
+class Announced(Predictor):
+    """A model that is not open yet: what its file says of itself.
+
+    Args:
+        meta: That.
+    """
+
+    def __init__(self, meta: Meta) -> None:
+        self.meta = meta
+        self.classes, self.spec, self.window = meta.classes, meta.spec, meta.window
+        self.multiple = meta.window
+
+    def predict(self, images: NDArray[np.uint8], /) -> Any:
+        """Refuse: nothing can be predicted yet.
+
+        Raises:
+            ConflictError: Always.
+        """
+        raise ConflictError("the model is still being opened", "try again in a moment")
+
+
 @dataclass(frozen=True)
 class Model:
     """A model of the session.
@@ -86,7 +105,7 @@ class Model:
     Attributes:
         path: Its file.
         sha256: Of the file.
-        predictor: Opened.
+        predictor: Opened, or :class:`Announced`.
     """
 
     path: Path
@@ -94,16 +113,37 @@ class Model:
     predictor: Predictor
 
     @classmethod
-    def open(cls, path: Path, **opening: Any) -> Model:
+    def open(
+        cls, path: Path, recent: Recent[NDArray[np.float32]] | None = None, **opening: Any
+    ) -> Model:
         """Open a checkpoint or an exported model.
+
+        Args:
+            path: The file.
+            recent: Where its scores of windows are kept for a while; its own without one.
+            opening: As :func:`terradapt.export.fastest.load` takes it.
 
         Raises:
             CheckpointError: The file cannot be trusted, read or fitted.
         """
-        predictor = fastest.load(path, **opening)
+        predictor, sha256 = fastest.load(path, **opening), digest(path)
         if predictor.device.startswith("cpu"):
-            predictor = Remembering(predictor)
-        return cls(path, digest(path), predictor)
+            predictor = Remembering(predictor, recent or Recent(REMEMBERED), sha256)
+        return cls(path, sha256, predictor)
+
+    @classmethod
+    def announce(cls, path: Path) -> Model:
+        """Return a model that is not open: at once, without torch.
+
+        Raises:
+            CheckpointError: The file cannot be trusted or read.
+        """
+        return cls(path, digest(path), Announced(predictors.announce(path)))
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it can predict."""
+        return not isinstance(self.predictor, Announced)
 
     @property
     def quick(self) -> bool:

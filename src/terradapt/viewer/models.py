@@ -8,17 +8,21 @@ from __future__ import annotations
 
 import shutil
 import threading
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from terradapt.errors import DataError, TerradaptError
 from terradapt.files import Closing, digest, read_json, write_json, writing
 from terradapt.viewer.child import Child
 from terradapt.viewer.conflict import ConflictError
 from terradapt.viewer.looking import Eyes, Look
-from terradapt.viewer.mapping import LOOK, Model
+from terradapt.viewer.mapping import LOOK, REMEMBERED, Model
+from terradapt.viewer.recent import Recent
 from terradapt.viewer.retraining import retrain_arguments, scene_folder
 from terradapt.viewer.session import Session
 
@@ -116,19 +120,32 @@ class Work(Closing):
     ) -> None:
         assert session.folder is not None
         self.session, self.kept, self.folder = session, kept, session.folder
-        self._data, self._overrides, self._opening = data, list(overrides), opening
+        self._data, self._overrides = data, list(overrides)
+        self._opening = {"recent": Recent[NDArray[np.float32]](REMEMBERED), **opening}
         self._lock = threading.RLock()
         self._child: Child | Look | None = None
         self._eyes = Eyes()
         self._name = ""
         self.state: dict[str, Any] = {"doing": None}
-        trial = kept.checkpoint(kept.trial)
-        if trial is not None:
-            session.try_model(Model.open(trial, **opening))
+        if session.opened.is_set():
+            self.open_models()
 
     def close(self) -> None:
         """Stop what is running."""
         self.stop()
+
+    def open_models(self) -> None:
+        """Open the session's model, where it is announced only, and the one on trial.
+
+        Raises:
+            CheckpointError: One cannot be trusted, read or fitted.
+            SceneError: A scene does not fit it.
+        """
+        model, trial = self.session.model, self.kept.checkpoint(self.kept.trial)
+        if model is not None and not model.is_open:
+            self.session.take_model(Model.open(model.path, **self._opening))
+        if trial is not None:
+            self.session.try_model(Model.open(trial, **self._opening))
 
     def retrain(self) -> None:
         """Start a training on the corrections.
@@ -139,8 +156,7 @@ class Work(Closing):
             OutputError: The disk is full.
         """
         session = self.session
-        with self._lock:
-            self._check_idle()
+        with self._idle():
             if session.candidate is not None:
                 raise ConflictError(
                     "a new model waits for your decision", "keep it or throw it away first"
@@ -171,8 +187,7 @@ class Work(Closing):
             OutputError: The disk is full.
         """
         session = self.session
-        with self._lock:
-            self._check_idle()
+        with self._idle():
             if session.candidate is not None and not session.candidate.quick:
                 raise ConflictError(
                     "a new model waits for your decision", "keep it or throw it away first"
@@ -192,8 +207,7 @@ class Work(Closing):
             ConflictError: Something is running.
         """
         session = self.session
-        with self._lock:
-            self._check_idle()
+        with self._idle():
             assert session.model is not None
             maps = self.folder / MAPS
             scenes: list[str] = []
@@ -224,8 +238,7 @@ class Work(Closing):
             ConflictError: There is none, or something is running.
             OutputError: The disk is full; then the old one stays.
         """
-        with self._lock:
-            self._check_idle()
+        with self._idle():
             if self.session.candidate is None or self.kept.trial is None:
                 raise ConflictError("there is no new model", "retrain first")
             before = self.kept.kept, self.kept.trial
@@ -245,6 +258,7 @@ class Work(Closing):
             ConflictError: There is none.
             OutputError: The disk is full.
         """
+        self.session.wait_open()
         with self._lock:
             training = self._child if self.state["doing"] in ("retrain", "look") else None
         if training is not None:
@@ -259,11 +273,16 @@ class Work(Closing):
                 self.kept.write()
                 shutil.rmtree(self.folder / MODELS / name, ignore_errors=True)
 
-    def _check_idle(self) -> None:
-        if self._child is not None:
-            raise ConflictError(
-                _DOING[str(self.state["doing"])], "wait until it is done, or stop it"
-            )
+    @contextmanager
+    def _idle(self) -> Iterator[None]:
+        """Hold off all other work; nothing is running, and the models are open."""
+        self.session.wait_open()
+        with self._lock:
+            if self._child is not None:
+                raise ConflictError(
+                    _DOING[str(self.state["doing"])], "wait until it is done, or stop it"
+                )
+            yield
 
     def _check_trainable(self, how: str) -> None:
         if self.session.correcting is None or self.session.model is None:
@@ -333,22 +352,24 @@ class Work(Closing):
         return files
 
 
-def first_model(given: Path, folder: Path, **opening: Any) -> tuple[Model, Kept]:
+def first_model(given: Path, folder: Path) -> tuple[Model, Kept]:
     """Return the model that a session begins with: the one that was kept last, else the given one.
 
     Args:
         given: The file that was named.
         folder: Of the session.
-        opening: How models are opened.
+
+    Returns:
+        The model, announced, and the folder's models.
 
     Raises:
-        CheckpointError: It cannot be trusted, read or fitted.
+        CheckpointError: It cannot be trusted or read.
         DataError: ``models.json`` is damaged.
     """
     kept = Kept(folder, digest(given))
     with suppress(OSError):
         kept.tidy()
-    return Model.open(kept.checkpoint(kept.kept) or given, **opening), kept
+    return Model.announce(kept.checkpoint(kept.kept) or given), kept
 
 
 __all__ = ["Kept", "Work", "first_model"]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -20,11 +19,11 @@ from terradapt.files import Closing, stamp
 from terradapt.grid import Window
 from terradapt.raster import CRS, Georef, Scene, ScenePath, SceneReader, open_scene, read_layer
 from terradapt.raster.georef import crs_name, move_points
-from terradapt.vector.files import is_mask, raster_classes
 from terradapt.viewer.png import colour_png, indexed_png
 from terradapt.viewer.pyramid import Pyramid
+from terradapt.viewer.recent import Recent
 
-_KEPT = 1500  # pictures of coarse tiles, each below 800 kB
+_KEPT = 48 << 20  # bytes of pictures of coarse tiles
 _MOST_SHOWN = 4000  # vector features in an answer
 
 
@@ -45,7 +44,7 @@ class ShownRaster(Closing):
         self._files = tuple(Path(str(f)) for f in scene.files)
         self._stamps = self._stamped()
         self._lock = threading.Lock()
-        self._kept: OrderedDict[tuple[int, int, int], bytes] = OrderedDict()
+        self._kept = Recent[bytes](_KEPT)
 
     def close(self) -> None:
         """Close the files."""
@@ -62,19 +61,16 @@ class ShownRaster(Closing):
         if window is None:
             return None
         key = (level, x, y)
+        known = self._kept.get(key)
+        if known is not None:
+            return known
         with self._lock:
-            if key in self._kept:
-                self._kept.move_to_end(key)
-                return self._kept[key]
             side, step = self.pyramid.side(level), 1 << level
             small = Window(window.row >> level, window.col >> level, side, side)
             pixels, valid = self.scene.thinned(small, step)
         picture = self.draw(pixels, valid)
         if level:
-            with self._lock:
-                self._kept[key] = picture
-                while len(self._kept) > _KEPT:
-                    self._kept.popitem(last=False)
+            self._kept.put(key, picture, len(picture))
         return picture
 
     def read(self, window: Window) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
@@ -117,6 +113,8 @@ def show_classes(path: Path, classes: ClassMap | None = None) -> tuple[ShownRast
         SceneError: It cannot be read.
         DataError: It holds no class ids.
     """
+    from terradapt.vector.files import is_mask, raster_classes
+
     known = raster_classes(path)
     reader = SceneReader(path)
     try:

@@ -20,6 +20,7 @@ from terradapt.grid import Window
 from terradapt.viewer.conflict import ConflictError
 from terradapt.viewer.guard import Guard
 from terradapt.viewer.models import Work
+from terradapt.viewer.opening import Opening
 from terradapt.viewer.session import Session
 from terradapt.viewer.strokes import EDITED
 
@@ -95,6 +96,7 @@ def build_server(session: Session, work: Work | None, port: int, token: str = ""
             read("/hectares/{scene:int}", routes.hectares),
             read("/queue/{scene:int}", routes.queue),
             read("/figures", routes.figures),
+            write("/shown", routes.shown),
             write("/look", routes.look),
             write("/strokes", routes.stroke),
             write("/undo", routes.undo),
@@ -171,6 +173,10 @@ class _Routes:
         if not isinstance(layers, list) or not all(isinstance(la, str) for la in layers):
             raise DataError("layers are names", "reload the page")
         return {"waiting": self._session.look(_whole(body.get("scene")), window, layers)}
+
+    def shown(self, _: dict[str, Any]) -> dict[str, Any]:
+        self._session.wanted.set()
+        return {"ok": True}
 
     def stroke(self, body: dict[str, Any]) -> dict[str, Any]:
         view, model = self._session.view(_whole(body.get("scene"))), self._session.model
@@ -276,13 +282,19 @@ def listening_socket(port: int) -> socket.socket:
     return found
 
 
-def run_server(guard: Guard, listening: socket.socket, session: Session) -> None:
+def run_server(
+    guard: Guard, listening: socket.socket, session: Session, opening: Opening | None = None
+) -> None:
     """Serve until Ctrl-C.
 
     Args:
         guard: The server.
         listening: Of :func:`listening_socket`.
         session: Its streams are ended first, so that the server can end.
+        opening: What opens the session's models meanwhile.
+
+    Raises:
+        TerradaptError: A model cannot be opened.
     """
     import uvicorn
 
@@ -301,4 +313,14 @@ def run_server(guard: Guard, listening: socket.socket, session: Session) -> None
         timeout_keep_alive=30,
         ws="none",
     )
-    Server(config).run([listening])
+    server = Server(config)
+
+    def give_up() -> None:
+        session.events.close()
+        server.should_exit = True
+
+    if opening is not None:
+        opening.start(give_up)
+    server.run([listening])
+    if opening is not None and opening.error is not None:
+        raise opening.error

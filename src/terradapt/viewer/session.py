@@ -47,6 +47,8 @@ class Session(Closing):
         correcting: The corrections; None to look only.
         events: What the pages hear.
         worker: Predicts.
+        wanted: Set when the models are to be opened: a page shows the scene, or needs them.
+        opened: Set when they are, or could not be.
 
     Raises:
         TerradaptError: Something cannot be read, or does not fit.
@@ -67,6 +69,9 @@ class Session(Closing):
         self.folder, self.labels, self.model = folder, labels, model
         self.candidate: Model | None = None
         self.correcting: Correcting | None = None
+        self.wanted, self.opened = threading.Event(), threading.Event()
+        if model is None or model.is_open:
+            self.opened.set()
         self._lock = threading.RLock()
         self._stack = ExitStack()
         self.worker = self._stack.enter_context(Worker(self._ready, self._failed))
@@ -137,6 +142,7 @@ class Session(Closing):
             rows = zip(classes.names, classes.colours, strict=True) if classes else ()
             return {
                 "model": _model(self.model),
+                "opening": not self.opened.is_set(),
                 "candidate": _model(self.candidate),
                 "correcting": self.correcting is not None,
                 "classes": [{"name": n, "colour": list(c)} for n, c in rows],
@@ -157,6 +163,7 @@ class Session(Closing):
         georef = view.any.scene.georef
         if not (0 <= row < georef.height and 0 <= col < georef.width):
             raise DataError("outside the scene", "click inside it")
+        self.wait_open()
         x, y = georef.xy(np.array([[row, col]], np.float64))[0].tolist()
         maps: list[dict[str, Any]] = []
         for title, shown in (("map", view.map), ("new map", view.candidate)):
@@ -246,6 +253,34 @@ class Session(Closing):
         """Return the held-out places of each scene."""
         return {view.name: view.held for view in self.views}
 
+    def wait_open(self) -> None:
+        """Return when the models are open.
+
+        Raises:
+            ConflictError: It takes long, or the model cannot be opened.
+        """
+        self.wanted.set()
+        if not self.opened.wait(_ANSWER):
+            raise ConflictError("the model is still being opened", "try again in a moment")
+        if self.model is not None and not self.model.is_open:
+            raise ConflictError("the model cannot be opened", "look at the terminal")
+
+    def take_model(self, model: Model) -> None:
+        """Let the model that was announced predict.
+
+        Args:
+            model: The same, opened.
+
+        Raises:
+            SceneError: A scene does not fit it.
+        """
+        maps = self._maps(model)
+        with self._lock:
+            self.model = model
+            for view, under in zip(self.views, maps, strict=True):
+                view.map = under
+        self.events.publish("session")
+
     def try_model(self, model: Model) -> None:
         """Show a new model beside the old one.
 
@@ -294,9 +329,10 @@ class Session(Closing):
                 "those of other scenes",
                 "view one such scene at a time, each with a folder of its own (-o)",
             )
-        for view, under in zip(self.views, self._maps(model), strict=True):
-            view.map = under
-            view.held = held_out(view.name, under.pyramid.all_blocks)
+        for view in self.views:
+            view.held = held_out(view.name, view.any.pyramid.all_blocks)
+        if model.is_open:
+            self.take_model(model)
         if self.folder is not None:
             classes = model.predictor.classes
             self.correcting = Correcting(self.folder, classes, self.views, self.worker, self.events)

@@ -24,8 +24,6 @@ from terradapt.errors import DataError
 from terradapt.grid import Window
 from terradapt.raster import CRS, Georef, polygonize, rasterize
 from terradapt.raster.georef import parse_crs
-from terradapt.vector.lattice.metric import Metric
-from terradapt.vector.polygons.right_angles import right_angled
 
 BRUSH, POLYGON, LINE, RIGHT = KINDS = ("brush", "polygon", "line", "right")
 """What is drawn: with a round brush, as an area, as a line with its width, or the map as it is."""
@@ -179,6 +177,9 @@ def squared(points: NDArray[np.float64], georef: Georef) -> NDArray[np.float64]:
     Returns:
         (M, 2); as they were where a form with right angles would be another one.
     """
+    from terradapt.vector.lattice.metric import Metric
+    from terradapt.vector.polygons.right_angles import right_angled
+
     ring = shapely.Polygon(points)
     if not ring.is_valid:
         return points

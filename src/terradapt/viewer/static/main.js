@@ -42,6 +42,7 @@ async function load(number = null) {
   for (const button of document.querySelectorAll("[data-tool]:not([data-tool=hand]), #undo")) button.hidden = !session.correcting;
   if (!before || before.number !== wanted || before.height !== state.scene.height) {
     scene.open(state.scene);
+    if (!before) scene.map.once("rendercomplete", () => attempt(() => post("/shown")));
     vectors();
     await strokes();
   } else {
@@ -217,7 +218,9 @@ scene.onwaiting = (count) => { $("blocks").textContent = count ? `predicting ${c
 scene.onview = () => {
   const resolution = scene.map.getView().getResolution();
   $("zoom").textContent = resolution >= 1 ? `1 : ${resolution.toFixed(resolution < 10 ? 1 : 0)}` : `${(1 / resolution).toFixed(1)} : 1`;
-  if (state.session?.model && !scene.full) $("blocks").textContent = "zoom in to predict";
+  if (!state.session?.model) return;
+  if (state.session.opening) $("blocks").textContent = "the model opens";
+  else if (!scene.full) $("blocks").textContent = "zoom in to predict";
 };
 let asked = null;
 scene.map.on("pointermove", (event) => {
