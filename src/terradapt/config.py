@@ -269,8 +269,8 @@ class ObjectiveConfig(ConfigPart):
     cldice_iterations: int = Field(10, ge=1)  # [px] half the width of the widest road
     class_weights: tuple[float, ...] | Literal["balanced"] | None = None
     # of the cross-entropy: numbers, one a class, or by frequency
-    corrections: float = Field(1.0, gt=0)  # weight of corrected pixels in the cross-entropy, beside
-    # those of older labels
+    corrections: float = Field(0.0, ge=0)  # weight of the mean over corrected pixels, beside the
+    # mean over older labels; 0: one mean over all pixels
     reproduce_release: bool = False  # structure loss with SAM2MS's reduce='none' slip
     lossnet: LossNetConfig | None = None
     distill: DistillConfig = DistillConfig()

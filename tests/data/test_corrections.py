@@ -254,7 +254,7 @@ def test_what_is_corrected_is_told_where_it_weighs(tmp_path: Path) -> None:
     water = dataset.classes.names.index("water")
     spec = input_spec(dataset, config.data)
     assert "corrected" not in CropDataset(dataset, "train", config, spec).sample(0, 0)
-    weighed = config.with_overrides(["objective.corrections=5"])
+    weighed = config.with_overrides(["objective.corrections=0.5"])
     crops = CropDataset(dataset, "train", weighed, spec, length=24)
     samples = [crops.sample(0, i) for i in range(24)]
     assert all(torch.equal(s["corrected"], s["mask"] == water) for s in samples)

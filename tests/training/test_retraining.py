@@ -173,15 +173,21 @@ def test_corrected_pixels_weigh_as_the_config_says(classes: tuple[float, ...] | 
     config = ObjectiveConfig(dice=0.0, corrections=3.0)
     batch = {"image": logits, "mask": mask, "corrected": corrected}
     loss, logs = Supervised(config, given)(Fixed(logits), batch)
-    parts, whole = 0.0, 0.0
-    for b, r, c in torch.nonzero(mask != 255).tolist():
-        weight = (3.0 if b == 0 else 1.0) * (1.0 if classes is None else classes[mask[b, r, c]])
-        parts -= weight * float(logits[b, :, r, c].log_softmax(0)[mask[b, r, c]])
-        whole += weight
-    assert float(loss.detach()) == pytest.approx(parts / whole, rel=1e-5)
-    assert float(logs["ce"]) == pytest.approx(parts / whole, rel=1e-5)
+    total = 0.0
+    for kind, share in ((False, 1 / 4), (True, 3 / 4)):
+        summed, whole = 0.0, 0.0
+        for b, r, c in torch.nonzero((mask != 255) & (corrected == kind)).tolist():
+            weight = 1.0 if classes is None else classes[mask[b, r, c]]
+            summed -= weight * float(logits[b, :, r, c].log_softmax(0)[mask[b, r, c]])
+            whole += weight
+        total += share * summed / whole
+    assert float(loss.detach()) == pytest.approx(total, rel=1e-5)
+    assert float(logs["ce"]) == pytest.approx(total, rel=1e-5)
+    alone = {**batch, "corrected": torch.ones_like(corrected)}
     del batch["corrected"]
     plain, _ = Supervised(config, given)(Fixed(logits), batch)
-    assert float(plain.detach()) != pytest.approx(parts / whole, rel=1e-3)
+    assert float(plain.detach()) != pytest.approx(total, rel=1e-3)
+    same, _ = Supervised(config, given)(Fixed(logits), alone)
+    assert float(same.detach()) == pytest.approx(float(plain.detach()), rel=1e-5)
     nothing = {**batch, "corrected": corrected, "mask": torch.full_like(mask, 255)}
     assert float(Supervised(config, given)(Fixed(logits), nothing)[0].detach()) == 0

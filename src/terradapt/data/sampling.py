@@ -71,7 +71,7 @@ class CropDataset(TorchDataset[dict[str, Any]]):
         covering = np.array(
             [self._crops(i, z) for i, z in zip(self.items, self._zoom, strict=True)]
         )
-        weighed = config.objective.corrections != 1
+        weighed = config.objective.corrections > 0
         self._marks = labelled and weighed and dataset.corrections is not None
         self._places = self._class_places() if labelled and config.data.balance else []
         self._near = self._sparse(covering) if labelled else {}

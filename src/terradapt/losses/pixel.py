@@ -17,33 +17,18 @@ from terradapt.classes import IGNORE
 DICE_SMOOTH = 0.05
 
 
-def cross_entropy(
-    logits: Tensor,
-    target: Tensor,
-    weights: Tensor | None = None,
-    pixels: Tensor | None = None,
-) -> Tensor:
+def cross_entropy(logits: Tensor, target: Tensor, weights: Tensor | None = None) -> Tensor:
     """Return the mean of -log p over the valid pixels (ARAFNet Eq 1).
 
     Args:
         logits: (B, K, H, W).
         target: (B, H, W), 0..K-1 or 255.
         weights: One weight per class (K,); the mean is then over the weights.
-        pixels: (B, H, W), a further weight of each pixel; the same goes for it.
     """
     if weights is not None:
         weights = weights.to(logits.device, torch.float32)
-    valid = target != IGNORE
-    if pixels is not None:
-        each = F.cross_entropy(
-            logits.float(), target, weights, ignore_index=IGNORE, reduction="none"
-        )
-        share = pixels * valid
-        if weights is not None:
-            share = share * weights[target.where(valid, 0)]
-        total = share.sum()
-        return (each * pixels).sum() / total.where(total > 0, 1.0)
     summed = F.cross_entropy(logits.float(), target, weights, ignore_index=IGNORE, reduction="sum")
+    valid = target != IGNORE
     if weights is None:
         return summed / valid.sum().clamp(min=1)
     total = (weights[target.where(valid, 0)] * valid).sum()

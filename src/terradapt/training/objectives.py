@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
+from terradapt.classes import IGNORE
 from terradapt.config import ObjectiveConfig
 from terradapt.losses.connectivity import connectivity
 from terradapt.losses.lossnet import LossNet
@@ -40,18 +42,17 @@ class Supervised:
     def compare(self, prediction: Prediction, batch: Batch) -> tuple[Tensor, Logs]:
         """Return the loss and its terms for a prediction of ``batch``.
 
-        Where it says which pixels are ``corrected`` (B, H, W), these weigh as the config has it.
+        Where it says which pixels are ``corrected`` (B, H, W), their mean stands beside that of the
+        older labels: a few clicks would be lost among the pixels of whole labelled images.
         """
-        config, weights, mask = self.config, self.class_weights, batch["mask"]
-        marked = batch.get("corrected")
-        pixels = None if marked is None else torch.where(marked, config.corrections, 1.0)
+        config, mask = self.config, batch["mask"]
+        entropy = partial(self._entropy, mask=mask, corrected=batch.get("corrected"))
         terms = {
-            "ce": config.ce * cross_entropy(prediction.logits, mask, weights, pixels),
+            "ce": config.ce * entropy(prediction.logits),
             "dice": config.dice * dice(prediction.logits, mask),
         }
         if prediction.aux:
-            parts = [cross_entropy(aux, mask, weights, pixels) for aux in prediction.aux]
-            terms["aux"] = config.aux * torch.stack(parts).sum()
+            terms["aux"] = config.aux * torch.stack([entropy(a) for a in prediction.aux]).sum()
         if prediction.relations and config.relation:
             terms["relation"] = config.relation * relation(prediction.relations, mask)
         if prediction.connectivity:
@@ -59,6 +60,17 @@ class Supervised:
                 prediction.connectivity, mask
             )
         return _total(terms | _topology(config, prediction.logits, batch))
+
+    def _entropy(self, logits: Tensor, mask: Tensor, corrected: Tensor | None) -> Tensor:
+        if corrected is None:
+            return cross_entropy(logits, mask, self.class_weights)
+        total, weights = logits.new_zeros((), dtype=torch.float32), []
+        for chosen, weight in ((~corrected, 1.0), (corrected, self.config.corrections)):
+            own = mask.where(chosen, IGNORE)
+            weights.append(weight * (own != IGNORE).any())
+            total = total + weights[-1] * cross_entropy(logits, own, self.class_weights)
+        whole = torch.stack(weights).sum()
+        return total / whole.where(whole > 0, 1.0)
 
 
 class Structure:
