@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from terradapt import checkpoint, training
+from terradapt import checkpoint, evaluation, training
 from terradapt.config import DataConfig, load_config
 from terradapt.data import open_dataset, read_mask
 from terradapt.data.dataset import Dataset
@@ -102,3 +102,12 @@ def test_a_run_says_what_it_moved_and_its_checkpoint_keeps_it(tmp_path: Path) ->
     event = next(e for e in Run(tmp_path / "run").events() if e["event"] == "alignment")
     assert event["moved"] == 3
     assert load_config("arafnet-potsdam").data.align == "none"
+
+    aligned, _ = align_labels(open_dataset(folder, config.data))
+    known = int((read_mask(aligned, aligned.item("2")) != 255).sum())
+    best = tmp_path / "run" / "checkpoint.safetensors"
+    report = evaluation.open_task(best, folder, "val").run(pictures=0)
+    assert report.metrics["pixels"] == known < SIZE * SIZE
+    assert any("as in training, labels of 3 of 3 images moved" in n for n in report.notes)
+    elsewhere = evaluation.open_task(best, folder.rename(tmp_path / "other"), "val")
+    assert elsewhere.run(pictures=0).metrics["pixels"] == SIZE * SIZE

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from dataclasses import replace
 
 from terradapt.classes import ClassMap
 from terradapt.data import Dataset, Item
@@ -13,10 +14,30 @@ from terradapt.evaluation.options import Protocol
 from terradapt.evaluation.predicting import Road, score_item
 from terradapt.evaluation.scoring import one_against_all
 from terradapt.grid import Window
+from terradapt.meta import Meta
 from terradapt.metrics.per_image import ImageHistogram, best_threshold
 from terradapt.scene import Predictor
+from terradapt.training.aligning import ALIGNED, align_labels
 
 _REST = {"background", "other", "rest", "none"}  # names of what is not the road
+
+
+def as_trained(dataset: Dataset, meta: Meta | None, splits: Collection[str | None]) -> Dataset:
+    """Return the dataset with its labels where a training on it read them.
+
+    A model that was trained with ``data.align=auto`` has learnt labels of ``train`` and ``val``
+    that were moved onto their images; where they lie in the files they are no measure of it.
+
+    Args:
+        dataset: With its splits.
+        meta: Of the model.
+        splits: Those that are asked for.
+    """
+    own = meta is not None and meta.alignment is not None and meta.data == dataset.name
+    if not own or not set(ALIGNED) & set(splits):
+        return dataset
+    moved, told = align_labels(dataset)
+    return replace(moved, notes=(*moved.notes, f"as in training, {told}")) if told else dataset
 
 
 def counted_labels(dataset: Dataset, split: str, protocol: Protocol) -> Dataset:

@@ -17,7 +17,13 @@ from terradapt.data.scan import is_labelled
 from terradapt.data.splits import splits_digest
 from terradapt.documents import read_log
 from terradapt.errors import ConfigError, DataError
-from terradapt.evaluation.counted import check_items, choose_threshold, counted_labels, road_of
+from terradapt.evaluation.counted import (
+    as_trained,
+    check_items,
+    choose_threshold,
+    counted_labels,
+    road_of,
+)
 from terradapt.evaluation.describe import references
 from terradapt.evaluation.joining import join_classes
 from terradapt.evaluation.networks import LEGEND, NetworkScorer, draw_plate
@@ -75,6 +81,7 @@ def evaluate(
             chosen, and there are more than two classes.
     """
     protocol = protocol or Protocol()
+    dataset = as_trained(dataset, predictor.meta, {split, protocol.threshold_from})
     full, dataset = dataset, counted_labels(dataset, split, protocol)
     items = dataset.split(split)
     joined = join_classes(dataset.classes, predictor.classes, protocol.match)

@@ -13,7 +13,8 @@ from terradapt.preflight.alignment import PATCHES, Shift, Surfaces
 from terradapt.preflight.inspection import label_surfaces
 from terradapt.progress import Track, silent
 
-SPLITS = ("train", "val")
+ALIGNED = ("train", "val")
+"""Splits whose labels are moved."""
 _SURE = 3.0  # standard errors that a label must lie off to be moved
 _APART = 4.0  # px between the estimates of two images that are told
 _PATCHES = 4096  # of all images together
@@ -36,7 +37,7 @@ def align_labels(dataset: Dataset, track: Track = silent) -> tuple[Dataset, Alig
         The dataset with moved labels, and what was moved; the same dataset and None where nothing
         was.
     """
-    names = [name for part in SPLITS for name in dataset.splits.get(part, ())]
+    names = [name for part in ALIGNED for name in dataset.splits.get(part, ())]
     items = [i for i in map(dataset.item, dict.fromkeys(names)) if i.label is not None]
     patches = int(np.clip(_PATCHES // max(1, len(items)), 32, PATCHES))
     own: dict[str, Shift | None] = {}
