@@ -193,7 +193,7 @@ def measure(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
 
 
 def use(page: Any, server: Server, args: argparse.Namespace) -> dict[str, Any]:
-    """Pan, look again and retrain in an open page."""
+    """Pan, look again and retrain in an open page; return what was measured."""
     found: dict[str, Any] = {"peak_mib": {"first picture": server.peak_mib()}}
     while not page.evaluate("terradapt.state.scene.layers.some((l) => l.id === 'map')"):
         page.wait_for_timeout(20)
@@ -212,8 +212,13 @@ def use(page: Any, server: Server, args: argparse.Namespace) -> dict[str, Any]:
     found["frame_ms_p95"] = gaps[int(0.95 * (len(gaps) - 1))]
     found["peak_mib"]["panning"] = server.peak_mib()
     print(found, flush=True)
-    if args.until == "panning":
-        return found
+    if args.until != "panning":
+        teach(page, server, args, found)
+    return found
+
+
+def teach(page: Any, server: Server, args: argparse.Namespace, found: dict[str, Any]) -> None:
+    """Draw strokes, look again twice and retrain."""
     show(page, 0, 0)
     names = page.evaluate("terradapt.state.classes.map((c) => c.name)")
     held = {tuple(p) for p in page.evaluate("terradapt.state.scene.held")}
@@ -250,7 +255,6 @@ def use(page: Any, server: Server, args: argparse.Namespace) -> dict[str, Any]:
             found["look_predicted_s"] = time.perf_counter() - begun - 0.5  # 5 quiet tenths
         found["peak_mib"][word] = server.peak_mib()
         print({k: v for k, v in found.items() if word in k}, flush=True)
-    return found
 
 
 def chip(page: Any) -> str:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from conftest import Call
 from data_files import box, picture, place, write_features, write_folder
@@ -259,3 +261,45 @@ def test_what_is_corrected_is_told_where_it_weighs(tmp_path: Path) -> None:
     samples = [crops.sample(0, i) for i in range(24)]
     assert all(torch.equal(s["corrected"], s["mask"] == water) for s in samples)
     assert any(s["corrected"].any() for s in samples)
+
+
+def pictures(root: Path, *names: str) -> Path:
+    """PNGs, which have no place."""
+    (root / "images").mkdir(parents=True)
+    for name in names:
+        pixels = np.random.default_rng(1).integers(0, 255, (50, 60, 3), np.uint8)
+        Image.fromarray(pixels).save(root / "images" / name)
+    (root / "classes.yaml").write_text("names: [ground, water]\n")
+    return root
+
+
+@pytest.mark.parametrize("up", [False, True])
+def test_a_shape_counts_on_the_image_that_it_names(tmp_path: Path, up: bool) -> None:
+    root = pictures(tmp_path / "set", "a.png", "b.png")
+    sign = -1 if up else 1
+
+    def ring(row: int, col: int) -> dict[str, Any]:
+        corners = [(col, row), (col + 8, row), (col + 8, row + 6), (col, row + 6), (col, row)]
+        return {"type": "Polygon", "coordinates": [[[x, sign * y] for x, y in corners]]}
+
+    told = [
+        ("a.png", "water", ring(3, 5)),
+        ("b", "ground", ring(20, 30)),
+        ("c", "water", ring(9, 9)),
+    ]
+    features = [
+        {"type": "Feature", "properties": {"class": name, "image": image}, "geometry": shape}
+        for image, name, shape in told
+    ]
+    file = tmp_path / "drawn.geojson"
+    file.write_text(json.dumps({"type": "FeatureCollection", "features": features}))
+    dataset = read(root, file)
+    a, b = (read_mask(dataset, item) for item in dataset.items)
+    wanted = np.full((50, 60), 255, np.uint8)
+    wanted[3:9, 5:13] = dataset.classes.names.index("water")
+    assert np.array_equal(a, wanted)
+    wanted[:] = 255
+    wanted[20:26, 30:38] = dataset.classes.names.index("ground")
+    assert np.array_equal(b, wanted)
+    lines = [p.message for p in check_dataset(root, DataConfig(corrections=str(file))).problems]
+    assert any("1 shapes lie on c, which is not here" in line for line in lines)

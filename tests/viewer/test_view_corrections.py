@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import shapely
+from PIL import Image
 
 from scene_files import PLACE, noise, write_scene
 from terradapt.classes import ClassMap
@@ -303,10 +304,33 @@ def test_two_pages_hear_of_each_others_strokes(tmp_path: Path) -> None:
         assert heard[0][1]["stroke"]["geometry"]["type"] == "Polygon"
 
 
-def test_scenes_without_a_place_are_corrected_one_at_a_time(tmp_path: Path) -> None:
-    paths = [write_scene(tmp_path / f"{n}.tif", noise(99, 99), crs=None) for n in range(2)]
+def test_scenes_without_a_place_keep_their_corrections_apart(tmp_path: Path) -> None:
+    images = tmp_path / "data" / "images"
+    images.mkdir(parents=True)
+    paths = [images / f"{n}.png" for n in "ab"]
+    for path in paths:
+        Image.fromarray(np.moveaxis(noise(99, 120), 0, -1)).save(path)
+    with Session(paths, model(tmp_path), tmp_path / "loop") as opened:
+        browser = Browser.on(opened)
+        for n, ring in enumerate(
+            [[[5, 10], [25, 10], [25, 40], [5, 40]], [[60, 1], [99, 1], [99, 9]]]
+        ):
+            sent = drawing(points=ring, scene=n, **{"class": f"class {n + 1}"})
+            assert browser.post("/strokes", sent).status == 200
+        burnt = [opened.pen().log.burnt(v.name, Window(0, 0, 99, 120)) for v in opened.views]
+    assert [len(np.unique(b)) for b in burnt] == [2, 2]
+    layer = read_layer(tmp_path / "loop" / "corrections.gpkg")
+    assert layer.crs is None
+    assert layer.images == ["a.png", "b.png"]
+    config = DataConfig(corrections=str(tmp_path / "loop" / "corrections.gpkg"))
+    names = {"names": ["class 0", "class 1", "class 2"]}
+    (tmp_path / "data" / "classes.yaml").write_text(json.dumps(names))
+    dataset = open_dataset(tmp_path / "data", config)
+    for item, drawn in zip(dataset.items, burnt, strict=True):
+        assert np.array_equal(read_mask(dataset, item), drawn)
+    mixed = [*paths, write_scene(tmp_path / "c.tif", noise(99, 99))]
     with pytest.raises(SceneError, match="has no CRS"):
-        Session(paths, model(tmp_path), tmp_path / "loop")
+        Session(mixed, model(tmp_path), tmp_path / "loop")
     with pytest.raises(SceneError, match="two scenes"):
         Session([paths[0], paths[0]], model(tmp_path), tmp_path / "loop")
 

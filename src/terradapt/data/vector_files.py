@@ -17,6 +17,7 @@ from terradapt.data.class_files import MOST_CLASSES, ClassFile
 from terradapt.data.labels import VectorForm
 from terradapt.errors import DataError
 from terradapt.raster import FeatureLayer, read_layer
+from terradapt.raster.features import IMAGE_COLUMN
 
 CLASS_COLUMNS = (
     "class",
@@ -159,7 +160,8 @@ def _class_column(features: FeatureLayer, path: Path, lines: bool) -> str | None
     named = [c for c in features.columns if c.lower() in CLASS_COLUMNS]
     if len(named) == 1:
         return named[0]
-    likely = named or [c for c in features.columns if _is_likely(features.columns[c])]
+    rest = [c for c in features.columns if c.lower() != IMAGE_COLUMN]
+    likely = named or [c for c in rest if _is_likely(features.columns[c])]
     if not likely or (lines and not named):
         return None
     if len(likely) == 1:

@@ -19,7 +19,16 @@ from terradapt.data.vector_files import column_texts
 from terradapt.errors import DataError
 from terradapt.files import stamp
 from terradapt.grid import Window
-from terradapt.raster import CRS, FeatureLayer, Georef, SceneReader, rasterize, read_layer
+from terradapt.raster import (
+    CRS,
+    FeatureLayer,
+    Georef,
+    SceneReader,
+    names_image,
+    rasterize,
+    read_layer,
+    upright,
+)
 from terradapt.raster.georef import metric_crs, move_points
 
 _ARC_SEGMENTS = 16  # of a quarter circle, round line ends
@@ -65,14 +74,18 @@ class VectorSource:
         features = read_layer(path, form.layer)
         self.crs = features.crs
         ids = _class_ids(features, form, path)
-        self.geometries, self.ids, self.census = _usable(features, ids)
+        self.geometries, self.ids, owner, self.census = _usable(features, ids)
+        named = features.images
+        self.images = None if named is None else np.array(named, object)[owner]
         self._tree = shapely.STRtree(self.geometries)
         self._ready: OrderedDict[str, tuple[Any, Any, NDArray[np.uint8]]] = OrderedDict()
 
     def burn(self, window: Window, georef: Georef, image: str) -> NDArray[np.uint8]:
         """Rasterize a window of an image: (H, W) class ids; a pixel takes what its centre lies in.
 
-        Later features cover earlier ones; ``form.background`` lies elsewhere.
+        Later features cover earlier ones; ``form.background`` lies elsewhere. On an image without a
+        CRS those that name another image (column ``image``) are left out, and those that name this
+        one are in its pixels: x to the right, y down, or upwards from 0 as QGIS has it.
 
         Args:
             window: Pixels of the image.
@@ -96,40 +109,54 @@ class VectorSource:
 
     def covers(self, georef: Georef, image: str) -> NDArray[np.int64]:
         """Return the indexes of the features that touch an image."""
-        self._check_crs(georef, image)
+        own = self._own(georef, image)
         edges = np.array([shapely.Polygon(georef.outline(16))])
         outline = moved(edges, georef.crs, self.crs, divide=False)[0]
+        if georef.crs is None and self.images is not None:
+            return own[shapely.intersects(upright(self.geometries[own], georef), outline)]
         return np.asarray(self._tree.query(outline, predicate="intersects"), np.int64)
 
     def _near(self, georef: Georef, image: str) -> tuple[Any, Any, NDArray[np.uint8]]:
         """The features of an image's surroundings in its CRS, lines as polygons."""
         key = f"{image}|{georef.transform}"
         if key not in self._ready:
-            self._check_crs(georef, image)
-            self._ready[key] = self._prepare(georef)
+            self._ready[key] = self._prepare(georef, self._own(georef, image))
             while len(self._ready) > _IMAGES:
                 self._ready.popitem(last=False)
         self._ready.move_to_end(key)
         return self._ready[key]
 
-    def _check_crs(self, georef: Georef, image: str) -> None:
-        if georef.crs is None and self.crs is not None:
+    def _own(self, georef: Georef, image: str) -> NDArray[np.int64]:
+        """Indexes of the features that may lie on an image."""
+        if georef.crs is not None:
+            return np.arange(len(self.geometries))
+        if self.images is None and self.crs is not None:
             raise DataError(
                 f"{image}: has no CRS, so the labels of {self.path.name} cannot be placed on it",
-                "georeference the image, or give label rasters",
+                "georeference the image, give label rasters, or name the image of each shape in a "
+                "column 'image'",
             )
+        if self.images is None:
+            return np.arange(len(self.geometries))
+        anywhere = self.crs is None  # else its coordinates may be any
+        path = Path(image)
+        kept = [names_image(text, path) if text else anywhere for text in self.images]
+        return np.flatnonzero(np.array(kept, bool))
 
-    def _prepare(self, georef: Georef) -> tuple[Any, Any, NDArray[np.uint8]]:
+    def _prepare(
+        self, georef: Georef, own: NDArray[np.int64]
+    ) -> tuple[Any, Any, NDArray[np.uint8]]:
         source = self.crs or georef.crs
-        shapes = self.geometries
+        shapes, ids = self.geometries[own], self.ids[own]
+        if georef.crs is None and self.images is not None:
+            shapes = upright(shapes, georef)
         lines = shapely.get_dimensions(shapes) == 1
-        shapes = shapes.copy()
         if lines.any():
             shapes[lines] = self._widened(shapes[lines], source, georef)
         if (~lines).any():
             shapes[~lines] = moved(shapes[~lines], source, georef.crs)
         keep = ~shapely.is_empty(shapes)
-        shapes, ids = shapes[keep], self.ids[keep]
+        shapes, ids = shapes[keep], ids[keep]
         return shapely.STRtree(shapes), shapes, ids
 
     def _widened(self, lines: NDArray[Any], source: CRS | None, georef: Georef) -> NDArray[Any]:
@@ -185,6 +212,33 @@ def uncovered(path: Path, form: VectorForm, items: Sequence[Item]) -> tuple[int,
     return int((~touched).sum()), len(touched)
 
 
+def strangers(path: Path, form: VectorForm, items: Sequence[Item]) -> str:
+    """Say in words which images features name that are not among some without a CRS, else "".
+
+    Args:
+        path: The vector file.
+        form: How its features become classes.
+        items: All that they may lie on.
+    """
+    named = vector_source(path, form).images
+    if named is None or not items:
+        return ""
+    with SceneReader(items[0].image) as file:
+        if file.crs is not None:
+            return ""
+    texts, counts = np.unique(named[named != ""].astype(str), return_counts=True)
+    lost = [
+        (str(text), int(count))
+        for text, count in zip(texts, counts, strict=True)
+        if not any(names_image(str(text), item.image) for item in items)
+    ]
+    if not lost:
+        return ""
+    number, first = sum(count for _, count in lost), lost[0][0]
+    more = f" and {len(lost) - 1} more" if len(lost) > 1 else ""
+    return f"{path}: {number} shapes lie on {first}{more}, which is not here; they label nothing"
+
+
 _OPEN: OrderedDict[tuple[object, ...], VectorSource] = OrderedDict()
 
 
@@ -207,7 +261,8 @@ def _class_ids(features: FeatureLayer, form: VectorForm, path: Path) -> NDArray[
 
 def _usable(
     features: FeatureLayer, ids: NDArray[np.int64]
-) -> tuple[Any, NDArray[np.uint8], Census]:
+) -> tuple[Any, NDArray[np.uint8], NDArray[np.int64], Census]:
+    """Return what can label pixels: geometries, ids, numbers of their features; and a census."""
     shapes = features.geometries
     empty = shapely.is_missing(shapes) | shapely.is_empty(shapes)
     invalid = ~empty & ~shapely.is_valid(shapes)
@@ -220,4 +275,5 @@ def _usable(
     parts, owner = shapely.get_parts(shapes[used], return_index=True)
     flat = shapely.get_dimensions(parts) > 0
     kept_ids = np.where(ids < 0, IGNORE, ids)[used].astype(np.uint8)
-    return parts[flat], kept_ids[owner[flat]], Census(*numbers)
+    owner = owner[flat]
+    return parts[flat], kept_ids[owner], np.flatnonzero(used)[owner], Census(*numbers)

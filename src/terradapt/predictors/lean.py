@@ -8,7 +8,6 @@ used.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
 from importlib import import_module
 from types import ModuleType
 from typing import Any
@@ -28,7 +27,7 @@ def _disable(fn: Any = None, *_: Any, **__: Any) -> Any:
 class _Later(ModuleType):
     """Stands for a module, until more of it is used than is known here."""
 
-    def __init__(self, name: str, **known: Callable[..., Any]) -> None:
+    def __init__(self, name: str, **known: Any) -> None:
         super().__init__(name)
         vars(self).update(known)
 

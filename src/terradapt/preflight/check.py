@@ -23,7 +23,7 @@ from terradapt.data.new_splits import with_splits
 from terradapt.data.raster_classes import unknown_labels
 from terradapt.data.scan import CACHE_NAME, ClassIndex, class_index, scan_labels
 from terradapt.data.vector_files import spellings
-from terradapt.data.vector_labels import uncovered, vector_source
+from terradapt.data.vector_labels import strangers, uncovered, vector_source
 from terradapt.errors import DataError, TerradaptError
 from terradapt.preflight.alignment import WARN, Shift, Surfaces
 from terradapt.preflight.inspection import (
@@ -359,6 +359,8 @@ def _check_features(
     for line in spellings(form, classes):
         message = f"{path}: column '{form.column}': {line}"
         yield Problem("note", str(path), message, "spell a class in one way")
+    if lost := strangers(path, form, items):
+        yield Problem("warning", str(path), lost, "mend their column 'image'")
     outside, all_of_them = uncovered(path, form, items)
     if outside:
         level: Level = "error" if outside == all_of_them else "warning"

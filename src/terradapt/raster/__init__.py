@@ -3,7 +3,7 @@
 from rasterio.crs import CRS
 
 from terradapt.raster.clipped import Clipped
-from terradapt.raster.features import FeatureLayer, layer_names, read_layer
+from terradapt.raster.features import FeatureLayer, layer_names, names_image, read_layer, upright
 from terradapt.raster.files import read_label, write_raster
 from terradapt.raster.georef import Georef
 from terradapt.raster.mosaic import (
@@ -34,6 +34,7 @@ __all__ = [
     "SceneWriter",
     "absolute_scene",
     "layer_names",
+    "names_image",
     "open_scene",
     "part_folder",
     "polygonize",
@@ -42,5 +43,6 @@ __all__ = [
     "read_layer",
     "scene_files",
     "signature_of",
+    "upright",
     "write_raster",
 ]

@@ -8,14 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import shapely
 from numpy.typing import NDArray
 from rasterio.crs import CRS
 
 from terradapt.errors import DataError, MissingExtraError, TerradaptError, refusing
 from terradapt.files import check_name
-from terradapt.raster.georef import parse_crs
+from terradapt.raster.georef import Georef, parse_crs
 from terradapt.raster.vectors import local_vector
 
+IMAGE_COLUMN = "image"
+"""Says of a feature on which image it lies, where images have no place on the ground."""
 _NONE = "undefined "  # so GDAL names what stands in a file for no CRS
 
 
@@ -32,6 +35,40 @@ class FeatureLayer:
     geometries: NDArray[Any]
     columns: dict[str, NDArray[Any]]
     crs: CRS | None
+
+    @property
+    def images(self) -> list[str] | None:
+        """The image that each feature names, "" where it names none; None without a column."""
+        column = next((c for c in self.columns if c.casefold() == IMAGE_COLUMN), None)
+        if column is None:
+            return None
+        values = self.columns[column]
+        if values.dtype.kind == "f":  # numbers, some of them missing
+            return ["" if np.isnan(v) else f"{v:.15g}" for v in values]
+        return ["" if v is None else str(v).strip() for v in values]
+
+
+def names_image(text: str, image: Path) -> bool:
+    """Tell whether a text names an image: by its file's name, with its suffix or without."""
+    path = image.as_posix()
+    return text in (image.name, image.stem) or path.endswith(f"/{text}")
+
+
+def upright(shapes: NDArray[Any], georef: Georef) -> NDArray[Any]:
+    """Return shapes in the pixels of an image whose y grows downwards, as a copy.
+
+    QGIS shows an image without a place below y = 0.
+
+    Args:
+        shapes: (N,) geometries.
+        georef: Of the image.
+    """
+    below = np.zeros(len(shapes), bool)
+    if georef.transform.e > 0 and len(shapes):
+        below = shapely.bounds(shapes)[:, 3] <= 0
+    turned = shapes.copy()
+    turned[below] = shapely.transform(shapes[below], lambda xy: xy * [1, -1])
+    return turned
 
 
 def layer_names(path: str | Path, error: type[TerradaptError] = DataError) -> list[str]:

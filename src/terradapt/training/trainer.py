@@ -27,6 +27,7 @@ from terradapt import checkpoint, hub
 from terradapt import data as datasets
 from terradapt.config import RunConfig
 from terradapt.data.sampling import CropDataset
+from terradapt.data.vector_labels import strangers
 from terradapt.errors import CheckpointError, ConfigError, one_of
 from terradapt.meta import Meta, code_commit, read_meta
 from terradapt.metrics.calibration import fit_calibration
@@ -129,6 +130,9 @@ class Trainer:
         self.crops = CropDataset(dataset, "train", config, self.spec)
         self.unlabelled, told_of = unlabelled_crops(dataset, config, self.spec)
         self.notes += told_of
+        above = dataset.corrections
+        lost = strangers(above.path, above.form, dataset.items) if above else ""
+        self.notes += [lost] if lost else []
         self.steps_per_epoch = math.ceil(len(self.crops) / self.crops_per_step)
         self.total_steps = self.steps_per_epoch * config.train.epochs
         self.threads = torch.get_num_threads()

@@ -23,7 +23,7 @@ from terradapt.config import DataConfig
 from terradapt.errors import DataError, refusing
 from terradapt.files import Closing, replacing
 from terradapt.grid import Window
-from terradapt.raster import CRS, Georef, read_layer
+from terradapt.raster import CRS, Georef, names_image, read_layer, upright
 from terradapt.raster.georef import move_points
 from terradapt.viewer.journal import StrokeJournal
 from terradapt.viewer.pyramid import TILE
@@ -301,6 +301,7 @@ class CorrectionLog(Closing):
             "class": [name for _, name, _ in rows],
             "kind": [s.kind for s, _, _ in rows],
             "scene": [s.scene for s, _, _ in rows],
+            "image": [s.scene for s, _, _ in rows],
             "stroke": [s.number for s, _, _ in rows],
             "model": [s.model for s, _, _ in rows],
             "class_before": [str(s.before.get("class", "")) for s, _, _ in rows],
@@ -310,7 +311,8 @@ class CorrectionLog(Closing):
         if labels is not None:
             below, names = _drawn_elsewhere(labels, self.classes)
             crs = crs or below.crs
-            lower = _without(below.geometries, below.crs, self._places, held or {})
+            images = below.images or [""] * len(names)
+            lower = _without(below.geometries, images, below.crs, self._places, held or {})
             if below.crs is not None and crs is not None:
                 lower = _moved(lower, below.crs, crs)
             count = len(lower)
@@ -319,7 +321,7 @@ class CorrectionLog(Closing):
                 k: [0 if k == "stroke" else -1.0 if k == "confidence_before" else ""] * count
                 for k in fields
             }
-            blank["class"], blank["kind"] = names, ["file"] * count
+            blank |= {"class": names, "kind": ["file"] * count, "image": images}
             fields = {k: blank[k] + v for k, v in fields.items()}
         columns = {k: np.array(v, _KINDS.get(k, object)) for k, v in fields.items()}
         with replacing(path, sqlite3.Error) as part_file:
@@ -398,11 +400,13 @@ def _drawn_elsewhere(path: Path, classes: ClassMap) -> tuple[Any, list[str]]:
 
 def _without(
     shapes: NDArray[Any],
+    images: Sequence[str],
     crs: CRS | None,
     places: Mapping[str, Georef],
     held: Mapping[str, Sequence[tuple[int, int]]],
 ) -> NDArray[Any]:
-    """Cut the held-out blocks out of shapes of a CRS."""
+    """Cut the held-out blocks out of shapes of a CRS, or of the pixels of the images they name."""
+    shapes = shapely.make_valid(shapes)
     for scene, blocks in held.items():
         cut = _blocks(blocks)
         if cut is None or scene not in places:
@@ -411,7 +415,11 @@ def _without(
         ground = from_pixels(np.array([shapely.segmentize(cut, TILE / 8)], object), georef)
         if crs is not None and georef.crs is not None:
             ground = _moved(ground, georef.crs, crs)
-        shapes = shapely.difference(shapely.make_valid(shapes), shapely.make_valid(ground[0]))
+        own = np.ones(len(shapes), bool)
+        if georef.crs is None:
+            own = np.array([not text or names_image(text, Path(scene)) for text in images], bool)
+            shapes[own] = upright(shapes[own], georef)
+        shapes[own] = shapely.difference(shapes[own], shapely.make_valid(ground[0]))
     return np.asarray(shapes, object)
 
 

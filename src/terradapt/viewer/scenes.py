@@ -17,7 +17,17 @@ from terradapt.config import InputSpec
 from terradapt.errors import DataError, SceneError
 from terradapt.files import Closing, stamp
 from terradapt.grid import Window
-from terradapt.raster import CRS, Georef, Scene, ScenePath, SceneReader, open_scene, read_layer
+from terradapt.raster import (
+    CRS,
+    Georef,
+    Scene,
+    ScenePath,
+    SceneReader,
+    names_image,
+    open_scene,
+    read_layer,
+    upright,
+)
 from terradapt.raster.georef import crs_name, move_points
 from terradapt.viewer.png import colour_png, indexed_png
 from terradapt.viewer.pyramid import Pyramid
@@ -172,10 +182,11 @@ class Features:
     Args:
         path: Any vector file.
         georef: Of the scene.
+        scene: Its file: shapes that name another one are left out where there is no CRS.
     """
 
-    def __init__(self, path: Path, georef: Georef) -> None:
-        self.path, self.georef = path, georef
+    def __init__(self, path: Path, georef: Georef, scene: Path) -> None:
+        self.path, self.georef, self.scene = path, georef, scene
         self._lock = threading.Lock()
         self._stamp: list[int] | None = None
         self._shapes = np.empty(0, object)
@@ -193,13 +204,21 @@ class Features:
         if now == self._stamp:
             return
         layer = read_layer(self.path)
-        if layer.crs is not None and self.georef.crs is None:
+        named = layer.images if self.georef.crs is None else None
+        if layer.crs is not None and self.georef.crs is None and named is None:
             raise DataError(
                 f"{self.path}: has a CRS ({crs_name(layer.crs)}), the scene has none",
                 "georeference the scene",
             )
         kept = ~(shapely.is_missing(layer.geometries) | shapely.is_empty(layer.geometries))
-        shapes = to_pixels(layer.geometries[kept], layer.crs, self.georef)
+        if named is not None:
+            kept &= [not text or names_image(text, self.scene) for text in named]
+        shapes = (
+            layer.geometries[kept]
+            if named is None
+            else upright(layer.geometries[kept], self.georef)
+        )
+        shapes = to_pixels(shapes, layer.crs, self.georef)
         column = next((c for c in ("class", "name", "label") if c in layer.columns), None)
         texts = layer.columns[column][kept].tolist() if column else [""] * len(shapes)
         with self._lock:

@@ -323,11 +323,11 @@ class Session(Closing):
 
     def _begin(self, model: Model) -> None:
         placeless = [v.name for v in self.views if v.any.scene.crs is None]
-        if len(self.views) > 1 and placeless:
+        if placeless and len(placeless) < len(self.views):
             raise SceneError(
                 f"{placeless[0]}: has no CRS, so its corrections cannot stand in one file with "
-                "those of other scenes",
-                "view one such scene at a time, each with a folder of its own (-o)",
+                "those of scenes that have one",
+                "view scenes without a CRS apart, in a folder of their own (-o)",
             )
         for view in self.views:
             view.held = held_out(view.name, view.any.pyramid.all_blocks)

@@ -144,7 +144,7 @@ def open_views(
         )
     for view in views:
         for path in vectors:
-            view.features[path.name] = Features(path, view.any.scene.georef)
+            view.features[path.name] = Features(path, view.any.scene.georef, Path(view.name))
     return views
 
 
