@@ -12,15 +12,16 @@ import shapely
 from affine import Affine
 from numpy.typing import NDArray
 
-from terradapt.changes.raster import STEPS, Pair
+from terradapt.changes.raster import Pair
 from terradapt.changes.roads import CHANGED, GONE, NEW
-from terradapt.changes.sampling import Floats, placed, zonal_means
+from terradapt.changes.sampling import Floats, placed, zonal_means, zones
 from terradapt.changes.sides import VectorSide, name_key
 from terradapt.errors import ConfigError
 from terradapt.grid import Window
 from terradapt.progress import Advance
 from terradapt.raster import CRS, Georef, SceneReader
 from terradapt.raster.georef import metric_crs, move_points
+from terradapt.scene.options import STEPS
 from terradapt.vector.lattice.metric import polygon_areas
 from terradapt.vector.polygons.extract import PolygonOptions, polygonize_labels
 
@@ -161,33 +162,35 @@ def changed_regions(
         kept = np.flatnonzero(found.value > 0)
         kept = kept[found.area[kept] >= min_area * (1 - 1e-9)]
         shapes = found.shapes[kept]
-
-        def read(window: Window) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-            steps, code, told = source.kinds(window)
-            sure = told & (steps >= core)
-            planes = np.empty((len(codes) + 2, *steps.shape), np.uint8)
-            planes[0], planes[1] = sure, np.where(sure, steps, 0)
-            for plane, c in zip(planes[2:], codes, strict=True):
-                np.logical_and(code == c, told, out=plane.view(bool))
-            return planes, steps != 255
-
-        rows = max(16, 512 * 32 // (len(codes) + 2))
-        means = zonal_means(placed(shapes, georef), georef, read, len(codes) + 2, rows=rows)[0]
-    means = np.nan_to_num(means)
-    own = means[:, 2:] * (table[codes][None] == found.value[kept][:, None])
+        seen, sure, total = np.zeros((3, len(kept)), np.int64)
+        own = np.zeros((len(kept), len(codes)), np.int64)
+        for window, here, zone in zones(placed(shapes, georef), georef):
+            steps, code, told = (v.ravel() for v in source.kinds(window))
+            inside = np.flatnonzero((zone > 0) & (steps != 255))
+            many = len(here)
+            seen[here] += np.bincount(zone[inside] - 1, minlength=many)
+            inside = inside[told[inside]]
+            known, step = zone[inside] - 1, steps[inside]
+            which = known * len(codes) + np.searchsorted(codes, code[inside])
+            numbers = np.bincount(which, minlength=many * len(codes))
+            own[here] += numbers.reshape(many, -1)
+            known, step = known[step >= core], step[step >= core]
+            sure[here] += np.bincount(known, minlength=many)
+            total[here] += np.bincount(known, step, minlength=many).astype(np.int64)
+    own *= table[codes][None] == found.value[kept][:, None]
     most = own.argmax(axis=1) if len(kept) else np.empty(0, np.int64)
     objects = Objects(
         shapes,
         state[most],
         names[before[most]],
         names[after[most]],
-        means[:, 1] / np.maximum(means[:, 0], 1e-9) / STEPS,
+        total / np.maximum(sure, 1) / STEPS,
         found.area[kept],
         np.zeros(len(kept), np.int64),
         georef.crs,
         georef.unit,
     )
-    return objects.take(means[:, 0] >= _CORE).sorted()
+    return objects.take(sure >= _CORE * np.maximum(seen, 1)).sorted()
 
 
 def footprints(pair: Pair, min_area: float) -> tuple[Objects, int]:
