@@ -44,7 +44,6 @@ from scipy import ndimage
 from terradapt import hub, predictors
 from terradapt.changes.calibration import ChangeTable
 from terradapt.changes.fitting import expected_error
-from terradapt.changes.raster import STEPS
 from terradapt.changes.roads import CHANGED, GONE, NEW, STATES
 from terradapt.changes.run import compare
 from terradapt.classes import ISPRS
@@ -52,6 +51,7 @@ from terradapt.machine import hardware
 from terradapt.raster import open_scene, rasterize, read_label, write_raster
 from terradapt.report.markdown import markdown_table
 from terradapt.scene import PredictOptions, predict_scene
+from terradapt.scene.options import STEPS
 from terradapt.synthetic.dates import TwoDates, make_two_dates
 from terradapt.synthetic.files import CRS, read_seeds, transform_at
 

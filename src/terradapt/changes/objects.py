@@ -26,6 +26,7 @@ from terradapt.vector.lattice.metric import polygon_areas
 from terradapt.vector.polygons.extract import PolygonOptions, polygonize_labels
 
 _KINDS = 254
+_BLOCK = 1024  # px; regions of change are small, and blocks of this side fit the caches
 _COLUMNS = ("shapes", "state", "before", "after", "probability", "area", "feature")
 _OVERLAP = 0.5
 """Share of a polygon that must be covered for it to be there still."""
@@ -158,7 +159,7 @@ def changed_regions(
     core = round(pair.threshold * STEPS)
     with SceneReader(change) as reader, SceneReader(classes) as ids:
         source = _Groups(reader, ids, pair, table)
-        found = polygonize_labels(source, PolygonOptions(min_area=min_area), advance)
+        found = polygonize_labels(source, PolygonOptions(min_area=min_area, block=_BLOCK), advance)
         kept = np.flatnonzero(found.value > 0)
         kept = kept[found.area[kept] >= min_area * (1 - 1e-9)]
         shapes = found.shapes[kept]
