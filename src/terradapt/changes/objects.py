@@ -12,6 +12,7 @@ import shapely
 from affine import Affine
 from numpy.typing import NDArray
 
+from terradapt.changes.looks import Looks, both_scenes
 from terradapt.changes.raster import Pair
 from terradapt.changes.roads import CHANGED, GONE, NEW
 from terradapt.changes.sampling import Floats, placed, zonal_means, zones
@@ -119,14 +120,16 @@ def changed_regions(
     min_area: float,
     states: NDArray[Any],
     advance: Advance | None = None,
-) -> Objects:
+    unlike: float = 0.0,
+) -> tuple[Objects, int]:
     """Return connected regions of change, with the mean probability of their core.
 
     What is new is one region whatever was there before, what is gone whatever came after it, and
     other ground that changed is one whatever it was: its classes are those of most of it. A region
     reaches as far as the probability is ``pair.grow``, and a quarter of it at least is its core,
     where it is ``pair.threshold``. Regions smaller than ``min_area`` join the neighbour with the
-    longest common border, which may be ground without a change.
+    longest common border, which may be ground without a change. Where both sides are scenes, a
+    region whose ground looks as it did is none.
 
     Args:
         pair: The two sides.
@@ -136,6 +139,10 @@ def changed_regions(
         min_area: Square metres.
         states: (K, K) state of each pair of classes.
         advance: Called with 1 after each block.
+        unlike: By how much the imagery of a region differs at least; see :mod:`.looks`.
+
+    Returns:
+        The regions, and how many were left out since they look alike.
 
     Raises:
         ConfigError: More kinds of change than 254.
@@ -143,7 +150,7 @@ def changed_regions(
     names = np.array(pair.joined.names, object)
     count, georef = len(names), pair.georef
     if not pixels:
-        return no_objects(georef.crs, georef.unit)
+        return no_objects(georef.crs, georef.unit), 0
     codes = np.array(sorted(pixels))
     before, after = codes // count, codes % count
     state = states[before, after]
@@ -157,7 +164,7 @@ def changed_regions(
     table = np.zeros(count * count, np.int64)
     table[codes] = number + 1
     core = round(pair.threshold * STEPS)
-    with SceneReader(change) as reader, SceneReader(classes) as ids:
+    with SceneReader(change) as reader, SceneReader(classes) as ids, ExitStack() as stack:
         source = _Groups(reader, ids, pair, table)
         found = polygonize_labels(source, PolygonOptions(min_area=min_area, block=_BLOCK), advance)
         kept = np.flatnonzero(found.value > 0)
@@ -165,6 +172,8 @@ def changed_regions(
         shapes = found.shapes[kept]
         seen, sure, total = np.zeros((3, len(kept)), np.int64)
         own = np.zeros((len(kept), len(codes)), np.int64)
+        scenes = both_scenes(pair, stack) if unlike > 0 else None
+        looks = None if scenes is None else Looks(scenes, len(kept))
         for window, here, zone in zones(placed(shapes, georef), georef):
             steps, code, told = (v.ravel() for v in source.kinds(window))
             inside = np.flatnonzero((zone > 0) & (steps != 255))
@@ -175,9 +184,11 @@ def changed_regions(
             which = known * len(codes) + np.searchsorted(codes, code[inside])
             numbers = np.bincount(which, minlength=many * len(codes))
             own[here] += numbers.reshape(many, -1)
-            known, step = known[step >= core], step[step >= core]
+            known, step, inside = (v[step >= core] for v in (known, step, inside))
             sure[here] += np.bincount(known, minlength=many)
             total[here] += np.bincount(known, step, minlength=many).astype(np.int64)
+            if looks is not None:
+                looks.add(window, ~told & (steps != 255), here[known], inside)
     own *= table[codes][None] == found.value[kept][:, None]
     most = own.argmax(axis=1) if len(kept) else np.empty(0, np.int64)
     objects = Objects(
@@ -191,7 +202,9 @@ def changed_regions(
         georef.crs,
         georef.unit,
     )
-    return objects.take(sure >= _CORE * np.maximum(seen, 1)).sorted()
+    told = sure >= _CORE * np.maximum(seen, 1)
+    alike = np.zeros(len(kept), bool) if looks is None else looks.unlike < unlike
+    return objects.take(told & ~alike).sorted(), int((told & alike).sum())
 
 
 def footprints(pair: Pair, min_area: float) -> tuple[Objects, int]:
