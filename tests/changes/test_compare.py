@@ -272,7 +272,7 @@ def test_what_looks_as_it_did_in_other_light_is_no_change(tmp_path: Path, unlike
     rng, ids = np.random.default_rng(2), town()
     ids[490:] = 0
     levels = np.array([20.0, 210.0, 170.0])[ids]
-    noise = rng.normal(0, 4, (2, 3, SIZE, SIZE))
+    noise = rng.normal(0, 2, (2, 3, SIZE, SIZE))
     levels_later = levels * 0.6 + 8  # 210 becomes 134: 0.53
     levels_later[500:520, 500:520] = 110
     old, new = (
