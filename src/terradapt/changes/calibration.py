@@ -57,7 +57,7 @@ class ChangeTable(BaseModel):
 
     def of_steps(self) -> NDArray[np.uint8]:
         """Return (251,) the probability of each step of the score, in steps of 0.004."""
-        scores = np.arange(STEPS + 1, dtype=np.float32) / STEPS
+        scores = (np.arange(STEPS + 1) / STEPS).astype(np.float32)
         return np.rint(np.clip(self(scores), 0, 1) * STEPS).astype(np.uint8)
 
     def __str__(self) -> str:

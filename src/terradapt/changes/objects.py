@@ -112,6 +112,40 @@ class _Groups:
         return kinds
 
 
+@dataclass(frozen=True)
+class _Tally:
+    """Of each region: pixels seen, sure ones, the sum of their steps; (P, M) of each code."""
+
+    seen: NDArray[np.int64]
+    sure: NDArray[np.int64]
+    total: NDArray[np.int64]
+    own: NDArray[np.int64]
+
+
+def _tallied(
+    source: _Groups, shapes: NDArray[Any], codes: NDArray[Any], core: int, looks: Looks | None
+) -> _Tally:
+    """Count the pixels of regions, (column, row) of pixel corners, and look at their cores."""
+    seen, sure, total = np.zeros((3, len(shapes)), np.int64)
+    own = np.zeros((len(shapes), len(codes)), np.int64)
+    for window, here, zone in zones(shapes, source.georef):
+        steps, code, told = (v.ravel() for v in source.kinds(window))
+        many = len(here)
+        inside = np.flatnonzero((zone > 0) & (steps != 255))
+        seen[here] += np.bincount(zone[inside] - 1, minlength=many)
+        inside = inside[told[inside]]
+        known, step = zone[inside] - 1, steps[inside]
+        which = known * len(codes) + np.searchsorted(codes, code[inside])
+        own[here] += np.bincount(which, minlength=many * len(codes)).reshape(many, -1)
+        certain = step >= core
+        known, step, inside = known[certain], step[certain], inside[certain]
+        sure[here] += np.bincount(known, minlength=many)
+        total[here] += np.bincount(known, step, minlength=many).astype(np.int64)
+        if looks is not None:
+            looks.add(window, ~told & (steps != 255), here[known], inside)
+    return _Tally(seen, sure, total, own)
+
+
 def changed_regions(
     pair: Pair,
     change: Path,
@@ -170,39 +204,23 @@ def changed_regions(
         kept = np.flatnonzero(found.value > 0)
         kept = kept[found.area[kept] >= min_area * (1 - 1e-9)]
         shapes = found.shapes[kept]
-        seen, sure, total = np.zeros((3, len(kept)), np.int64)
-        own = np.zeros((len(kept), len(codes)), np.int64)
         scenes = both_scenes(pair, stack) if unlike > 0 else None
         looks = None if scenes is None else Looks(scenes, len(kept))
-        for window, here, zone in zones(placed(shapes, georef), georef):
-            steps, code, told = (v.ravel() for v in source.kinds(window))
-            inside = np.flatnonzero((zone > 0) & (steps != 255))
-            many = len(here)
-            seen[here] += np.bincount(zone[inside] - 1, minlength=many)
-            inside = inside[told[inside]]
-            known, step = zone[inside] - 1, steps[inside]
-            which = known * len(codes) + np.searchsorted(codes, code[inside])
-            numbers = np.bincount(which, minlength=many * len(codes))
-            own[here] += numbers.reshape(many, -1)
-            known, step, inside = (v[step >= core] for v in (known, step, inside))
-            sure[here] += np.bincount(known, minlength=many)
-            total[here] += np.bincount(known, step, minlength=many).astype(np.int64)
-            if looks is not None:
-                looks.add(window, ~told & (steps != 255), here[known], inside)
-    own *= table[codes][None] == found.value[kept][:, None]
+        tally = _tallied(source, placed(shapes, georef), codes, core, looks)
+    own = tally.own * (table[codes][None] == found.value[kept][:, None])
     most = own.argmax(axis=1) if len(kept) else np.empty(0, np.int64)
     objects = Objects(
         shapes,
         state[most],
         names[before[most]],
         names[after[most]],
-        total / np.maximum(sure, 1) / STEPS,
+        tally.total / np.maximum(tally.sure, 1) / STEPS,
         found.area[kept],
         np.zeros(len(kept), np.int64),
         georef.crs,
         georef.unit,
     )
-    told = sure >= _CORE * np.maximum(seen, 1)
+    told = tally.sure >= _CORE * np.maximum(tally.seen, 1)
     alike = np.zeros(len(kept), bool) if looks is None else looks.unlike < unlike
     return objects.take(told & ~alike).sorted(), int((told & alike).sum())
 
