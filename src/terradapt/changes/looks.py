@@ -19,7 +19,7 @@ from terradapt.changes.raster import Pair
 from terradapt.changes.sides import MapSide
 from terradapt.grid import Window
 
-_EVERY = 7  # of its pixels one is looked at
+_EVERY = 7  # pixels, of which one is looked at for the light
 _LEAST = 1000  # of them; fewer tell no light
 
 
@@ -53,7 +53,7 @@ class Looks:
         """
         old, new, valid = self.scenes.dates(window)
         bands = min(len(old), len(new))
-        quiet = np.flatnonzero(ground & valid.ravel())[::_EVERY]
+        quiet = np.flatnonzero((ground & valid.ravel())[::_EVERY]) * _EVERY
         inside = valid.ravel()[at]
         if len(quiet) < _LEAST or not inside.any():
             return
@@ -62,12 +62,12 @@ class Looks:
             self._sums = np.zeros((len(self._seen), bands))
         self._seen += np.bincount(objects, minlength=len(self._seen))
         for k in range(self._sums.shape[1]):
-            one, two = (date[k].ravel().astype(np.float32) for date in (old, new))
-            before, after = one[quiet], two[quiet]
+            one, two = old[k].ravel(), new[k].ravel()
+            before, after = one[quiet].astype(np.float32), two[quiet].astype(np.float32)
             gain = after.std() / before.std() if before.std() > 0 else np.float32(1)
             lit = after.mean() - gain * before.mean()
             usual = np.abs(gain * before + lit - after).mean()
-            differs = (gain * one[at] + lit - two[at]) / max(float(usual), 1e-6)
+            differs = (gain * one[at].astype(np.float32) + lit - two[at]) / max(float(usual), 1e-6)
             self._sums[:, k] += np.bincount(objects, differs, minlength=len(self._seen))
 
     @property
