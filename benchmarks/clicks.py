@@ -366,6 +366,7 @@ def main() -> None:
     parser.add_argument("--always", action="store_true", help="click where they add fewer, too")
     parser.add_argument("--older", action="store_true", help="the few images' labels beside clicks")
     parser.add_argument("--crop", type=int, default=256)
+    parser.add_argument("--precision", default="fp32", choices=("fp32", "bf16"))
     parser.add_argument("--override", nargs="*", default=[], help="of all retrainings")
     parser.add_argument("--expect", action="store_true", help="say how long it takes, and end")
     parser.add_argument("-o", "--output", type=Path, required=True, help="without a suffix")
@@ -374,7 +375,9 @@ def main() -> None:
         parser.error(f"no way '{unknown[0]}', but {', '.join(ARMS)}")
     args.home = args.output.with_name(f"{args.output.name}_data")
     names = ("start_steps", "steps", "budget", "rounds", "visit", "apart", "candidates", "least")
-    settings: Row = {k: getattr(args, k) for k in (*names, "older", "crop", "override")}
+    settings: Row = {
+        k: getattr(args, k) for k in (*names, "older", "crop", "precision", "override")
+    }
     settings["weights"] = args.weights.name
     args.kept = kept = Kept(args.output, settings, partial(page, settings))
     print(kept.told([j for jobs in jobs_of(args) for j in jobs]), flush=True)

@@ -181,6 +181,7 @@ def settings_of(args: argparse.Namespace) -> list[str]:
         f"data.crop={args.crop}",
         "data.workers=0",
         f"train.batch={BATCH}",
+        f"train.precision={args.precision}",
         "train.epochs=1",
     ]
 

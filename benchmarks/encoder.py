@@ -27,7 +27,8 @@ import torch
 from torch import Tensor, nn
 
 from terradapt.machine import hardware
-from terradapt.models.encoder import SAM2_TRUNKS, build_encoder
+from terradapt.models.building import build_encoder
+from terradapt.models.encoder import SAM2_TRUNKS
 
 SMALLS = {"window_pos_embed_bkg_spatial_size": [7, 7]}
 SAM2_ARGS: dict[str, dict[str, Any]] = {

@@ -156,13 +156,18 @@ def new_place(args: argparse.Namespace) -> Path:
 
 
 def elsewhere(args: argparse.Namespace, plan: Row, run: Path) -> Row:
-    """Return the figures on the new place's other half, and on the old place's test images."""
+    """Return figures on the new place's halves, seen and unseen, and on the old test images.
+
+    What is chosen is chosen by the seen half; the unseen one decides.
+    """
     old = measure(base(args.data, args.home, "epfl"), run, "test")
-    report = evaluation.open_task(run / BEST, new_place(args), "test").run(pictures=0)
-    road = report.metrics["per_class"]["road"]
-    figures = {k: road[k] for k in ("f1", "precision", "recall", "iou")}
-    new = {"figure": report.metrics["rlod"], **figures, "ece": report.metrics["ece"]}
-    return {"old": old, "test": new}
+    new = {}
+    for split in ("train", "test"):
+        report = evaluation.open_task(run / BEST, new_place(args), split).run(pictures=0)
+        road = report.metrics["per_class"]["road"]
+        figures = {k: road[k] for k in ("f1", "precision", "recall", "iou")}
+        new[split] = {"figure": report.metrics["rlod"], **figures, "ece": report.metrics["ece"]}
+    return {"old": old, "seen": new["train"], "test": new["test"]}
 
 
 def context(args: argparse.Namespace) -> Iterator[Job]:
@@ -301,6 +306,7 @@ def main() -> None:
         "--start-steps", type=int, default=300, help="of adapt's and cwd's first model"
     )
     parser.add_argument("--crop", type=int, default=256)
+    parser.add_argument("--precision", default="fp32", choices=("fp32", "bf16"))
     parser.add_argument("--override", nargs="*", default=[], help="of the way that is questioned")
     parser.add_argument("--expect", action="store_true", help="say how long it takes, and end")
     parser.add_argument("-o", "--output", type=Path, required=True, help="without a suffix")
@@ -308,7 +314,8 @@ def main() -> None:
     args.sets = args.sets or DEFAULT_SETS.get(args.stage, [])
     args.home = args.output.with_name(f"{args.output.name}_data")
     settings: Row = {
-        k: getattr(args, k) for k in ("stage", "steps", "start_steps", "crop", "override")
+        k: getattr(args, k)
+        for k in ("stage", "steps", "start_steps", "crop", "precision", "override")
     }
     settings["weights"] = args.weights.name
     args.kept = kept = Kept(args.output, settings, partial(page, settings))

@@ -246,6 +246,7 @@ class ConsistencyConfig(ConfigPart):
     ramp: Share = 0.2  # share of the run in which the weight rises from 0
     threshold: Share = 0.95  # least confidence with which the averaged model is believed
     relative: bool = False  # threshold lower for classes of which the averaged model is less sure
+    shares: Share = 0.0  # how far the averaged model's classes are brought to the labels' shares
     views: Literal[1, 2] = 1  # strong views of each unlabelled crop
     dropout: Share = 0.0  # of the encoder's channels in one more view; 0: no such view
     colour: Share = 0.5  # strength of brightness and contrast in a strong view, half for saturation

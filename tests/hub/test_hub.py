@@ -26,7 +26,7 @@ from terradapt.classes import ClassMap
 from terradapt.config import EncoderConfig, InputSpec, ModelConfig, RunConfig
 from terradapt.errors import CheckpointError, ConfigError, MissingExtraError, OutputError
 from terradapt.meta import Meta
-from terradapt.models.encoder import build_encoder
+from terradapt.models.building import build_encoder
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 CLASSES = ClassMap(("ground", "roof", "tree"), ((1, 2, 3), (255, 0, 128), (0, 255, 0)), (1, 2))

@@ -15,18 +15,14 @@ from terradapt.errors import CheckpointError, ConfigError
 from terradapt.models import build, default_config
 from terradapt.models import resolve as resolve_model
 from terradapt.models.adapters import Adapter
-from terradapt.models.encoder import (
-    HUB,
+from terradapt.models.building import (
     IMAGENET,
-    SAM2_TRUNKS,
-    STRIDES,
-    STUDENTS,
     build_encoder,
     encoder_normalization,
     from_config,
-    is_sam2,
     resolve_encoder,
 )
+from terradapt.models.encoder import HUB, SAM2_TRUNKS, STRIDES, STUDENTS, is_sam2
 from terradapt.models.pyramid import SimplePyramid
 
 SMALL = "mobilenetv3_small_100"

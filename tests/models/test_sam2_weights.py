@@ -19,7 +19,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from terradapt.errors import CheckpointError
-from terradapt.models.encoder import SAM2_TRUNKS, Sam2Encoder, build_encoder, load_weights
+from terradapt.models.building import build_encoder, load_weights
+from terradapt.models.encoder import SAM2_TRUNKS, Sam2Encoder
 
 TINY = "sam2_hiera_tiny"
 OFFICIAL_KEYS = (

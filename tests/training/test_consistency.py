@@ -13,13 +13,14 @@ from torch.nn import functional as F
 
 from terradapt import training
 from terradapt.config import ConsistencyConfig, DataConfig, ObjectiveConfig, RunConfig, load_config
-from terradapt.data import input_spec, open_dataset
+from terradapt.data import input_spec, open_dataset, read_mask
 from terradapt.data.sampling import CropDataset
 from terradapt.data.unlabelled import unlabelled_images
 from terradapt.errors import ConfigError, DataError
 from terradapt.models.contract import Prediction
 from terradapt.raster import write_raster
-from terradapt.training.consistency import Consistency, boxes
+from terradapt.training.building import build_objective
+from terradapt.training.consistency import Consistency, aligned, boxes
 from terradapt.training.loading import two_views
 from terradapt.training.objectives import Supervised
 from terradapt.training.run import Run
@@ -57,14 +58,23 @@ def batch_of(size: int = 8) -> dict[str, torch.Tensor]:
     }
 
 
-@pytest.mark.parametrize("relative", [False, True])
-def test_the_loss_is_the_formula(relative: bool) -> None:
-    config = ConsistencyConfig(weight=2.0, ramp=0.4, threshold=0.6, relative=relative)
+@pytest.mark.parametrize(("relative", "strength"), [(False, 0.0), (True, 0.0), (False, 0.5)])
+def test_the_loss_is_the_formula(relative: bool, strength: float) -> None:
+    config = ConsistencyConfig(
+        weight=2.0, ramp=0.4, threshold=0.6, relative=relative, shares=strength
+    )
+    torch.manual_seed(1)
     model, teacher, batch = Linear(), Linear(), batch_of()
-    objective = Consistency(config, Supervised(ObjectiveConfig()), lambda x: teacher(x).logits)
+    shares = torch.tensor([0.7, 0.1, 0.1, 0.1]) if strength else None
+    supervised = Supervised(ObjectiveConfig())
+    objective = Consistency(config, supervised, lambda x: teacher(x).logits, shares)
     loss, logs = objective(model, batch)
 
     p = teacher(batch["weak"]).logits.softmax(1).detach().numpy()
+    if shares is not None:
+        mean = p.transpose(0, 2, 3, 1)[batch["known"].numpy()].mean(0)
+        p = p * np.sqrt(shares.numpy() / mean)[:, None, None]
+        p /= p.sum(1, keepdims=True)
     confidence, label = p.max(1), p.argmax(1)
     means = np.array([confidence[label == k].mean() for k in range(4)])
     threshold = 0.6 * (means / means.max())[label] if relative else np.full_like(confidence, 0.6)
@@ -87,6 +97,32 @@ def test_the_loss_is_the_formula(relative: bool) -> None:
     wanted = float(supervised.detach())
     assert float(loss.detach()) == pytest.approx(wanted + 2.0 * 0.25 * total / count, rel=1e-5)
     assert 0 < float(logs["sure"]) < 1
+
+
+def test_shares_that_are_wanted_are_the_mean_of_what_the_teacher_says() -> None:
+    torch.manual_seed(0)
+    scores = torch.randn(2, 3, 8, 8).softmax(1)
+    known = torch.rand(2, 8, 8) < 0.7
+    wanted = (scores * known[:, None]).sum((0, 2, 3)) / known.sum()
+    torch.testing.assert_close(aligned(scores, wanted, known, 1.0), scores)
+    rarer = aligned(scores, torch.tensor([0.05, 0.475, 0.475]), known, 1.0)
+    torch.testing.assert_close(rarer.sum(1), torch.ones(2, 8, 8))
+    assert (rarer[:, 0] < scores[:, 0]).all()
+    torch.testing.assert_close(aligned(scores, torch.rand(3), known, 0.0), scores)
+
+
+def test_a_run_knows_the_shares_of_its_labels(tmp_path: Path) -> None:
+    write_folder(tmp_path / "data")
+    more = ["objective.consistency.shares=1", "train.ema=0.9"]
+    config = load_config("landcover").with_overrides([*SMALL, *CONSISTENT, *more])
+    dataset = open_dataset(tmp_path / "data")
+    objective = build_objective(config, dataset, torch.device("cpu"), lambda x: x)
+    assert isinstance(objective, Consistency)
+    masks = [read_mask(dataset, item) for item in dataset.split("train")]
+    ids = np.concatenate([m.ravel() for m in masks])
+    counts = np.bincount(ids[ids != 255], minlength=len(dataset.classes))
+    assert objective.shares is not None
+    np.testing.assert_allclose(objective.shares.numpy(), counts / counts.sum(), rtol=1e-6)
 
 
 def test_one_more_view_lacks_channels_of_the_encoder() -> None:

@@ -277,7 +277,7 @@ def resolve(config: ModelConfig) -> ModelConfig:
     """
     if config.encoder.weights is None:
         return config
-    from terradapt.models.encoder import resolve_encoder as resolve_encoder
+    from terradapt.models.building import resolve_encoder as resolve_encoder
 
     return config.model_copy(update={"encoder": resolve_encoder(config.encoder)})
 

@@ -55,7 +55,7 @@ class SegmentationModel(nn.Module):
     @classmethod
     def from_config(cls, config: ModelConfig, num_classes: int, options: Any) -> SegmentationModel:
         """Build the model on its config's encoder; ``options`` are the class's own."""
-        from terradapt.models.encoder import from_config
+        from terradapt.models.building import from_config
 
         make: Any = cls
         model: SegmentationModel = make(

@@ -49,7 +49,10 @@ def build_objective(
                 "objective.name=consistency learns from the run's average, and there is none",
                 "set train.ema=0.99",
             )
-        return Consistency(config.objective.consistency, supervised, teacher)
+        asked = config.objective.consistency
+        counts = _class_pixels(dataset) if asked.shares else None
+        shares = None if counts is None else (counts / counts.sum()).float().to(device)
+        return Consistency(asked, supervised, teacher, shares)
     return supervised
 
 

@@ -11,6 +11,12 @@ Mean teacher (Tarvainen and Valpola 2017) in the form of UniMatch (Yang et al., 
 
 The teacher is the run's own average of weights (``train.ema``), in evaluation mode. The release
 takes the student's own weak view instead; the average is smoother where runs are short.
+
+With ``shares`` the teacher is told how frequent the labelled ground's classes are: its
+probabilities are multiplied by the labels' share of a class over its own mean share, and made to
+sum up to one again (distribution alignment, Berthelot et al., ReMixMatch, ICLR 2020; here with the
+mean of one batch). A model in a new place finds too little of what looks new there; its own
+answers, taken as labels, would keep it so.
 """
 
 from __future__ import annotations
@@ -26,6 +32,8 @@ from terradapt.config import ConsistencyConfig
 from terradapt.models.contract import Prediction, SegmentationModel
 from terradapt.training.objectives import Batch, Logs, Supervised
 
+_LEAST = 1e-6
+
 Teacher = Callable[[Tensor], Tensor]
 """Normalised pixels (B, C, H, W) to logits (B, K, H, W), without a gradient."""
 
@@ -37,12 +45,20 @@ class Consistency:
         config: Threshold, weight, views.
         supervised: The labelled loss; of a batch without a labelled pixel it is 0.
         teacher: The averaged model.
+        shares: (K,) of the labelled pixels' classes, where the config asks for them.
     """
 
-    def __init__(self, config: ConsistencyConfig, supervised: Supervised, teacher: Teacher) -> None:
+    def __init__(
+        self,
+        config: ConsistencyConfig,
+        supervised: Supervised,
+        teacher: Teacher,
+        shares: Tensor | None = None,
+    ) -> None:
         self.config = config
         self.supervised = supervised
         self.teacher = teacher
+        self.shares = shares
 
     def __call__(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Logs]:
         """Return the loss and its terms.
@@ -53,7 +69,10 @@ class Consistency:
                 (B, V, C, H, W) normalised, ``known`` (B, H, W), ``box`` (B, V, 4), and
                 ``progress``, the share of the run that is done.
         """
-        confidence, label = self.teacher(batch["weak"]).float().softmax(1).max(1)
+        scores = self.teacher(batch["weak"]).float().softmax(1)
+        if self.shares is not None:
+            scores = aligned(scores, self.shares, batch["known"], self.config.shares)
+        confidence, label = scores.max(1)
         sure = (confidence >= self._threshold(confidence, label)) & batch["known"]
         views, targets, counted = [], [], []
         for v in range(batch["strong"].shape[1]):
@@ -86,6 +105,21 @@ class Consistency:
         counts.scatter_add_(0, label.flatten(), torch.ones_like(confidence).flatten())
         mean = sums / counts.clamp(min=1)
         return self.config.threshold * (mean / mean.max())[label]
+
+
+def aligned(scores: Tensor, shares: Tensor, known: Tensor, strength: float) -> Tensor:
+    """Return probabilities whose mean has come nearer to given shares.
+
+    Args:
+        scores: (B, K, H, W) probabilities.
+        shares: (K,) that their mean should have.
+        known: (B, H, W), the pixels that count for the mean.
+        strength: 0: as they are; 1: multiplied by the whole ratio of shares and mean.
+    """
+    mean = (scores * known[:, None]).sum((0, 2, 3)) / known.sum().clamp(min=1)
+    ratio = (shares / mean.clamp(min=_LEAST)).clamp(max=1 / _LEAST) ** strength
+    moved = scores * ratio[:, None, None]
+    return moved / moved.sum(1, keepdim=True).clamp(min=_LEAST)
 
 
 def part(prediction: Prediction, chosen: slice) -> Prediction:

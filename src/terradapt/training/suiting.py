@@ -7,7 +7,7 @@ from terradapt.config import OCTAVE, InputSpec, ModelConfig, RunConfig
 from terradapt.data.scan import is_labelled
 from terradapt.errors import ConfigError, DataError
 from terradapt.models import entry
-from terradapt.models.encoder import encoder_normalization
+from terradapt.models.building import encoder_normalization
 
 
 def input_spec_for(dataset: datasets.Dataset, config: RunConfig) -> InputSpec:

@@ -19,13 +19,14 @@ from torch.nn import functional as F
 
 from terradapt.config import ConfigPart, ModelConfig
 from terradapt.errors import ConfigError
+from terradapt.models.building import from_config
 from terradapt.models.contract import (
     Prediction,
     SegmentationModel,
     class_logits,
     head_channels,
 )
-from terradapt.models.encoder import Encoder, from_config
+from terradapt.models.encoder import Encoder
 from terradapt.models.layers import conv_bn_relu
 from terradapt.models.sam2ms import up_to
 

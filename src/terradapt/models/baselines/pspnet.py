@@ -18,8 +18,9 @@ from torch import Tensor, nn
 
 from terradapt.config import ConfigPart, ModelConfig
 from terradapt.models.baselines.layers import adaptive_mean, upsample
+from terradapt.models.building import from_config
 from terradapt.models.contract import Prediction, SegmentationModel
-from terradapt.models.encoder import Encoder, from_config
+from terradapt.models.encoder import Encoder
 from terradapt.models.layers import conv_bn_relu
 
 BINS = (1, 2, 3, 6)
