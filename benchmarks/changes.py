@@ -1,10 +1,11 @@
 """Two dates of synthetic cities that no training saw: `terradapt compare` against differencing.
 
 The generator tells what was built, demolished, planted, felled and paved; the second date has other
-light, another season and camera, other cars, and lies 1 to 4 px beside the first. A model maps both
-dates once; what is measured is what is made of its two maps.
+light, another season and camera, other cars, and lies 1 to 4 px beside the first. `compare` gets
+the two scenes and a model; differencing gets that model's two maps.
 
     python benchmarks/changes.py CHECKPOINT --cities 401-408 --validation 301-306 --still 311-320
+    python benchmarks/changes.py CHECKPOINT --threshold 0.6 --grow 0.1 --fresh 501-533
 
 - A true change is the ground within one outline that has changed: not what a roof or a crown that
   was there already still covers. It is found where at least half of it is covered by objects of its
@@ -15,7 +16,8 @@ dates once; what is measured is what is made of its two maps.
 - Differencing is what a GIS documents: the two class maps subtracted, connected regions of one pair
   of classes, small ones left out. It is given as it is, and after the true shift is taken out.
 - Unchanged pairs are the same cities with other light, season, camera and shift alone: every object
-  in them is false.
+  in them is false. `--fresh` gives further ones, for the rate of false objects alone, with the
+  interval of a Poisson count.
 
 The threshold and how far regions grow are chosen on the validation cities, by object F1; what is
 found in their unchanged pairs counts as wrong.
@@ -40,11 +42,11 @@ import shapely.affinity
 from affine import Affine
 from numpy.typing import NDArray
 from scipy import ndimage
+from scipy.stats import chi2
 
 from terradapt import hub, predictors
 from terradapt.changes.calibration import ChangeTable
 from terradapt.changes.fitting import expected_error
-from terradapt.changes.raster import STEPS
 from terradapt.changes.roads import CHANGED, GONE, NEW, STATES
 from terradapt.changes.run import compare
 from terradapt.classes import ISPRS
@@ -52,6 +54,7 @@ from terradapt.machine import hardware
 from terradapt.raster import open_scene, rasterize, read_label, write_raster
 from terradapt.report.markdown import markdown_table
 from terradapt.scene import PredictOptions, predict_scene
+from terradapt.scene.options import STEPS
 from terradapt.synthetic.dates import TwoDates, make_two_dates
 from terradapt.synthetic.files import CRS, read_seeds, transform_at
 
@@ -130,8 +133,9 @@ def scored(truth: Truth, found: Found, least: float, outlines: bool = False) -> 
 
 
 def ours(folder: Path, out: Path, **options: Any) -> Found:
-    """Return what `terradapt compare` finds between two predictions with scores."""
-    compare(folder / "old.tif", folder / "new.tif", out, overwrite=True, **options)
+    """Return what `terradapt compare` finds between two scenes."""
+    scenes = (folder / "images" / f"{name}.tif" for name in ("old", "new"))
+    compare(*scenes, out, overwrite=True, **options)
     meta, _, wkb, fields = pyogrio.raw.read(out, layer="polygons")
     table = dict(zip(meta["fields"], fields, strict=True))
     kept = (table["class_before"] != "car") & (table["class_after"] != "car")
@@ -178,13 +182,12 @@ def drawn(work: Path, seed: int, size: int, share: float, predictor: Any) -> tup
     pair = make_two_dates(seed, size, size, share=share, shift=shift)
     folder = work / f"city{seed}_{share:g}_{size}"
     for name, date_ in (("old", pair.before), ("new", pair.after)):
-        if not (folder / f"{name}_scores.tif").is_file():
+        if not (folder / f"{name}.tif").is_file():
             image = folder / "images" / f"{name}.tif"
             write_raster(
                 image, np.moveaxis(date_.image, -1, 0), crs=CRS, transform=transform_at(seed, 0, 0)
             )
-            options = PredictOptions(scores="uint8", overwrite=True)
-            predict_scene(predictor, image, folder / f"{name}.tif", options)
+            predict_scene(predictor, image, folder / f"{name}.tif", PredictOptions(overwrite=True))
     return folder, pair
 
 
@@ -203,6 +206,12 @@ def f1(sums: NDArray[np.float64]) -> tuple[float, float, float]:
     found, right, true, met = sums
     precision, recall = right / max(found, 1e-9), met / max(true, 1e-9)
     return precision, recall, 2 * precision * recall / max(precision + recall, 1e-9)
+
+
+def counted(number: int) -> tuple[float, float]:
+    """Return the exact 95 % interval of a Poisson count (Garwood, Biometrika 1936)."""
+    low = chi2.ppf(0.025, 2 * number) / 2 if number else 0.0
+    return float(low), float(chi2.ppf(0.975, 2 * number + 2) / 2)
 
 
 def pairs(
@@ -228,7 +237,7 @@ def chosen(args: argparse.Namespace, predictor: Any) -> dict[str, Any]:
             for threshold, grow in grid:
                 found = ours(
                     folder, folder / "v.gpkg", min_area=args.min_area, threshold=threshold,
-                    grow=grow, calibration=args.calibration,
+                    grow=grow, calibration=args.calibration, model=predictor,
                 )  # fmt: skip
                 if share:
                     sums[threshold, grow] += scored(truth, found, args.min_area)
@@ -250,6 +259,7 @@ def main() -> None:  # noqa: PLR0915
     parser.add_argument("--cities", default="401-406")
     parser.add_argument("--validation", default="", help="cities that the threshold is chosen on")
     parser.add_argument("--still", default="", help="unchanged cities that it is chosen on too")
+    parser.add_argument("--fresh", default="", help="unchanged cities, for false objects alone")
     parser.add_argument("--min-area", type=float, default=AREA)
     parser.add_argument("--threshold", type=float, default=0.5)
     parser.add_argument("--grow", type=float)
@@ -279,7 +289,9 @@ def main() -> None:  # noqa: PLR0915
         truth = truth_of(pair)
         begin = time.perf_counter()
         found = {
-            methods[0]: ours(folder, folder / "u.gpkg", calibration=args.calibration, **options)
+            methods[0]: ours(
+                folder, folder / "u.gpkg", model=predictor, calibration=args.calibration, **options
+            )
         }
         seconds += time.perf_counter() - begin
         told = json.loads((folder / "u.json").read_text())
@@ -312,6 +324,13 @@ def main() -> None:  # noqa: PLR0915
                     per,
                 ]
             )
+    fresh = [
+        len(ours(f, f / "u.gpkg", model=predictor, calibration=args.calibration, **options).codes)
+        for _, _, f, _ in pairs(
+            args, read_seeds(args.fresh) if args.fresh else (), predictor, (0.0,)
+        )
+    ]
+    ground = len(fresh) * args.size**2 * PIXEL / 1e6
     errors = [expected_error(*c, ChangeTable()) for c in (chance[1], chance.sum(axis=0))]
     day = date.today().isoformat()
     where = f"{hardware()}; Python {platform.python_version()}; {day}"
@@ -335,6 +354,12 @@ def main() -> None:  # noqa: PLR0915
         f"on all ({args.calibration.name if args.calibration else 'no table'}).\n\nObject F1 by "
         f"outlines: {', '.join(f'{m} {f1(s[0])[2]:.3f}' for m, s in whole.items())}.\n"
     )
+    if fresh:
+        low, high = (v / ground for v in counted(sum(fresh)))
+        text += (
+            f"\n{sum(fresh)} false objects on {ground:.3f} km2 of {len(fresh)} further unchanged "
+            f"pairs: {sum(fresh) / ground:.2f} per km2 (95 %: {low:.2f} to {high:.2f}).\n"
+        )
     values = {
         "setting": where, "cities": args.cities, "validation_cities": args.validation,
         "unchanged_validation_cities": args.still,
@@ -342,7 +367,8 @@ def main() -> None:  # noqa: PLR0915
         **setting, "scores": {m: [f1(s) for s in sums[m]] for m in methods},
         "counts": {m: sums[m].tolist() for m in methods},
         "by_outlines": {m: f1(whole[m][0]) for m in methods},
-        "false_objects": false, "unchanged_km2": square, "shifts": shifts, "seconds": seconds,
+        "false_objects": false, "unchanged_km2": square, "fresh": fresh, "fresh_km2": ground,
+        "shifts": shifts, "seconds": seconds,
         "ece": {"changed pairs": errors[0], "all pairs": errors[1]},
         "calibration": str(args.calibration and args.calibration.name),
     }  # fmt: skip

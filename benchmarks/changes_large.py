@@ -132,12 +132,12 @@ def main() -> None:
                 f"{args.width} x {height}", way, f"{cost[way]:.1f}",
                 f"{np.mean([r['wall_s'] for r in some]):.1f}",
                 f"{2 * args.width * height / cost[way] / 1e6:.2f}",
-                f"{cost[way] and cost[WAYS[1]] / cost[way]:.3f}",
+                *(f"{cost[peer] / cost[way]:.3f}" for peer in WAYS[:2]),
                 f"{max(r['peak_mib'] for r in some):.0f}",
             ])  # fmt: skip
     head = [
         "scene, px", "way", "CPU s", "clock s", "Mpx a CPU second",
-        "of two predictions with scores", "peak MiB",
+        "of two predictions", "of two with scores", "peak MiB",
     ]  # fmt: skip
     text = (
         f"# Two dates of large scenes\n\n{setting}; {args.model.parent.name}/{args.model.name}, "

@@ -258,6 +258,38 @@ def test_two_scenes_with_a_model_and_a_scene_against_itself(tmp_path: Path) -> N
     assert not list(tmp_path.glob("no.*"))
 
 
+class Fickle(Bright):
+    """Does not take roofs of one brightness for roofs."""
+
+    def score(self, x: np.ndarray) -> np.ndarray:
+        bright = x.mean(1)
+        roof = np.where((bright > 0.35) & (np.abs(bright - 0.53) > 0.04), 0.95, 0.05)
+        return np.stack([1 - roof, roof], 1).astype(np.float32)
+
+
+@pytest.mark.parametrize("unlike", [0.0, 0.5])
+def test_what_looks_as_it_did_in_other_light_is_no_change(tmp_path: Path, unlike: float) -> None:
+    rng, ids = np.random.default_rng(2), town()
+    ids[490:] = 0
+    levels = np.array([20.0, 210.0, 170.0])[ids]
+    noise = rng.normal(0, 2, (2, 3, SIZE, SIZE))
+    levels_later = levels * 0.6 + 8  # 210 becomes 134: 0.53
+    levels_later[500:520, 500:520] = 110
+    old, new = (
+        write_scene(tmp_path / f"{n}.tif", (p + e).clip(1, 255).astype(np.uint8), transform=PLACE)
+        for n, p, e in zip(("old", "new"), (levels, levels_later), noise, strict=True)
+    )
+    out = tmp_path / "u.gpkg"
+    figures = compare(old, new, out, model=Fickle(), unlike=unlike, min_area=1, reach=0)
+    counts = {state: n["count"] for state, n in figures["polygons"].items()}
+    assert counts["new"] == 1
+    if unlike:
+        assert counts["gone"] == 0 and figures["alike"] > 50
+        assert any(f"{figures['alike']} areas look as they did" in n for n in figures["notes"])
+    else:
+        assert counts["gone"] > 50 and figures["alike"] == 0
+
+
 def test_what_cannot_be_compared_is_said_and_nothing_is_left(
     maps: tuple[Path, Path], tmp_path: Path
 ) -> None:

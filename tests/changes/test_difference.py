@@ -10,17 +10,18 @@ from pydantic import ValidationError
 
 from terradapt.changes.calibration import IDENTITY, ChangeTable, read_table
 from terradapt.changes.difference import disc, score_of_change
+from terradapt.changes.sampling import as_steps, exact_steps
 from terradapt.errors import DataError
 
 
-def shares(seed: int, size: int, classes: int, sure: bool) -> np.ndarray:
+def steps(seed: int, size: int, classes: int, sure: bool) -> np.ndarray:
     values = np.random.default_rng(seed).random((classes, size, size)).astype(np.float32)
-    if sure:
-        return (values == values.max(axis=0)).astype(np.float32)
-    return values / values.sum(axis=0)
+    shares = values == values.max(axis=0) if sure else values / values.sum(axis=0)
+    return exact_steps(as_steps(shares), np.ones((size, size), bool))[0]
 
 
 def looped(old: np.ndarray, new: np.ndarray, seen: np.ndarray, reach: int) -> np.ndarray:
+    old, new = old / 250, new / 250
     size = old.shape[1] - 4 * reach
     far = np.zeros((size + 2 * reach,) * 2)
     for r in range(far.shape[0]):
@@ -41,12 +42,12 @@ def looped(old: np.ndarray, new: np.ndarray, seen: np.ndarray, reach: int) -> np
 @given(st.integers(0, 999), st.integers(0, 2), st.integers(2, 4), st.booleans())
 def test_it_is_the_formula(seed: int, reach: int, classes: int, sure: bool) -> None:
     size = 6 + 4 * reach
-    old, new = shares(seed, size, classes, sure), shares(seed + 1, size, classes, sure)
+    old, new = steps(seed, size, classes, sure), steps(seed + 1, size, classes, sure)
     seen = np.random.default_rng(seed).random((2, size, size)) < 0.9
     old, new = old * seen[0], new * seen[1]
     found, valid = score_of_change(old, new, (seen[0], seen[1]), reach)
     both = seen[0] & seen[1]
-    np.testing.assert_allclose(found, looped(old, new, both, reach).clip(0, 1), atol=2e-5)
+    np.testing.assert_allclose(found / 250, looped(old, new, both, reach).clip(0, 1), atol=1e-9)
     inner = slice(2 * reach, size - 2 * reach)
     np.testing.assert_array_equal(valid, both[inner, inner])
 
@@ -55,24 +56,37 @@ def test_it_is_the_formula(seed: int, reach: int, classes: int, sure: bool) -> N
 def test_a_date_does_not_differ_from_itself_nor_from_itself_moved_within_reach(
     seed: int, sure: bool
 ) -> None:
-    wide = shares(seed, 22, 3, sure)
+    wide = steps(seed, 22, 3, sure)
     seen = np.ones((20, 20), bool)
     still = score_of_change(wide[:, 1:-1, 1:-1], wide[:, 1:-1, 1:-1], (seen, seen), 2)[0]
     moved = score_of_change(wide[:, 1:-1, 1:-1], wide[:, :-2, 2:], (seen, seen), 2)[0]
     assert not still.any() and not moved.any()
 
 
+@given(st.integers(0, 999), st.integers(2, 24))
+def test_stored_steps_are_made_to_sum_to_one_and_none_moves_by_more_than_rounding_did(
+    seed: int, classes: int
+) -> None:
+    shares = np.random.default_rng(seed).dirichlet(np.ones(classes), (9, 9)).transpose(2, 0, 1)
+    valid = np.random.default_rng(seed).random((9, 9)) < 0.8
+    stored = as_steps((shares * valid).astype(np.float32))
+    exact, ids = exact_steps(stored.copy(), valid)
+    np.testing.assert_array_equal(exact.sum(axis=0), 250 * valid)
+    np.testing.assert_array_equal(ids, stored.argmax(axis=0))
+    assert (np.abs(exact.astype(int) - stored).sum(axis=0) <= (classes + 1) // 2).all()
+
+
 def test_what_is_new_keeps_its_rim_and_a_moved_border_is_none() -> None:
-    old, new = np.zeros((2, 2, 48, 48), np.float32)
-    old[0], new[0] = 1, 1
+    old, new = np.zeros((2, 2, 48, 48), np.uint8)
+    old[0], new[0] = 250, 250
     for p, rows in ((new, slice(20, 30)),):
-        p[1, rows, 20:28], p[0, rows, 20:28] = 1, 0
+        p[1, rows, 20:28], p[0, rows, 20:28] = 250, 0
     for p, rows in ((old, slice(36, 44)), (new, slice(37, 45))):
-        p[1, rows, 10:20], p[0, rows, 10:20] = 1, 0
+        p[1, rows, 10:20], p[0, rows, 10:20] = 250, 0
     seen = np.ones((48, 48), bool)
     score = score_of_change(old, new, (seen, seen), 1)[0]
-    expected = np.zeros((44, 44), np.float32)
-    expected[18:28, 18:26] = 1
+    expected = np.zeros((44, 44), np.uint8)
+    expected[18:28, 18:26] = 250
     expected[[18, 18, 27, 27], [18, 25, 18, 25]] = 0  # a disc rounds corners
     np.testing.assert_array_equal(score, expected)
 

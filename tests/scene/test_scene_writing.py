@@ -61,6 +61,23 @@ def test_results_are_cloud_optimized(result):
             assert file.compression.name == "deflate"
 
 
+def test_scratch_holds_the_same_pixels_stored_plainly_and_is_taken_over(scene, result, tmp_path):
+    out, model = tmp_path / "map.tif", PlainPredictor(window=64)
+    told = predict_scene(model, scene, out, OPTIONS, scratch=True)
+    for name in ("map.tif", "map_scores.tif", "map_confidence.tif"):
+        with (
+            rasterio.open(out.with_name(name)) as mine,
+            rasterio.open(result.with_name(name)) as other,
+        ):
+            np.testing.assert_array_equal(mine.read(), other.read())
+            assert not mine.overviews(1) and other.overviews(1)
+        assert told["files"][name] == {"bytes": out.with_name(name).stat().st_size}
+    before = contents(out)
+    again = PredictOptions(scores="uint8", confidence=True, batch=4, resume=True)
+    assert predict_scene(model, scene, out, again, scratch=True) == told
+    assert contents(out) == before
+
+
 def test_classes_have_colours_names_and_nodata(result):
     classes = PlainPredictor().classes
     with rasterio.open(result) as file:

@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from terradapt.documents import validated
 from terradapt.errors import DataError
 from terradapt.files import read_json
+from terradapt.scene.options import STEPS
 
 Share = Annotated[float, Field(ge=0, le=1)]
 
@@ -53,6 +54,11 @@ class ChangeTable(BaseModel):
         if self == IDENTITY:
             return score
         return np.interp(score, self.scores, self.probabilities).astype(np.float32)
+
+    def of_steps(self) -> NDArray[np.uint8]:
+        """Return (251,) the probability of each step of the score, in steps of 0.004."""
+        scores = (np.arange(STEPS + 1) / STEPS).astype(np.float32)
+        return np.rint(np.clip(self(scores), 0, 1) * STEPS).astype(np.uint8)
 
     def __str__(self) -> str:
         if self == IDENTITY:

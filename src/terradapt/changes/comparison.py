@@ -287,8 +287,15 @@ class Pairing:
             for key, number in note["pairs"].items():
                 pixels[int(key)] = pixels.get(int(key), 0) + int(number)
         with bar(None, "objects", "blocks") if bar else nullcontext(None) as advance:
-            found = changed_regions(
-                pair, change, classes, pixels, self.options.min_area, states, advance
+            found, alike = changed_regions(
+                pair, change, classes, pixels, self.options.min_area, states, advance,
+                unlike=self.options.unlike,
+            )  # fmt: skip
+        extra["alike"] = alike
+        if alike:
+            self.notes.append(
+                f"{alike} areas look as they did, light taken out, and are not told: --unlike 0 "
+                "tells them"
             )
         vector = next((s for s in (self.old, self.new) if isinstance(s, VectorSide)), None)
         if vector is None:

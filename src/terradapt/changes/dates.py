@@ -112,12 +112,17 @@ class TwoScenes(Scene):
 
     def read(self, window: Window) -> tuple[NDArray[Any], NDArray[np.bool_]]:
         """Read (2 C, H, W) pixels and (H, W) where both dates have data."""
+        old, new, valid = self.dates(window)
+        return np.concatenate([old, new]), valid
+
+    def dates(self, window: Window) -> tuple[NDArray[Any], NDArray[Any], NDArray[np.bool_]]:
+        """Read (C, H, W) pixels of each date, which may have unlike bands, and where both have."""
         parts = [_seen(s, o, window) for s, o in zip(self._sides, self._onto, strict=True)]
         valid = parts[0][1] & parts[1][1]
         rows, cols = np.arange(window.row, window.bottom), np.arange(window.col, window.right)
         valid &= ((rows >= 0) & (rows < self.height))[:, None]
         valid &= ((cols >= 0) & (cols < self.width))[None]
-        return np.concatenate([p[0] for p in parts]), valid
+        return parts[0][0], parts[1][0], valid
 
     def close(self) -> None:
         """Close the files."""

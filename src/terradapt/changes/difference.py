@@ -5,6 +5,9 @@ there is still there, at most r away. Borders of two dates never lie on each oth
 a plain difference is drowned in them; but C loses a rim of r pixels of what is new. It is given
 back where the plain difference D (C at r = 0) is high too: ``min(D(x), max over |d| <= r of
 C(x + d))``. Where nothing differs both are 0.
+
+Probabilities are whole steps of 0.004 that sum to exactly 1: all is done in single bytes, and no
+sum rounds.
 """
 
 from __future__ import annotations
@@ -12,7 +15,10 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-Shares = NDArray[np.float32]
+from terradapt.changes.sampling import Steps
+from terradapt.scene.options import STEPS
+
+_ALL = np.uint8(STEPS)
 
 
 def disc(reach: int) -> list[tuple[int, int]]:
@@ -22,24 +28,25 @@ def disc(reach: int) -> list[tuple[int, int]]:
 
 
 def score_of_change(
-    old: Shares, new: Shares, seen: tuple[NDArray[np.bool_], NDArray[np.bool_]], reach: int
-) -> tuple[Shares, NDArray[np.bool_]]:
+    old: Steps, new: Steps, seen: tuple[NDArray[np.bool_], NDArray[np.bool_]], reach: int
+) -> tuple[Steps, NDArray[np.bool_]]:
     """Return the score of change of a block.
 
     Args:
-        old: (K, H + 4 r, W + 4 r) probabilities that sum to 1; 0 where there is no data.
+        old: (K, H + 4 r, W + 4 r) probabilities, steps that sum to 250; 0 where there is no data.
         new: The same of the new date.
         seen: (H + 4 r, W + 4 r) where each has data.
         reach: r, px.
 
     Returns:
-        (H, W) float32 in 0..1, and (H, W) where both dates have data; elsewhere the score is 0.
+        (H, W) steps of 0.004, 0..250, and (H, W) where both dates have data; elsewhere the score
+        is 0.
     """
     height, width = old.shape[1] - 2 * reach, old.shape[2] - 2 * reach
     rows, cols = slice(reach, reach + height), slice(reach, reach + width)
     before = old[:, rows, cols]
-    agreed, alike = np.zeros((height, width), np.float32), np.zeros(0, np.float32)
-    lower = np.empty((height, width), np.float32)
+    agreed, alike = np.zeros((height, width), np.uint8), np.zeros(0, np.uint8)
+    lower = np.empty((height, width), np.uint8)
     for down, right in disc(reach):
         there = new[:, reach + down : reach + down + height, reach + right : reach + right + width]
         total = np.minimum(before[0], there[0])
@@ -50,12 +57,11 @@ def score_of_change(
             alike = total
         np.maximum(agreed, total, out=agreed)
     both = seen[0] & seen[1]
-    far = np.where(both[rows, cols], np.clip(1 - agreed, 0, 1), 0)
+    far = (_ALL - agreed) * both[rows, cols]
     inner = (slice(reach, height - reach), slice(reach, width - reach))
     size = inner[0].stop - inner[0].start, inner[1].stop - inner[1].start
     here = np.s_[2 * reach : 2 * reach + size[0], 2 * reach : 2 * reach + size[1]]
-    plain = np.clip(1 - alike[inner], 0, 1)
-    spread = np.zeros(size, np.float32)
+    spread = np.zeros(size, np.uint8)
     for down, right in disc(reach):
         np.maximum(
             spread,
@@ -63,6 +69,4 @@ def score_of_change(
             out=spread,
         )
     valid = both[here]
-    score = np.where(valid, np.minimum(plain, spread), 0).astype(np.float32)
-    score[score < 1e-5] = 0  # what is left of sums that round
-    return score, valid
+    return np.minimum(_ALL - alike[inner], spread) * valid, valid

@@ -9,10 +9,10 @@ import numpy as np
 from terradapt.changes.comparison import Pairing
 from terradapt.changes.networks import Edges
 from terradapt.changes.objects import Objects
-from terradapt.changes.raster import STEPS
 from terradapt.changes.roads import STATES
 from terradapt.changes.sides import MapSide, Side
 from terradapt.raster.georef import crs_name
+from terradapt.scene.options import STEPS
 from terradapt.version import __version__
 
 FORMAT = "terradapt-changes-1"

@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 from scipy.optimize import isotonic_regression
 
 from terradapt.changes.calibration import ChangeTable
-from terradapt.changes.raster import STEPS
 from terradapt.changes.run import compare
 from terradapt.changes.sampling import Onto
 from terradapt.classes import CHANGES, IGNORE
@@ -27,6 +26,7 @@ from terradapt.errors import DataError
 from terradapt.files import check_new, check_output, write_json
 from terradapt.progress import Track, silent
 from terradapt.raster import SceneReader
+from terradapt.scene.options import STEPS
 
 BINS = 15
 Counts = NDArray[np.float64]

@@ -12,19 +12,22 @@ import shapely
 from affine import Affine
 from numpy.typing import NDArray
 
-from terradapt.changes.raster import STEPS, Pair
+from terradapt.changes.looks import Looks, both_scenes
+from terradapt.changes.raster import Pair
 from terradapt.changes.roads import CHANGED, GONE, NEW
-from terradapt.changes.sampling import Floats, placed, zonal_means
+from terradapt.changes.sampling import Floats, placed, zonal_means, zones
 from terradapt.changes.sides import VectorSide, name_key
 from terradapt.errors import ConfigError
 from terradapt.grid import Window
 from terradapt.progress import Advance
 from terradapt.raster import CRS, Georef, SceneReader
 from terradapt.raster.georef import metric_crs, move_points
+from terradapt.scene.options import STEPS
 from terradapt.vector.lattice.metric import polygon_areas
 from terradapt.vector.polygons.extract import PolygonOptions, polygonize_labels
 
 _KINDS = 254
+_BLOCK = 1024  # px; regions of change are small, and blocks of this side fit the caches
 _COLUMNS = ("shapes", "state", "before", "after", "probability", "area", "feature")
 _OVERLAP = 0.5
 """Share of a polygon that must be covered for it to be there still."""
@@ -109,6 +112,40 @@ class _Groups:
         return kinds
 
 
+@dataclass(frozen=True)
+class _Tally:
+    """Of each region: pixels seen, sure ones, the sum of their steps; (P, M) of each code."""
+
+    seen: NDArray[np.int64]
+    sure: NDArray[np.int64]
+    total: NDArray[np.int64]
+    own: NDArray[np.int64]
+
+
+def _tallied(
+    source: _Groups, shapes: NDArray[Any], codes: NDArray[Any], core: int, looks: Looks | None
+) -> _Tally:
+    """Count the pixels of regions, (column, row) of pixel corners, and look at their cores."""
+    seen, sure, total = np.zeros((3, len(shapes)), np.int64)
+    own = np.zeros((len(shapes), len(codes)), np.int64)
+    for window, here, zone in zones(shapes, source.georef):
+        steps, code, told = (v.ravel() for v in source.kinds(window))
+        many = len(here)
+        inside = np.flatnonzero((zone > 0) & (steps != 255))
+        seen[here] += np.bincount(zone[inside] - 1, minlength=many)
+        inside = inside[told[inside]]
+        known, step = zone[inside] - 1, steps[inside]
+        which = known * len(codes) + np.searchsorted(codes, code[inside])
+        own[here] += np.bincount(which, minlength=many * len(codes)).reshape(many, -1)
+        certain = step >= core
+        known, step, inside = known[certain], step[certain], inside[certain]
+        sure[here] += np.bincount(known, minlength=many)
+        total[here] += np.bincount(known, step, minlength=many).astype(np.int64)
+        if looks is not None:
+            looks.add(window, ~told & (steps != 255), here[known], inside)
+    return _Tally(seen, sure, total, own)
+
+
 def changed_regions(
     pair: Pair,
     change: Path,
@@ -117,14 +154,16 @@ def changed_regions(
     min_area: float,
     states: NDArray[Any],
     advance: Advance | None = None,
-) -> Objects:
+    unlike: float = 0.0,
+) -> tuple[Objects, int]:
     """Return connected regions of change, with the mean probability of their core.
 
     What is new is one region whatever was there before, what is gone whatever came after it, and
     other ground that changed is one whatever it was: its classes are those of most of it. A region
     reaches as far as the probability is ``pair.grow``, and a quarter of it at least is its core,
     where it is ``pair.threshold``. Regions smaller than ``min_area`` join the neighbour with the
-    longest common border, which may be ground without a change.
+    longest common border, which may be ground without a change. Where both sides are scenes, a
+    region whose ground looks as it did is none.
 
     Args:
         pair: The two sides.
@@ -134,6 +173,10 @@ def changed_regions(
         min_area: Square metres.
         states: (K, K) state of each pair of classes.
         advance: Called with 1 after each block.
+        unlike: By how much the imagery of a region differs at least; see :mod:`.looks`.
+
+    Returns:
+        The regions, and how many were left out since they look alike.
 
     Raises:
         ConfigError: More kinds of change than 254.
@@ -141,7 +184,7 @@ def changed_regions(
     names = np.array(pair.joined.names, object)
     count, georef = len(names), pair.georef
     if not pixels:
-        return no_objects(georef.crs, georef.unit)
+        return no_objects(georef.crs, georef.unit), 0
     codes = np.array(sorted(pixels))
     before, after = codes // count, codes % count
     state = states[before, after]
@@ -155,39 +198,31 @@ def changed_regions(
     table = np.zeros(count * count, np.int64)
     table[codes] = number + 1
     core = round(pair.threshold * STEPS)
-    with SceneReader(change) as reader, SceneReader(classes) as ids:
+    with SceneReader(change) as reader, SceneReader(classes) as ids, ExitStack() as stack:
         source = _Groups(reader, ids, pair, table)
-        found = polygonize_labels(source, PolygonOptions(min_area=min_area), advance)
+        found = polygonize_labels(source, PolygonOptions(min_area=min_area, block=_BLOCK), advance)
         kept = np.flatnonzero(found.value > 0)
         kept = kept[found.area[kept] >= min_area * (1 - 1e-9)]
         shapes = found.shapes[kept]
-
-        def read(window: Window) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-            steps, code, told = source.kinds(window)
-            sure = told & (steps >= core)
-            planes = np.empty((len(codes) + 2, *steps.shape), np.uint8)
-            planes[0], planes[1] = sure, np.where(sure, steps, 0)
-            for plane, c in zip(planes[2:], codes, strict=True):
-                np.logical_and(code == c, told, out=plane.view(bool))
-            return planes, steps != 255
-
-        rows = max(16, 512 * 32 // (len(codes) + 2))
-        means = zonal_means(placed(shapes, georef), georef, read, len(codes) + 2, rows=rows)[0]
-    means = np.nan_to_num(means)
-    own = means[:, 2:] * (table[codes][None] == found.value[kept][:, None])
+        scenes = both_scenes(pair, stack) if unlike > 0 else None
+        looks = None if scenes is None else Looks(scenes, len(kept))
+        tally = _tallied(source, placed(shapes, georef), codes, core, looks)
+    own = tally.own * (table[codes][None] == found.value[kept][:, None])
     most = own.argmax(axis=1) if len(kept) else np.empty(0, np.int64)
     objects = Objects(
         shapes,
         state[most],
         names[before[most]],
         names[after[most]],
-        means[:, 1] / np.maximum(means[:, 0], 1e-9) / STEPS,
+        tally.total / np.maximum(tally.sure, 1) / STEPS,
         found.area[kept],
         np.zeros(len(kept), np.int64),
         georef.crs,
         georef.unit,
     )
-    return objects.take(means[:, 0] >= _CORE).sorted()
+    told = tally.sure >= _CORE * np.maximum(tally.seen, 1)
+    alike = np.zeros(len(kept), bool) if looks is None else looks.unlike < unlike
+    return objects.take(told & ~alike).sorted(), int((told & alike).sum())
 
 
 def footprints(pair: Pair, min_area: float) -> tuple[Objects, int]:

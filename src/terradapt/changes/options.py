@@ -24,6 +24,8 @@ class CompareOptions:
         grow: Probability from which on a pixel beside a change belongs to it, up to the threshold;
             None: a tenth of the threshold with a calibration, else the threshold.
         min_area: Smaller changes are not told, square metres.
+        unlike: How much the imagery of a change differs at least, light taken out, in what ground
+            without a change differs by; of two scenes alone. 0: it is not looked at.
         reach: How far the two dates may lie apart after their shift, m; None: from the estimate.
         align: Estimate the shift of the old side and take it out.
         aoi: Polygons; outside nothing is looked at.
@@ -44,6 +46,7 @@ class CompareOptions:
     threshold: float = 0.5
     grow: float | None = None
     min_area: float = 20.0
+    unlike: float = 0.5
     reach: float | None = None
     align: bool = True
     aoi: Path | None = None
@@ -67,6 +70,10 @@ class CompareOptions:
         if not 0 <= self.min_area < float("inf"):
             raise ConfigError(
                 f"a least area of {self.min_area:g} is out of range", "use square metres, 0 or more"
+            )
+        if not 0 <= self.unlike < float("inf"):
+            raise ConfigError(
+                f"a difference of {self.unlike:g} is out of range", "use a number, 0 or more"
             )
         if self.reach is not None and not 0 <= self.reach < float("inf"):
             raise ConfigError(f"a reach of {self.reach:g} m is out of range", "use metres, from 0")

@@ -195,14 +195,16 @@ def _seen(side: MapSide, reader: Any, georef: Georef, shift: Shift) -> Photo:
     photo = np.full((georef.height, georef.width, 3), _PAPER, np.uint8)
     palette = np.zeros((256, 3), np.float32)
     palette[: len(side.colours)] = side.colours
-    rows = max(1, int(_PIXELS / max(1.0, onto.scale**2 * georef.width)))
+    step = max(1, int(onto.scale / _SAMPLES))
+    whole = Window(0, 0, -(-reader.height // step), -(-reader.width // step))
+    rows = max(1, int(_PIXELS / max(1.0, (onto.scale / step) ** 2 * georef.width)))
     for top in range(0, georef.height, rows):
         window = Window(top, 0, min(rows, georef.height - top), georef.width)
-        picks = onto.pixels(window, _SAMPLES)
-        box = box_of(picks, reader.window)
+        picks = [(r // step, c // step) for r, c in onto.pixels(window, _SAMPLES)]
+        box = box_of(picks, whole)
         if box is None:
             continue
-        pixels, valid = reader.read(box)
+        pixels, valid = reader.thinned(box, step)
         if side.scene is None:
             pixels = (pixels[:1] == 255) if side.mask else pixels[:1]
         else:

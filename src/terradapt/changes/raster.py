@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from terradapt.changes.calibration import ChangeTable
 from terradapt.changes.difference import score_of_change
-from terradapt.changes.sampling import Sampler, Shift, open_sampler, placed
+from terradapt.changes.sampling import Sampler, Shift, Steps, open_sampler, placed
 from terradapt.changes.sides import Joined, MapSide, Side, VectorSide
 from terradapt.errors import DataError, SceneError
 from terradapt.grid import Window
@@ -30,11 +30,10 @@ from terradapt.progress import Advance
 from terradapt.raster import Georef, Layer, SceneWriter, rasterize, read_layer
 from terradapt.raster.cog import TILE
 from terradapt.raster.georef import move_points
+from terradapt.scene.options import STEPS
 from terradapt.scene.pipeline import abreast
 from terradapt.scene.predictor import argmax
 
-STEPS = 250
-"""Steps of a probability in the raster of change."""
 _COLUMNS = 2048  # px worked on at once
 _PATCHES = 49
 _VARIES = 0.1  # standard deviation of a class within a patch, at least
@@ -152,20 +151,24 @@ def row_of(task: RowTask) -> Row:
     classes = np.full((2, height, georef.width), 255, np.uint8)
     areas, shares = np.zeros(2), np.zeros((2, count))
     pairs = np.zeros(count * count, np.int64)
+    likely = pair.table.of_steps()
     for left in range(0, georef.width, _COLUMNS):
         window = Window(top, left, height, min(_COLUMNS, georef.width - left))
         score, before, after, valid = block(pair, window)
-        steps = np.rint(np.clip(pair.table(score), 0, 1) * STEPS).astype(np.uint8)
+        steps = likely[score]
         at = np.s_[:, left : left + window.width]
         change[0][at] = np.where(valid, steps, 255)
-        metres = georef.pixel_areas(window)
-        areas += metres[valid].sum(), metres[~valid].sum()
+        code = before * np.int64(count) + after
+        code[~valid] = count * count
         for band, ids in enumerate((before, after)):
             classes[band][at] = np.where(valid, ids, 255)
-            shares[band] += np.bincount(ids[valid], metres[valid], minlength=count)
+        metres = georef.pixel_areas(window)
+        sums = np.bincount(code.ravel(), metres.ravel(), minlength=count * count + 1)
+        areas += sums[:-1].sum(), sums[-1]
+        both = sums[:-1].reshape(count, count)
+        shares += both.sum(axis=1), both.sum(axis=0)
         told = valid & (steps >= round(pair.grow * STEPS)) & (before != after)
-        code = before[told].astype(np.int64) * count + after[told]
-        pairs += np.bincount(code, minlength=count * count)
+        pairs += np.bincount(code[told], minlength=count * count)
     note = {
         "areas": areas.tolist(),
         "classes": shares.tolist(),
@@ -183,25 +186,25 @@ def close_sides() -> None:
 
 def _block(
     pair: Pair, window: Window
-) -> tuple[NDArray[np.float32], NDArray[np.uint8], NDArray[np.uint8], NDArray[np.bool_]]:
+) -> tuple[Steps, NDArray[np.uint8], NDArray[np.uint8], NDArray[np.bool_]]:
     halo = 2 * pair.reach
     wide = Window(
         window.row - halo, window.col - halo, window.height + 2 * halo, window.width + 2 * halo
     )
-    (old, saw), (new, sees) = (side.read(wide) for side in _open.sides)
+    (old, before, saw), (new, after, sees) = (side.steps(wide) for side in _open.sides)
     inside = _within(pair.georef, wide)
     score, valid = score_of_change(old, new, (saw & inside, sees & inside), pair.reach)
-    cut = np.s_[:, halo : halo + window.height, halo : halo + window.width]
-    before, after = (argmax(p[cut])[0] for p in (old, new))
-    return score, before, after, valid & pair.looked_at(window)
+    cut = np.s_[halo : halo + window.height, halo : halo + window.width]
+    return score, before[cut], after[cut], valid & pair.looked_at(window)
 
 
 def _told_block(
     pair: Pair, window: Window
-) -> tuple[NDArray[np.float32], NDArray[np.uint8], NDArray[np.uint8], NDArray[np.bool_]]:
-    shares, valid = _open.sides[1].read(window)
+) -> tuple[Steps, NDArray[np.uint8], NDArray[np.uint8], NDArray[np.bool_]]:
+    shares, _, valid = _open.sides[1].steps(window)
     after = argmax(shares[1:])[0] + np.uint8(1)
-    return 1 - shares[0], np.zeros_like(after), after, valid & pair.looked_at(window)
+    score = (np.uint8(STEPS) - shares[0]) * valid
+    return score, np.zeros_like(after), after, valid & pair.looked_at(window)
 
 
 def _within(georef: Georef, window: Window) -> NDArray[np.bool_]:
@@ -260,7 +263,7 @@ def write_change(
     tags = {"TERRADAPT_CHANGE": str(pair.table)}
     layers = {
         "change": Layer(change, band_names=("probability of change",), tags=tags, scale=1 / STEPS),
-        "classes": Layer(classes, 2, band_names=("before", "after")),
+        "classes": Layer(classes, 2, band_names=("before", "after"), scratch=True),
     }
     writer = SceneWriter(
         layers,

@@ -136,7 +136,14 @@ def compare(
                 assert predictor is not None
                 wanted = replace(predict, scores="uint8")
                 told = predict_scene(
-                    predictor, source, made, wanted, bar, model=called, blocks=blocks
+                    predictor,
+                    source,
+                    made,
+                    wanted,
+                    bar,
+                    model=called,
+                    scratch=True,
+                    blocks=blocks,
                 )
                 run.notes.extend(told["notes"])
             result = run.compared(work, signature, rows, bar)

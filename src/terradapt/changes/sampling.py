@@ -6,7 +6,7 @@ the pixel that they lie in. Nothing depends on how the grid is cut into windows.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,11 +18,15 @@ from terradapt.files import Closing
 from terradapt.grid import Window
 from terradapt.raster import Georef, SceneReader, rasterize
 from terradapt.raster.georef import move_points
+from terradapt.scene.options import STEPS
+from terradapt.scene.predictor import argmax
 
 Floats = NDArray[np.float64]
 Shares = NDArray[np.float32]
+Steps = NDArray[np.uint8]
 Shift = tuple[float, float]
 _KNOT = 32  # px between places that are moved from CRS to CRS; between them it is linear
+_CACHE = 256 << 20  # bytes: windows and their rims share tiles
 _MOST = 8  # samples along a side of a pixel
 
 
@@ -43,10 +47,10 @@ class Onto:
         self.scale = float(np.sqrt(abs(np.linalg.det(ends[1:] - ends[:1]))))
         corner = self._move(np.zeros((1, 2)))[0]
         step = self._move(np.eye(2)) - corner
-        whole = np.abs(corner - np.rint(corner)).max() < 1e-3 and not self.shift.any()
         self.offset = None
-        if self.straight and whole and np.abs(step - np.eye(2)).max() < 1e-6:
-            self.offset = int(np.rint(corner[0])), int(np.rint(corner[1]))
+        if self.straight and np.abs(step - np.eye(2)).max() < 1e-6:
+            down, right = _nearest(corner).tolist()
+            self.offset = down, right
 
     def _move(self, places: Floats) -> Floats:
         """(M, 2) places of the grid as places of the raster."""
@@ -129,6 +133,30 @@ def box_of(
     return Window(top, left, bottom - top, right - left)
 
 
+def as_steps(shares: Shares) -> Steps:
+    """Return probabilities in the nearest steps of 0.004."""
+    return np.rint(shares * STEPS).astype(np.uint8)
+
+
+def exact_steps(steps: Steps, valid: NDArray[np.bool_]) -> tuple[Steps, NDArray[np.uint8]]:
+    """Make steps sum to exactly 1: the likeliest class takes what rounding left.
+
+    Args:
+        steps: (K, H, W) steps of 0.004 that sum to about 1; changed in place.
+        valid: (H, W); elsewhere they are 0.
+
+    Returns:
+        The steps, and (H, W) the likeliest class, the first of equal ones.
+    """
+    ids = argmax(steps)[0]
+    lack = np.where(valid, np.uint8(STEPS), np.uint8(0))
+    for plane in steps:
+        lack -= plane  # modulo 256, as are the sums below
+    for k in range(len(steps)):
+        steps[k] += lack * (ids == k)
+    return steps, ids
+
+
 class MapSampler(Closing):
     """Joined class probabilities of a map.
 
@@ -146,7 +174,9 @@ class MapSampler(Closing):
         self.side, self.count = side, count
         self.table = np.full(256, -1, np.int64)
         self.table[: len(table)] = table
-        self.reader = SceneReader(side.scores or side.path, bands=None if side.scores else (1,))
+        self.reader = SceneReader(
+            side.scores or side.path, bands=None if side.scores else (1,), cache=_CACHE
+        )
         self.onto = Onto(self.reader.georef, target, shift)
 
     def close(self) -> None:
@@ -158,8 +188,7 @@ class MapSampler(Closing):
         shape = (window.height, window.width)
         sums = np.zeros((self.count, *shape), np.float32)
         if self.onto.offset is not None:
-            down, right = self.onto.offset
-            pixels, valid = self.reader.read(window.shift(down, right))
+            pixels, valid = self.reader.read(window.shift(*self.onto.offset))
             self._add(sums, pixels, valid)
             return self._shares(sums, valid)
         picks = self.onto.pixels(window)
@@ -175,6 +204,24 @@ class MapSampler(Closing):
             at = np.where(inside, rows - box.row, 0), np.where(inside, cols - box.col, 0)
             seen += self._add(sums, pixels[:, at[0], at[1]], valid[at] & inside)
         return self._shares(sums, 2 * seen >= len(picks))
+
+    def steps(self, window: Window) -> tuple[Steps, NDArray[np.uint8], NDArray[np.bool_]]:
+        """Return as :func:`exact_steps`, and (H, W) valid.
+
+        Stored steps are taken as they are where pixel lies on pixel: that they were rounded one by
+        one moves a probability by half a step for each class, at most.
+        """
+        if self.onto.offset is None or self.side.scores is None or self.reader.dtype != "uint8":
+            shares, valid = self.read(window)
+            return *exact_steps(as_steps(shares), valid), valid
+        pixels, valid = self.reader.read(window.shift(*self.onto.offset))
+        if not valid.all():
+            pixels *= valid
+        joined = np.zeros((self.count, *valid.shape), np.uint8)
+        for band, number in zip(pixels, self.table.tolist(), strict=False):
+            joined[number] += band
+        valid &= joined.any(axis=0)
+        return *exact_steps(joined, valid), valid
 
     def _add(
         self, sums: Shares, pixels: NDArray[Any], valid: NDArray[np.bool_]
@@ -248,6 +295,11 @@ class VectorSampler(Closing):
         shares = np.stack([ids == k for k in range(self.count)]).astype(np.float32)
         return shares, np.ones(ids.shape, bool)
 
+    def steps(self, window: Window) -> tuple[Steps, NDArray[np.uint8], NDArray[np.bool_]]:
+        """Return as :meth:`MapSampler.steps`."""
+        shares, valid = self.read(window)
+        return *exact_steps(as_steps(shares), valid), valid
+
 
 Sampler = MapSampler | VectorSampler
 
@@ -279,30 +331,20 @@ def placed(shapes: NDArray[Any], target: Georef, shift: Shift = (0.0, 0.0)) -> N
     return np.asarray(shapely.transform(shapes, place), object)
 
 
-def zonal_means(
-    shapes: NDArray[Any],
-    target: Georef,
-    read: Any,
-    planes: int,
-    *,
-    rows: int = 512,
-    cols: int = 2048,
-) -> tuple[Floats, NDArray[np.int64], NDArray[np.int64]]:
-    """Return means of planes over polygons, by blocks.
+def zones(
+    shapes: NDArray[Any], target: Georef, *, rows: int = 512, cols: int = 2048
+) -> Iterator[tuple[Window, NDArray[np.int64], NDArray[np.int32]]]:
+    """Yield the blocks of a grid in which polygons lie.
 
     Args:
         shapes: (P,) polygons in (column, row) of pixel corners.
         target: The grid.
-        read: Gives (K, H, W) values and (H, W) valid of a window.
-        planes: K.
         rows: Of a block, px.
         cols: Of a block, px.
 
-    Returns:
-        (P, K) means over valid pixels, NaN without one; (P,) pixels, and (P,) valid ones.
+    Yields:
+        The block; the N polygons there; and its (H * W,) pixels: 0, or 1..N of these polygons.
     """
-    count = len(shapes)
-    sums, pixels, good = np.zeros((count, planes)), np.zeros(count, int), np.zeros(count, int)
     tree = shapely.STRtree(shapes)
     for top in range(0, target.height, rows):
         for left in range(0, target.width, cols):
@@ -314,19 +356,39 @@ def zonal_means(
             if not len(here):
                 continue
             ids = rasterize(
-                zip(shapes[here], (here + 1).tolist(), strict=True),
+                zip(shapes[here], range(1, len(here) + 1), strict=True),
                 height=window.height,
                 width=window.width,
                 transform=_pixels_from(window),
                 dtype="int32",
-            ).ravel()
-            values, valid = read(window)
-            pixels += np.bincount(ids, minlength=count + 1)[1:]
-            at = np.flatnonzero((ids > 0) & valid.ravel())  # most of a block lies in no polygon
-            known = ids[at]
-            good += np.bincount(known, minlength=count + 1)[1:]
-            for k in range(planes):
-                sums[:, k] += np.bincount(known, values[k].ravel()[at], minlength=count + 1)[1:]
+            )
+            yield window, here, ids.ravel()
+
+
+def zonal_means(
+    shapes: NDArray[Any], target: Georef, read: Any, planes: int
+) -> tuple[Floats, NDArray[np.int64], NDArray[np.int64]]:
+    """Return means of planes over polygons, by blocks.
+
+    Args:
+        shapes: (P,) polygons in (column, row) of pixel corners.
+        target: The grid.
+        read: Gives (K, H, W) values and (H, W) valid of a window.
+        planes: K.
+
+    Returns:
+        (P, K) means over valid pixels, NaN without one; (P,) pixels, and (P,) valid ones.
+    """
+    count = len(shapes)
+    sums, pixels, good = np.zeros((count, planes)), np.zeros(count, int), np.zeros(count, int)
+    for window, here, ids in zones(shapes, target):
+        values, valid = read(window)
+        pixels[here] += np.bincount(ids, minlength=len(here) + 1)[1:]
+        at = np.flatnonzero((ids > 0) & valid.ravel())  # most of a block lies in no polygon
+        known = ids[at] - 1
+        good[here] += np.bincount(known, minlength=len(here))
+        for k in range(planes):
+            sums[here, k] += np.bincount(known, values[k].ravel()[at], minlength=len(here))
     with np.errstate(invalid="ignore"):
         return sums / np.where(good, good, np.nan)[:, None], pixels, good
 

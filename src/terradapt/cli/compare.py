@@ -48,6 +48,10 @@ def compare(
         typer.Option(help="Pixels beside a change belong to it from this probability on."),
     ] = None,
     min_area: Annotated[float, typer.Option(help="Smallest change told, square metres.")] = 20.0,
+    unlike: Annotated[
+        float,
+        typer.Option(help="Least difference of the imagery, in usual ones; 0: do not look."),
+    ] = 0.5,
     reach: Annotated[
         float | None,
         typer.Option(help="How far the dates may lie apart, m; default as estimated."),
@@ -117,6 +121,7 @@ def compare(
                 threshold=threshold,
                 grow=grow,
                 min_area=min_area,
+                unlike=unlike,
                 reach=reach,
                 align=align,
                 aoi=aoi,

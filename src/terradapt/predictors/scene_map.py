@@ -80,7 +80,7 @@ class SceneMap(NDArrayOperatorsMixin):
             parts = [b.confidence for b in blocks if b.confidence is not None]
             arrays["confidence"] = np.concatenate(parts)
         if job.wanted.scores:
-            planes = [b.scores for b in blocks if b.scores is not None]
+            planes = [_shares(b.scores, b.scores != 255) for b in blocks if b.scores is not None]
             arrays["scores"] = np.concatenate(planes, axis=1)
         classes = job.predictor.classes
         scored = [classes.names[i] for i in job.wanted.subset]
@@ -293,7 +293,9 @@ def _ids(reader: SceneReader, window: Window) -> NDArray[np.uint8]:
     return np.where(valid, pixels[0], 255).astype(np.uint8)
 
 
-def _shares(pixels: NDArray[Any], valid: NDArray[np.bool_], one: bool) -> NDArray[np.float32]:
+def _shares(
+    pixels: NDArray[Any], valid: NDArray[np.bool_], one: bool = False
+) -> NDArray[np.float32]:
     """Probabilities of what a raster holds: float16, or uint8 in steps of 0.004."""
     unit = np.float32(0.004 if pixels.dtype == np.uint8 else 1)
     found: NDArray[np.float32] = np.where(valid, pixels.astype(np.float32) * unit, np.nan)

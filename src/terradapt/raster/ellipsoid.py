@@ -105,14 +105,18 @@ class Surface:
         """Return the (H, W) square metres of a window's pixels."""
         rows = np.arange(window.row, window.bottom) + 0.5
         cols = np.arange(window.col, window.right + 1.0)
-        if window.height <= 4 or window.height > np.diff(self.rows).min():
+        if window.height <= 4:
             return np.diff(self._area_spline(rows, cols), axis=1)
         # within one step of the lattice rows follow a cubic, and four of them tell the others
+        parts = np.array_split(rows, -(-window.height // max(4, int(np.diff(self.rows).min()))))
         few = np.cos(np.pi * np.arange(4) / 3)
-        ends = rows[0] + (few + 1) / 2 * (window.height - 1)
-        areas = np.diff(self._area_spline(np.sort(ends), cols), axis=1)[::-1]
-        powers = np.vander(np.linspace(-1, 1, window.height), 4)
-        return np.asarray(powers @ np.linalg.solve(np.vander(few), areas), np.float64)
+        ends = [p[0] + (np.sort(few) + 1) / 2 * (len(p) - 1) for p in parts]
+        known = np.diff(self._area_spline(np.concatenate(ends), cols), axis=1)
+        areas = [
+            np.vander(np.linspace(-1, 1, len(p)), 4) @ np.linalg.solve(np.vander(few), k[::-1])
+            for p, k in zip(parts, np.split(known, len(parts)), strict=True)
+        ]
+        return np.asarray(np.concatenate(areas), np.float64)
 
     def pixel_area(self, rows: Ints, cols: Ints) -> Floats:
         """Return the (M,) square metres of single pixels; what is equal up to 1e-9 is equal."""

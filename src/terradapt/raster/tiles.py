@@ -35,6 +35,7 @@ class Layer:
         band_names: Descriptions of the bands.
         tags: Metadata of the file.
         scale: Factor from stored to true values.
+        scratch: It is read soon and thrown away: no overviews, and nothing is compressed.
     """
 
     path: Path
@@ -45,6 +46,7 @@ class Layer:
     band_names: tuple[str, ...] = ()
     tags: Mapping[str, str] | None = None
     scale: float = 1.0
+    scratch: bool = False
 
 
 def blank(layer: Layer) -> NDArray[Any]:
@@ -52,8 +54,8 @@ def blank(layer: Layer) -> NDArray[Any]:
     return np.full((TILE, TILE), layer.nodata, layer.dtype)
 
 
-def tiles(layer: Layer, array: NDArray[Any]) -> Iterable[tuple[NDArray[Any], float]]:
-    """Cut a block row (bands, h, width) into whole tiles, each with its nodata value."""
+def tiles(layer: Layer, array: NDArray[Any]) -> Iterable[tuple[NDArray[Any], Layer]]:
+    """Cut a block row (bands, h, width) into whole tiles."""
     for band in array:
         for left in range(0, array.shape[2], TILE):
             part = band[:, left : left + TILE]
@@ -62,19 +64,19 @@ def tiles(layer: Layer, array: NDArray[Any]) -> Iterable[tuple[NDArray[Any], flo
             else:
                 tile = blank(layer)
                 tile[: part.shape[0], : part.shape[1]] = part
-            yield tile, layer.nodata
+            yield tile, layer
 
 
-def encode_tile(tile: NDArray[Any]) -> bytes:
+def encode_tile(tile: NDArray[Any], layer: Layer) -> bytes:
     """Compress a tile."""
-    return zlib.compress(tile.data, _LEVEL)
+    return zlib.compress(tile.data, 0 if layer.scratch else _LEVEL)
 
 
-def encoded(job: tuple[NDArray[Any], float]) -> bytes | None:
+def encoded(job: tuple[NDArray[Any], Layer]) -> bytes | None:
     """Compress a tile; None for one without data."""
-    tile, nodata = job
-    empty = np.isnan(tile).all() if np.isnan(nodata) else (tile == nodata).all()
-    return None if empty else encode_tile(tile)
+    tile, layer = job
+    empty = np.isnan(tile).all() if np.isnan(layer.nodata) else (tile == layer.nodata).all()
+    return None if empty else encode_tile(tile, layer)
 
 
 def halved(job: tuple[Layer, list[list[bytes]]]) -> bytes:
@@ -86,8 +88,10 @@ def halved(job: tuple[Layer, list[list[bytes]]]) -> bytes:
             tile = np.frombuffer(zlib.decompress(data), layer.dtype).reshape(TILE, TILE)
             whole[r * TILE : (r + 1) * TILE, c * TILE : (c + 1) * TILE] = tile
     if layer.colours is not None:
-        return encode_tile(np.ascontiguousarray(halve_mode(whole, int(layer.nodata))))
-    return encode_tile(np.ascontiguousarray(halve_mean(whole, layer.nodata)))
+        halves: NDArray[Any] = halve_mode(whole, int(layer.nodata))
+    else:
+        halves = halve_mean(whole, layer.nodata)
+    return encode_tile(np.ascontiguousarray(halves), layer)
 
 
 def template(

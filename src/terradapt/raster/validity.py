@@ -64,13 +64,16 @@ class Validity:
             raw: (C, H, W) pixels of the bands that are read.
             masks: Reads alpha bands and masks of the same place.
         """
-        read = raw[self._places]
+        whole = self._places == list(range(len(raw)))
+        read = raw if whole else raw[self._places]
         valid = np.ones(raw.shape[1:], bool)
         stated = [value for value in self.nodata if value is not None]
         if stated and len(stated) == len(self.nodata):
             hidden = np.ones(raw.shape[1:], bool)
             for band, value in zip(read, stated, strict=True):
-                hidden &= np.isnan(band) if np.isnan(value) else band == value
+                hidden &= np.isnan(band) if np.isnan(value) else band == band.dtype.type(value)
+                if not hidden.any():
+                    break
             valid &= ~hidden
         if raw.dtype.kind == "f":
             valid &= np.isfinite(read).all(0)

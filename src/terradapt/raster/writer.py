@@ -210,7 +210,7 @@ class SceneWriter(Closing):
             if tile is None and has_empty:
                 shared.append(1)
                 continue
-            data = tile if tile is not None else encode_tile(blank(layer))
+            data = tile if tile is not None else encode_tile(blank(layer), layer)
             shared.append(0 if tile is not None else 2)
             has_empty = has_empty or tile is None
             sizes.append(len(data))
@@ -246,7 +246,8 @@ class SceneWriter(Closing):
         image.levels.append(_level(self.width, self.height, rows))
         file = self._files[name]
         with writing(layer.path):
-            for width, height in pyramid_sizes(self.width, self.height):
+            sizes = [] if layer.scratch else pyramid_sizes(self.width, self.height)
+            for width, height in sizes:
                 image.levels.append(self._overview(name, image.levels[-1], width, height))
         with replacing(layer.path) as part, part.open("wb") as out:
             write_cog(image, file, out)

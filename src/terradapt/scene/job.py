@@ -100,7 +100,7 @@ class Job:
 def row_memory(predictor: Predictor, grid: Grid, wanted: Wanted) -> int:
     """Return the bytes that the full rows of a scene take while it is predicted, at least."""
     classes = len(wanted.subset) or len(predictor.classes)
-    kept = 1 + 4 * wanted.confidence + 4 * classes * wanted.scores
+    kept = 1 + 4 * wanted.confidence + (1 if wanted.steps else 4) * classes * wanted.scores
     spec = predictor.spec
     around = 2 * len(spec.bands) // spec.context if spec.context else 0  # held, and being joined
     column = grid.window * (len(spec.bands) + around) + grid.block * kept

@@ -12,8 +12,8 @@ from terradapt.grid import Grid
 from terradapt.options import check_fields, chosen
 from terradapt.scene.predictor import Predictor, default_batch, on_host
 
-STEP = 0.004
-"""Scores and confidence as uint8: value 0..250 times this."""
+STEPS = 250
+"""Scores and confidence as uint8: this many steps make 1."""
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterable
 from contextlib import ExitStack, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ from terradapt.scene import sidecars
 from terradapt.scene.job import Blocks, Job, open_job
 from terradapt.scene.options import PredictOptions
 from terradapt.scene.predictor import Predictor
-from terradapt.scene.stream import Block
+from terradapt.scene.stream import Block, quantized
 
 SUFFIXES = (".tif", ".tiff")
 
@@ -41,6 +42,7 @@ def predict_scene(
     bar: Track | None = None,
     *,
     model: str = "",
+    scratch: bool = False,
     blocks: Blocks = Job.blocks,
 ) -> dict[str, Any]:
     """Predict a scene into ``out``: a cloud optimized GeoTIFF, its style and its statistics.
@@ -56,6 +58,7 @@ def predict_scene(
         options: See :class:`PredictOptions`.
         bar: ``bar(total, label, unit)`` gives a context with ``advance(n)``.
         model: Name or hash of the model, for the statistics and for resuming.
+        scratch: The rasters are read soon and thrown away: no overviews, nothing is compressed.
         blocks: What yields the blocks; for others than plain streaming see ``scene.cluster``.
 
     Returns:
@@ -75,6 +78,8 @@ def predict_scene(
         job = open_job(predictor, scene, options, model, stack)
         check_result(out, scene, options, job.source.files)
         layers = _layers(job, out, options)
+        if scratch:
+            layers = {name: replace(layer, scratch=True) for name, layer in layers.items()}
         done = sidecars.finished(job, out, layers) if options.resume else None
         if done is not None:
             shutil.rmtree(part_folder(out), ignore_errors=True)
@@ -155,14 +160,8 @@ def _stored(block: Block, writer: SceneWriter) -> dict[str, NDArray[Any]]:
         arrays["confidence"] = quantized(block.confidence[None])
     if block.scores is not None:
         half = writer.layers["scores"].dtype == "float16"
-        arrays["scores"] = block.scores.astype(np.float16) if half else quantized(block.scores)
+        arrays["scores"] = block.scores.astype(np.float16) if half else block.scores
     return arrays
-
-
-def quantized(values: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """Return scores in steps of 0.004: 0..250, 255 for NaN."""
-    steps = np.rint(np.clip(values, 0, 1) * 250)
-    return np.where(np.isnan(steps), 255, steps).astype(np.uint8)
 
 
 def _layers(job: Job, out: Path, options: PredictOptions) -> dict[str, Layer]:

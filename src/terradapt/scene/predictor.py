@@ -157,7 +157,7 @@ class Wrapped(Predictor):
         self.predictor.share(count)
 
 
-def argmax(scores: NDArray[np.float32]) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+def argmax(scores: NDArray[Any]) -> tuple[NDArray[np.uint8], NDArray[Any]]:
     """Return (H, W) ids and values of the highest of (K, H, W) scores; the first of equal ones.
 
     One pass per class over contiguous planes: an order of magnitude faster than NumPy's along the

@@ -179,10 +179,12 @@ def _texts(out: Path, classes: ClassMap, layers: Mapping[str, Layer]) -> dict[Pa
 
 def _recorded(layers: Iterable[Layer]) -> dict[str, Any]:
     """Return size and SHA-256 of each raster; empty for one that is not there."""
-    return {
-        path.name: {"bytes": path.stat().st_size, "sha256": digest(path)} if path.is_file() else {}
-        for path in (layer.path for layer in layers)
-    }
+    told: dict[str, Any] = {}
+    for path, scratch in ((layer.path, layer.scratch) for layer in layers):
+        told[path.name] = {"bytes": path.stat().st_size} if path.is_file() else {}
+        if told[path.name] and not scratch:
+            told[path.name]["sha256"] = digest(path)
+    return told
 
 
 def _is_whole(path: Path, text: str) -> bool:

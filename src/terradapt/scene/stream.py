@@ -15,7 +15,7 @@ from terradapt.grid import Grid, Window
 from terradapt.progress import Advance
 from terradapt.raster import Scene
 from terradapt.scene.blend import Blender, Chunk, Piece, Plan, read_chunks
-from terradapt.scene.options import PredictOptions
+from terradapt.scene.options import STEPS, PredictOptions
 from terradapt.scene.pipeline import abreast, ahead
 from terradapt.scene.predictor import Predictor, argmax, on_host, streams_for
 
@@ -29,13 +29,14 @@ class Block:
     Attributes:
         window: Where it lies in the scene.
         classes: (h, w) uint8 ids, 255 where the scene has no data.
-        scores: (K, h, w) float32, NaN without data; when the options ask for scores.
+        scores: (K, h, w) float32, NaN without data; uint8 in steps of 0.004, 255 without data,
+            where ``uint8`` is asked for; when the options ask for scores.
         confidence: (h, w) float32, NaN without data; when the options ask for it.
     """
 
     window: Window
     classes: NDArray[np.uint8]
-    scores: NDArray[np.float32] | None = None
+    scores: NDArray[Any] | None = None
     confidence: NDArray[np.float32] | None = None
 
 
@@ -126,11 +127,13 @@ class Wanted:
         subset: Class ids that the first axis of the scores stands for; all when empty.
         scores: Keep the scores themselves.
         confidence: Keep the highest score.
+        steps: The scores are kept as uint8 in steps of 0.004.
     """
 
     subset: tuple[int, ...] = ()
     scores: bool = False
     confidence: bool = False
+    steps: bool = False
 
     @classmethod
     def of(cls, options: PredictOptions, classes: ClassMap) -> Wanted:
@@ -143,7 +146,8 @@ class Wanted:
             if name not in classes.names:
                 raise ConfigError(f"the model has no class '{name}'", one_of(name, classes.names))
         subset = sorted({classes.names.index(n) for n in options.classes})
-        return cls(tuple(subset), options.scores is not None, options.confidence)
+        scores = options.scores
+        return cls(tuple(subset), scores is not None, options.confidence, scores == "uint8")
 
 
 def predict_region(
@@ -174,7 +178,16 @@ def predict_region(
         pieces.close()
 
 
-Result = tuple[NDArray[np.uint8], NDArray[np.float32] | None, NDArray[np.float32] | None]
+def quantized(values: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """Return scores in steps of 0.004: 0..250, 255 for NaN."""
+    steps = np.clip(values, 0, 1)
+    steps *= STEPS
+    np.rint(steps, out=steps)
+    steps[np.isnan(steps)] = IGNORE
+    return steps.astype(np.uint8)
+
+
+Result = tuple[NDArray[np.uint8], NDArray[Any] | None, NDArray[np.float32] | None]
 
 
 @dataclass(frozen=True)
@@ -235,7 +248,11 @@ def _results(work: Iterator[_Labelled], wanted: Wanted) -> Iterator[tuple[Window
         classes = table[ids] if wanted.subset else ids
         if not piece.valid.all():
             classes[~piece.valid] = IGNORE
-        kept = np.where(piece.valid, scores, nan) if wanted.scores else None
+        kept = None
+        if wanted.scores and wanted.steps:
+            kept = np.where(piece.valid, quantized(scores), np.uint8(IGNORE))
+        elif wanted.scores:
+            kept = np.where(piece.valid, scores, nan)
         sure = np.where(piece.valid, best, nan) if wanted.confidence else None
         yield piece.window, (classes, kept, sure)
 
@@ -283,7 +300,8 @@ class _Canvas:
         width, nan = self.region.width, np.float32("nan")
         fresh: list[NDArray[Any] | None] = [np.full((max(extra, 0), width), IGNORE, np.uint8)]
         scores, sure = self.wanted.scores, self.wanted.confidence
-        fresh.append(np.full((self.count, max(extra, 0), width), nan) if scores else None)
+        empty = np.uint8(IGNORE) if self.wanted.steps else nan
+        fresh.append(np.full((self.count, max(extra, 0), width), empty) if scores else None)
         fresh.append(np.full((max(extra, 0), width), nan) if sure else None)
         self.layers = [
             new if old is None or new is None else np.concatenate([old, new], -2)

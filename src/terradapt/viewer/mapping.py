@@ -24,8 +24,8 @@ from terradapt.meta import Meta
 from terradapt.raster import ScenePath
 from terradapt.scene import Block, PredictOptions, Predictor
 from terradapt.scene.job import open_job
-from terradapt.scene.predict import quantized
 from terradapt.scene.predictor import Wrapped
+from terradapt.scene.stream import quantized
 from terradapt.viewer.conflict import ConflictError
 from terradapt.viewer.pyramid import Pyramid
 from terradapt.viewer.recent import Recent

@@ -19,7 +19,9 @@ def label_equal(values: NDArray[Any]) -> NDArray[np.int64]:
     height, width = values.shape
     begins = np.ones((height, width), bool)
     begins[:, 1:] = values[:, 1:] != values[:, :-1]
-    runs = begins.ravel().cumsum().reshape(height, width) - 1  # a number for each run of a row
+    runs = (
+        begins.ravel().cumsum(dtype=np.int32).reshape(height, width) - 1
+    )  # a number for each run of a row
     same = values[1:] == values[:-1]
     # two runs that touch do so at the first common column, where one of them begins
     meet = same & (begins[1:] | begins[:-1])
