@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import sys
 from importlib import import_module
+from importlib.util import find_spec
 from types import ModuleType
 from typing import Any
 
@@ -49,7 +50,9 @@ def import_timm() -> None:
         import_module("torch")
         utils = _Later(f"{_COMPILER}.utils", is_compile_supported=_is_compile_supported)
         sys.modules[utils.__name__] = utils
-        sys.modules[_COMPILER] = _Later(_COMPILER, disable=_disable, utils=utils)
+        found = find_spec(_COMPILER)  # its other modules are found beside the one that is not read
+        path = found.submodule_search_locations if found else None
+        sys.modules[_COMPILER] = _Later(_COMPILER, disable=_disable, utils=utils, __path__=path)
         try:
             import_module("timm")
         finally:
