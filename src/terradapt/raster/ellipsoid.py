@@ -105,17 +105,18 @@ class Surface:
         """Return the (H, W) square metres of a window's pixels."""
         rows = np.arange(window.row, window.bottom) + 0.5
         cols = np.arange(window.col, window.right + 1.0)
-        if window.height <= 4:
-            return np.diff(self._area_spline(rows, cols), axis=1)
-        # within one step of the lattice rows follow a cubic, and four of them tell the others
-        parts = np.array_split(rows, -(-window.height // max(4, int(np.diff(self.rows).min()))))
+        # between two places of the lattice rows follow a cubic, and four of them tell the others
+        inner = self.rows[(self.rows > rows[0]) & (self.rows < rows[-1])]
+        parts = [p for p in np.split(rows, np.searchsorted(rows, inner)) if len(p)]
         few = np.cos(np.pi * np.arange(4) / 3)
-        ends = [p[0] + (np.sort(few) + 1) / 2 * (len(p) - 1) for p in parts]
+        ends = [p if len(p) <= 4 else p[0] + (few[::-1] + 1) / 2 * (len(p) - 1) for p in parts]
         known = np.diff(self._area_spline(np.concatenate(ends), cols), axis=1)
-        areas = [
-            np.vander(np.linspace(-1, 1, len(p)), 4) @ np.linalg.solve(np.vander(few), k[::-1])
-            for p, k in zip(parts, np.split(known, len(parts)), strict=True)
-        ]
+        areas, solved = [], np.linalg.inv(np.vander(few[::-1]))
+        for part, some in zip(
+            parts, np.split(known, np.cumsum([len(e) for e in ends])[:-1]), strict=True
+        ):
+            powers = np.vander(np.linspace(-1, 1, len(part)), 4)
+            areas.append(some if len(part) <= 4 else powers @ (solved @ some))
         return np.asarray(np.concatenate(areas), np.float64)
 
     def pixel_area(self, rows: Ints, cols: Ints) -> Floats:
