@@ -111,7 +111,7 @@ def test_retraining_on_a_city_mends_a_planted_mistake_and_keeps_the_held_out_fig
                 session.pen().stroke(view, drawn, "")
         page.page.reload()
         page.page.locator("#retrain").click()
-        page.page.locator("#decide").wait_for(timeout=300_000)
+        page.page.locator("#decide").wait_for(timeout=1_200_000)  # minutes, if others work too
         predicted(session)
         after = view.candidate.store.window(Window(0, 0, HEIGHT, WIDTH))
         there = np.zeros(truth.shape, bool)
