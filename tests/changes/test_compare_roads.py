@@ -64,8 +64,9 @@ def test_removed_added_and_moved_roads_are_told_by_their_lengths() -> None:
     assert found[GONE] == pytest.approx(100, abs=3)
     assert found[NEW] == pytest.approx(67, abs=3)
     assert found[CHANGED] == pytest.approx(100, abs=7)
-    offset = compare_roads(network(GRID), new).offset
-    assert offset[np.isfinite(offset)] == pytest.approx(3, abs=0.1)
+    found = compare_roads(network(GRID), new)
+    assert found.offset[found.state == CHANGED] == pytest.approx(3, abs=0.1)
+    assert np.isnan(found.offset[found.state != CHANGED]).all()
 
 
 def test_a_road_that_leaves_another_at_a_sharp_angle_is_new_from_its_beginning() -> None:

@@ -105,7 +105,10 @@ def compare_roads(
     moved = _pieces(after, after.moved, options)
     lines += [line for line, _ in moved]
     states += [CHANGED] * len(moved)
-    offsets += [float(np.median(after.offset[at])) for _, at in moved]
+    for _, at in moved:
+        beside = after.offset[at]
+        beside = beside[np.isfinite(beside)]  # a short stretch may have nothing alongside
+        offsets.append(float(np.median(beside)) if len(beside) else np.nan)
     return RoadChanges(
         np.array(lines, object),
         np.array(states, object),

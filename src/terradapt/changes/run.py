@@ -305,7 +305,7 @@ def _publish(
         "class": np.array(["road"] * len(edges), object),
         "probability": np.round(edges.probability, 4),
         "length_m": np.round(edges.length, 3),
-        "offset_m": np.round(np.nan_to_num(edges.offset, posinf=0.0), 2),
+        "offset_m": np.round(np.nan_to_num(edges.offset), 2),
     }
     layers: list[Layer] = [
         ("polygons", "MultiPolygon", np.array(shapes, object), columns),
