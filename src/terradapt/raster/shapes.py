@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -55,8 +55,8 @@ def polygonize(
     transform: Affine | None = None,
     mask: NDArray[np.bool_] | None = None,
     connectivity: int = 4,
-) -> Iterator[tuple[dict[str, Any], int]]:
-    """Yield the polygons of equal neighbouring values as (GeoJSON geometry, value).
+) -> list[tuple[dict[str, Any], int]]:
+    """Return the polygons of equal neighbouring values as (GeoJSON geometry, value).
 
     Args:
         array: (H, W) integers.
@@ -65,10 +65,11 @@ def polygonize(
         connectivity: 4 or 8 neighbours.
     """
     kind = array.dtype if array.dtype in (np.uint8, np.int16, np.int32) else np.dtype(np.int32)
-    found = features.shapes(
-        array.astype(kind, copy=False),
-        mask=mask,
-        connectivity=connectivity,
-        transform=transform if transform is not None else Affine.identity(),
-    )
-    return ((geometry, int(value)) for geometry, value in found)
+    with quiet():  # as above
+        found = features.shapes(
+            array.astype(kind, copy=False),
+            mask=mask,
+            connectivity=connectivity,
+            transform=transform if transform is not None else Affine.identity(),
+        )
+        return [(geometry, int(value)) for geometry, value in found]
