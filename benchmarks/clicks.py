@@ -14,8 +14,9 @@ it is retrained in four ways for the same number of steps, with the same recipe:
 Held-out test images decide, those of ``val`` choose threshold and temperature; no place of the
 queue is held out besides. Where dense labels add fewer than ``--least`` points the draw does not
 count, and no click is made. Retraining is the recipe ``retrain``: clicks teach, the old model
-speaks elsewhere; with ``--older`` the few images' labels are learnt again beside the clicks. An arm
-may have overrides of its own, ``queue@objective.distill.soft=0.2``: the same clicks, learnt so.
+speaks elsewhere; with ``--older`` the few images' labels are learnt again, and the clicks are
+corrections above them. An arm may have overrides of its own, ``queue@objective.distill.soft=0.2``:
+the same clicks, learnt so; ``{pixels}`` in them is a folder of the clicked images without labels.
 
     python benchmarks/clicks.py --data SHARED --weights FILE --seeds 0 1 2 -o OUT
 
@@ -26,6 +27,7 @@ with: the same command again.
 from __future__ import annotations
 
 import argparse
+import json
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -34,6 +36,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import rasterio
 import torch
 from numpy.typing import NDArray
 
@@ -57,18 +60,22 @@ from terradapt.classes import IGNORE
 from terradapt.config import RunConfig
 from terradapt.data import open_dataset
 from terradapt.data.reading import ItemReader
+from terradapt.files import write_json
 from terradapt.grid import Window
 from terradapt.models.contract import class_logits
+from terradapt.raster.opening import quiet
 from terradapt.training.refitting import MOST_NUMBERS, HeadView, refit
 from terradapt.training.run import BEST
 from terradapt.viewer.asking import next_places
 from terradapt.viewer.pyramid import TILE
 
 ARMS = ("dense", "queue", "random", "none")
+CLICKS = "clicks.geojson"
 FAR = 1000  # blocks between two images on the queue's plane
 STEP_SECONDS = (1.6, 1.85)  # of one core of an AMD EPYC (2026-11-26), without a teacher and with
 OTHER_SECONDS = {"epfl": 20.0, "dubai": 41.0, "harvey": 15.0}  # start, look, calibration, figures
 Place = tuple[int, int]
+Click = tuple[str, int, int, int]  # image, row, column, class id
 
 
 @dataclass(frozen=True)
@@ -236,18 +243,67 @@ def make(args: argparse.Namespace, plan: Row) -> tuple[RunConfig, Path]:
     if arm in ("dense", "none"):
         train = [*few, *rest] if arm == "dense" else few
         more.insert(0, "objective.name=supervised")  # every pixel has a label: no teacher speaks
+    elif args.older:
+        return corrected(args, plan, full, start, [*shared, *more])
     else:
-        train = [*few, *rest] if args.older else rest
+        train = rest
         if not (folder / "splits.json").is_file():
-            labels = clicked(args, full, rest, start, (arm, seed))
+            labels = blank(full, rest)
+            for image, row, col, class_id in clicked(args, full, rest, start, (arm, seed)):
+                labels[image][row, col] = class_id
     data = variant(full, folder, {"train": train, **held}, labels)
     return config_of("retrain", args.steps, seed, shared, more), data
 
 
+def corrected(
+    args: argparse.Namespace, plan: Row, full: Path, start: Path, overrides: list[str]
+) -> tuple[RunConfig, Path]:
+    """Clicks above the few images' labels, as a mapping team has both."""
+    name, seed, arm = plan["data"], plan["seed"], plan["arm"].partition("@")[0]
+    splits = splits_of(args.data, name, seed)
+    few, rest = splits["train"], splits["unlabelled"]
+    folder = args.home / f"{name}_{seed}_{arm}_corrected"
+    parts = {"train": [*few, *rest], "val": splits["val"], "test": splits["test"]}
+    if not (folder / "splits.json").is_file():
+        clicks = clicked(args, full, rest, start, (arm, seed))
+        variant(full, folder, parts, dict.fromkeys(rest))
+        pixels = folder / "clicked"
+        pixels.mkdir()
+        for image in rest:
+            file = next((full / "images").glob(f"{image}.*"))
+            (pixels / file.name).symlink_to(file.resolve())
+        write_json(folder / CLICKS, features(clicks, full))
+    own = [f"data.corrections={folder / CLICKS}"]
+    own += [o.replace("{pixels}", str(folder / "clicked")) for o in overrides]
+    return config_of("retrain", args.steps, seed, own), folder
+
+
+def features(clicks: list[Click], full: Path) -> Row:
+    """Return clicks as GeoJSON: pixels as squares, in the image's CRS or in its pixels."""
+    found = []
+    names = json.loads((full / "classes.yaml").read_text("utf-8").partition(":")[2])
+    for image, row, col, class_id in clicks:
+        with quiet(), rasterio.open(next((full / "images").glob(f"{image}.*"))) as file:
+            placed = file.transform if file.crs else rasterio.Affine.identity()
+            lonlat = file.crs is not None and file.crs.to_epsg() == 4326
+        assert lonlat or placed.is_identity, image
+        ring = [placed @ (col + x, row + y) for x, y in ((0, 0), (1, 0), (1, 1), (0, 1), (0, 0))]
+        shape = {"type": "Polygon", "coordinates": [ring]}
+        facts = {"class": names[class_id], "image": image}
+        found.append({"type": "Feature", "geometry": shape, "properties": facts})
+    return {"type": "FeatureCollection", "features": found}
+
+
+def blank(full: Path, ids: list[str]) -> dict[str, NDArray[np.uint8]]:
+    """Return labels of which nothing is known, by id."""
+    files = {p.stem: p for p in (full / "labels").iterdir()}
+    return {name: np.full(read_ids(files[name]).shape, IGNORE, np.uint8) for name in ids}
+
+
 def clicked(
     args: argparse.Namespace, full: Path, ids: list[str], start: Path, how: tuple[str, int]
-) -> dict[str, NDArray[np.uint8]]:
-    """Return the labels of images of which nothing but the clicks is known, by id."""
+) -> list[Click]:
+    """Return what is clicked on images of which nothing else is known."""
     pool = look(start, full, ids, args.candidates)
     arm, seed = how
     if arm == "queue":
@@ -255,12 +311,8 @@ def clicked(
     else:
         draw = np.random.default_rng([seed, 0xC11C])
         chosen = draw.choice(len(pool.truth), args.budget, replace=False)
-    files = {p.stem: p for p in (full / "labels").iterdir()}
-    labels = {name: np.full(read_ids(files[name]).shape, IGNORE, np.uint8) for name in ids}
-    for index in chosen:
-        row, col = pool.spots[index]
-        labels[ids[pool.image[index]]][row, col] = pool.truth[index]
-    return labels
+    spots = ((int(i), *map(int, pool.spots[i])) for i in chosen)
+    return [(ids[pool.image[i]], row, col, int(pool.truth[i])) for i, row, col in spots]
 
 
 def figures(args: argparse.Namespace, plan: Row, run: Path) -> Row:

@@ -145,7 +145,7 @@ def variant(
     full: Path,
     out: Path,
     splits: Mapping[str, Sequence[str]],
-    labels: Mapping[str, NDArray[np.uint8]] | None = None,
+    labels: Mapping[str, NDArray[np.uint8] | None] | None = None,
 ) -> Path:
     """Make a folder with the images of another, other splits, and some labels of its own.
 
@@ -153,7 +153,7 @@ def variant(
         full: Of :func:`base`.
         out: The new one; made anew where its splits were not written.
         splits: Ids of each split.
-        labels: (H, W) class ids in place of the older ones, by id.
+        labels: (H, W) class ids in place of the older ones, by id; None: the image has no label.
     """
     if (out / "splits.json").is_file():
         return out
@@ -164,9 +164,11 @@ def variant(
         if labels is None or path.stem not in labels:
             (out / "labels" / path.name).symlink_to(path.absolute())
             continue
+        if (ids := labels[path.stem]) is None:
+            continue
         with quiet(), rasterio.open(path) as file:
             frame = {"crs": file.crs, "transform": file.transform} if file.crs else {}
-        write_raster(out / "labels" / f"{path.stem}.tif", labels[path.stem], **frame)
+        write_raster(out / "labels" / f"{path.stem}.tif", ids, **frame)
     shutil.copy(full / "classes.yaml", out / "classes.yaml")
     write_json(out / "splits.json", {k: list(v) for k, v in splits.items()})
     return out

@@ -75,6 +75,10 @@ class Plan:
         self.left = starts[self.cols.start]
         self.right = min(starts[self.cols.stop - 1] + grid.window, grid.width)
 
+    def __len__(self) -> int:
+        """Windows of the region's rows and columns."""
+        return len(self.rows) * len(self.cols)
+
     def finished(self, row: int) -> tuple[int, int]:
         """Return the first and stop pixel row that no later window touches."""
         starts = self.grid.rows.starts

@@ -9,10 +9,12 @@ from numpy.typing import NDArray
 
 from terradapt.classes import IGNORE
 from terradapt.data import Dataset
+from terradapt.data.labelled import labelled_areas
 from terradapt.data.reading import ItemReader
 from terradapt.metrics.calibration import labelled_sample
 from terradapt.progress import Advance
-from terradapt.scene import PredictOptions, Predictor, predict_blocks
+from terradapt.scene import PredictOptions, Predictor
+from terradapt.training.validating import predict_areas
 
 SAMPLED = PredictOptions(overlap=0, scores="float16")
 
@@ -25,7 +27,7 @@ def sample_scores(
     accelerator: Accelerator,
     progress: Advance | None = None,
 ) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
-    """Draw labelled pixels of a split's whole images; the processes share the images.
+    """Draw labelled pixels of a split's images; the processes share the images.
 
     Args:
         predictor: The model, not calibrated.
@@ -49,8 +51,9 @@ def sample_scores(
     scores = [np.zeros((len(dataset.classes), 0), np.float32)]
     target = [np.zeros(0, np.uint8)]
     for index in range(accelerator.process_index, len(items), processes):
+        areas = labelled_areas(dataset, items[index])
         with ItemReader(dataset, items[index], predictor.spec) as reader:
-            for block in predict_blocks(reader, predictor, SAMPLED, advance):
+            for block in predict_areas(reader, predictor, areas, SAMPLED, advance):
                 assert block.scores is not None
                 known = np.where(block.classes == IGNORE, IGNORE, reader.mask(block.window))
                 kept = labelled_sample(block.scores, known, pixels, seed, index, block.window.row)

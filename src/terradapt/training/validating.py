@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from typing import Any, cast
 
@@ -12,12 +12,17 @@ from torch import Tensor
 
 from terradapt.config import InputSpec, RunConfig
 from terradapt.data import Dataset
+from terradapt.data.dataset import Item
+from terradapt.data.labelled import labelled_areas
 from terradapt.data.reading import ItemReader
+from terradapt.grid import Window
 from terradapt.metrics.confusion import Confusion
 from terradapt.models.contract import SegmentationModel
 from terradapt.predictors.torch import Precision, TorchPredictor
 from terradapt.progress import Advance
-from terradapt.scene import PredictOptions, predict_blocks
+from terradapt.scene import Block, PredictOptions, Predictor
+from terradapt.scene.blend import Plan
+from terradapt.scene.job import Job
 from terradapt.scene.resample import fitted
 from terradapt.training.stopping import StoppedError
 
@@ -46,6 +51,7 @@ class Validator:
         self.config = config
         self.spec = spec
         self.accelerator = accelerator
+        self._areas: dict[str, tuple[Window, ...]] = {}
 
     @property
     def split(self) -> str:
@@ -77,13 +83,21 @@ class Validator:
                 self.model.load_state_dict(held)
 
     def windows(self, split: str, options: PredictOptions | None = None) -> int:
-        """Return the windows of a split's whole images, of all processes together."""
+        """Return the windows that are predicted of a split, of all processes together."""
         options, model = options or PredictOptions(), self.predictor()
-        grids = [
-            options.grid(fitted(model, options, item.resolution), item.height, item.width)
-            for item in self.dataset.split(split)
-        ]
-        return sum(len(grid.rows.starts) * len(grid.cols.starts) for grid in grids)
+        count = 0
+        for item in self.dataset.split(split):
+            suited = fitted(model, options, item.resolution)
+            grid = options.grid(suited, item.height, item.width)
+            batch = options.batch_for(suited, grid)
+            count += sum(len(Plan(grid, area, batch)) for area in self.areas(item))
+        return count
+
+    def areas(self, item: Item) -> tuple[Window, ...]:
+        """Return what is predicted of an item: where its labels are."""
+        if item.id not in self._areas:
+            self._areas[item.id] = labelled_areas(self.dataset, item)
+        return self._areas[item.id]
 
     def metrics(
         self,
@@ -92,7 +106,7 @@ class Validator:
         progress: Advance | None,
         stopped: Callable[[], bool],
     ) -> dict[str, Any]:
-        """Return the metrics over whole images of a split, by blended windows.
+        """Return the metrics over a split's labelled pixels, by blended windows of whole images.
 
         Args:
             split: Name of the split.
@@ -114,9 +128,10 @@ class Validator:
 
         with self.predicting(weights) as predictor:
             for item in self.dataset.split(split)[self.accelerator.process_index :: processes]:
+                areas = self.areas(item)
                 with (
                     ItemReader(self.dataset, item, self.spec) as reader,
-                    closing(predict_blocks(reader, predictor, progress=advance)) as blocks,
+                    closing(predict_areas(reader, predictor, areas, progress=advance)) as blocks,
                 ):
                     for block in blocks:
                         confusion.update(reader.mask(block.window), block.classes)
@@ -124,3 +139,17 @@ class Validator:
         total: Tensor = self.accelerator.reduce(matrix, "sum")
         whole = Confusion(len(self.dataset.classes), total.cpu().numpy())
         return whole.metrics(self.dataset.classes)
+
+
+def predict_areas(
+    reader: ItemReader,
+    predictor: Predictor,
+    areas: Sequence[Window],
+    options: PredictOptions | None = None,
+    progress: Advance | None = None,
+) -> Generator[Block, None, None]:
+    """Predict areas of an item; their pixels are those of the whole image's prediction."""
+    job = Job.of(reader, predictor, options or PredictOptions())
+    for area in areas:
+        with closing(job.blocks(area, progress)) as blocks:
+            yield from blocks
