@@ -5,7 +5,8 @@ browser of 1600 x 900 px looks at it. First picture: from the start of the proce
 opening of the address, until the page has drawn all tiles of the whole scene. Panning: frames that
 the map draws while it moves by 8 px a frame over blocks that are ready. Look again and Retrain:
 from the click until the new model is shown, and until the view is predicted with it. Memory is the
-server's own peak resident set, without the process that trains.
+server's own, without the process that trains: the peak of its resident set, and the greatest share
+of it that is no file's (the rest are pages of libraries, which are shared and can be dropped).
 
     python benchmarks/viewer.py -o benchmarks/results
     python benchmarks/viewer.py --side 2048 --pan 1500 --steps 10 --rounds 1 -o /tmp/small
@@ -21,6 +22,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -80,12 +82,23 @@ class Server:
             raise SystemExit("the server did not start")
         self.address = line.split()[1]
         self.listens = time.perf_counter() - self.start
+        self._own, self._closed = 0.0, threading.Event()
+        threading.Thread(target=self._watch, daemon=True).start()
 
-    def peak_mib(self) -> float:
+    def peak_mib(self) -> dict[str, float]:
+        """Return the peaks so far: of the resident set, and of what is its own."""
+        return {"resident": self._mib("VmHWM"), "own": self._own}
+
+    def _watch(self) -> None:
+        while not self._closed.wait(0.02):
+            self._own = max(self._own, self._mib("RssAnon"))
+
+    def _mib(self, key: str) -> float:
         status = Path(f"/proc/{self.process.pid}/status").read_text()
-        return int(status.split("VmHWM:")[1].split()[0]) / 1024
+        return int(status.split(f"{key}:")[1].split()[0]) / 1024
 
     def close(self) -> None:
+        self._closed.set()
         self.process.terminate()
         self.process.wait(60)
 
@@ -287,7 +300,8 @@ def write(args: argparse.Namespace, found: dict[str, Any]) -> None:
     }
     rows = [(text, median(key)) for key, text in told.items() if key in found]
     for when, peak in found.get("peak_mib", {}).items():
-        rows.append((f"server's peak memory after: {when}, MiB", f"{peak:.0f}"))
+        both = f"{peak['resident']:.0f}, {peak['own']:.0f}"
+        rows.append((f"server's peak memory, and its own, after: {when}, MiB", both))
     model = args.checkpoint.parent.name if args.checkpoint else f"kd-arafnet, {args.encoder}"
     steps = "the recipe's steps" if args.steps is None else f"{args.steps} steps"
     how = (

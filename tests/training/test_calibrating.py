@@ -13,7 +13,7 @@ from terradapt.data import open_dataset
 from terradapt.evaluation import evaluate
 from terradapt.meta import Meta
 from terradapt.report import write_report
-from terradapt.training import trainer as room
+from terradapt.training import calibrating as room
 from training_files import SMALL, StopError, same_run, write_folder
 
 

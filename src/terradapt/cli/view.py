@@ -139,9 +139,11 @@ def _serve(session: Session, work: Work | None, port: int, browser: bool) -> Non
     import platform
     import webbrowser
 
+    from terradapt.machine import share_one_heap
     from terradapt.viewer.opening import Opening
     from terradapt.viewer.server import build_server, listening_socket, run_server
 
+    share_one_heap()
     with ExitStack() as stack:
         listening = stack.enter_context(listening_socket(port))
         opening = stack.enter_context(Opening(session, work)) if work else None

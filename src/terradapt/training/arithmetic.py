@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import MethodType
 
 import numpy as np
@@ -80,6 +82,17 @@ def settle_threads(stored: int | None = None) -> tuple[int, str]:
     if free == threads:
         return threads, ""
     return free, f"other programs use {taken} of {threads} cores: training with {free} threads"
+
+
+@contextmanager
+def using_threads(count: int) -> Iterator[None]:
+    """While open, torch computes with so many threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def spare_depthwise(model: nn.Module) -> None:

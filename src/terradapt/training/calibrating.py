@@ -2,21 +2,58 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 from accelerate import Accelerator
 from numpy.typing import NDArray
 
+from terradapt import checkpoint
 from terradapt.classes import IGNORE
 from terradapt.data import Dataset
 from terradapt.data.labelled import labelled_areas
 from terradapt.data.reading import ItemReader
-from terradapt.metrics.calibration import labelled_sample
-from terradapt.progress import Advance
+from terradapt.meta import read_meta
+from terradapt.metrics.calibration import fit_calibration, labelled_sample
+from terradapt.progress import Advance, Track
 from terradapt.scene import PredictOptions, Predictor
-from terradapt.training.validating import predict_areas
+from terradapt.training.run import Run
+from terradapt.training.validating import Validator, predict_areas
 
 SAMPLED = PredictOptions(overlap=0, scores="float16")
+
+
+def calibrate_best(
+    run: Run, validator: Validator, accelerator: Accelerator, step: int, bar: Track
+) -> None:
+    """Let a run's best checkpoint give probabilities, and log it, unless that is done.
+
+    Args:
+        run: Its folder.
+        validator: Of the model, with the run's config and data.
+        accelerator: Of the run.
+        step: At which the run is.
+        bar: Shows the windows that are predicted.
+    """
+    config, dataset = validator.config.train, validator.dataset
+    meta = read_meta(run.best)
+    found = meta.calibration
+    if found is None and config.calibrate != "none" and dataset.splits.get("val"):
+        with (
+            validator.predicting(checkpoint.read_weights(run.best)) as predictor,
+            bar(validator.windows("val", SAMPLED), "calibrate", "windows") as show,
+        ):
+            drawn = sample_scores(predictor, dataset, "val", config.seed, accelerator, show)
+        found = fit_calibration(*drawn, dataset.classes, bias=config.calibrate == "bias")
+        meta = replace(meta, calibration=found)
+        if found is not None and accelerator.is_main_process:
+            checkpoint.rewrite_meta(run.best, meta)
+    told = any(e.get("event") == "calibration" for e in run.events())
+    if not told and accelerator.is_main_process:
+        event = {"event": "calibration", "step": step, "confidence": meta.confidence}
+        run.log(event | (found.told() if found else {}))
+    accelerator.wait_for_everyone()
 
 
 def sample_scores(

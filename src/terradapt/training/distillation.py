@@ -188,6 +188,14 @@ class Distilled:
         return logits.float().clamp(-LARGEST, LARGEST).half().float()
 
 
+def pinned_teacher(config: RunConfig) -> RunConfig:
+    """Name the revision of a teacher on the hub, so that the run can be repeated."""
+    teacher = config.objective.distill.teacher
+    if config.objective.name != "distill" or teacher is None or not hub.is_address(teacher):
+        return config
+    return config.with_values({"objective.distill.teacher": hub.pinned(teacher)})
+
+
 def build_distilled(
     config: RunConfig, dataset: Dataset, supervised: Supervised, device: torch.device
 ) -> Distilled:

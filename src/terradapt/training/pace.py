@@ -1,9 +1,13 @@
-"""What a run still takes: its steps, its validations, and what comes after the last of them."""
+"""The times of a run: what it still takes, and how fast it is."""
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 
+from torch import Tensor
+
+LOG_EVERY = 10  # steps
 FORWARD = 1 / 3
 """A window's prediction to a crop's training, where none was measured yet: a backward pass costs
 about two forward ones."""
@@ -55,3 +59,23 @@ class Pace:
             window = self._predicting / self._predicted
         ahead = sum(1 for at in self.validations if at > step)
         return (total - step) * each + (ahead * self.windows + self.after) * window
+
+
+class Clock:
+    """Reads the losses and the rate every few steps, so that a GPU is not waited for."""
+
+    def __init__(self, crops_per_step: int) -> None:
+        self.crops_per_step = crops_per_step
+        self.steps = 0
+        self.start = time.monotonic()
+
+    def lap(self, logs: dict[str, Tensor]) -> dict[str, float]:
+        """Count a step; every tenth time return its losses and the crops per second since."""
+        self.steps += 1
+        if self.steps % LOG_EVERY:
+            return {}
+        values = {k: float(v) for k, v in logs.items()}
+        now = time.monotonic()
+        rate = LOG_EVERY * self.crops_per_step / (now - self.start)
+        self.start = now
+        return {**values, "crops_per_second": round(rate, 3)}

@@ -10,7 +10,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from dataclasses import asdict, replace
 from datetime import datetime, timedelta
 from functools import partial
@@ -23,23 +23,28 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from torch import Tensor
 
-from terradapt import checkpoint, hub
+from terradapt import checkpoint
 from terradapt import data as datasets
 from terradapt.config import RunConfig
 from terradapt.data.sampling import CropDataset
 from terradapt.data.vector_labels import strangers
 from terradapt.errors import CheckpointError, ConfigError, one_of
 from terradapt.meta import Meta, code_commit, read_meta
-from terradapt.metrics.calibration import fit_calibration
 from terradapt.models import build, resolve
 from terradapt.models.encoder import HUB
 from terradapt.predictors.torch import normalize_tensor
 from terradapt.progress import Advance, Show, Track, duration_text, silent
 from terradapt.training.aligning import align_labels
-from terradapt.training.arithmetic import settle_precision, settle_threads, spare_depthwise
+from terradapt.training.arithmetic import (
+    settle_precision,
+    settle_threads,
+    spare_depthwise,
+    using_threads,
+)
 from terradapt.training.building import build_objective
-from terradapt.training.calibrating import SAMPLED, sample_scores
+from terradapt.training.calibrating import SAMPLED, calibrate_best
 from terradapt.training.consistency import averaged
+from terradapt.training.distillation import pinned_teacher
 from terradapt.training.loading import run_loader, unlabelled_crops
 from terradapt.training.opening import narrow, opening
 from terradapt.training.optim import (
@@ -49,7 +54,7 @@ from terradapt.training.optim import (
     restore_optimizer,
     set_rates,
 )
-from terradapt.training.pace import Pace
+from terradapt.training.pace import Clock, Pace
 from terradapt.training.pretrained import check_origin, settle_weights, with_weights
 from terradapt.training.run import Run
 from terradapt.training.starting import open_start
@@ -65,7 +70,6 @@ from terradapt.training.suiting import (
 from terradapt.training.validating import Validator
 from terradapt.weights import cached_only, weights_origin
 
-LOG_EVERY = 10  # steps
 _LONG, _FIRST_MAP = 5400.0, 1200.0  # s after which a shorter run is named, and how long it takes
 
 
@@ -106,7 +110,7 @@ class Trainer:
         self.start = open_start(config, self.run, resume)
         if self.start is not None:
             config = self.start.config(config, dataset)
-        config = _pinned(config.model_copy(update={"model": resolve(with_channels(config))}))
+        config = pinned_teacher(config.model_copy(update={"model": resolve(with_channels(config))}))
         held = self.run.held() if resume else None
         processes = int(os.environ.get("WORLD_SIZE", "1"))
         config, told = settle_precision(
@@ -195,7 +199,7 @@ class Trainer:
         with (
             bar(left, f"train {self.config.name}", "steps") as show,
             stop_signals(self.stop, say),
-            _threads(self.threads),
+            using_threads(self.threads),
         ):
             self._show = partial(self._tell, show, say)
             self._bar = bar
@@ -203,7 +207,7 @@ class Trainer:
                 self._validate(self.step // self.steps_per_epoch)
                 self._save_last()
             batches = self.batches()
-            clock = _Clock(self.crops_per_step)
+            clock = Clock(self.crops_per_step)
             while self.step < self.total_steps:
                 started = time.monotonic()
                 logs = self._optimize([next(batches) for _ in range(self.config.train.accumulate)])
@@ -221,7 +225,7 @@ class Trainer:
                     raise KeyboardInterrupt
             self._show(0)
         self.accelerator.wait_for_everyone()
-        self._calibrate(bar)
+        calibrate_best(self.run, self.validator, self.accelerator, self.step, bar)
         return read_meta(self.run.best).metrics
 
     def batches(self) -> Iterator[dict[str, Tensor]]:
@@ -289,28 +293,6 @@ class Trainer:
             windows(self.validator.split),
             after,
         )
-
-    def _calibrate(self, bar: Track) -> None:
-        """Let the best checkpoint's scores be probabilities, and log it, if it is not done yet."""
-        kind, meta = self.config.train.calibrate, read_meta(self.run.best)
-        labelled = bool(self.dataset.splits.get("val"))
-        found = meta.calibration
-        if found is None and kind != "none" and labelled:
-            seed = self.config.train.seed
-            with (
-                self.validator.predicting(checkpoint.read_weights(self.run.best)) as predictor,
-                bar(self.validator.windows("val", SAMPLED), "calibrate", "windows") as show,
-            ):
-                drawn = sample_scores(predictor, self.dataset, "val", seed, self.accelerator, show)
-            found = fit_calibration(*drawn, self.dataset.classes, bias=kind == "bias")
-            meta = replace(meta, calibration=found)
-            if found is not None and self.accelerator.is_main_process:
-                checkpoint.rewrite_meta(self.run.best, meta)
-        told = any(e.get("event") == "calibration" for e in self.run.events())
-        if not told and self.accelerator.is_main_process:
-            event = {"event": "calibration", "step": self.step, "confidence": meta.confidence}
-            self.run.log(event | (found.told() if found else {}))
-        self.accelerator.wait_for_everyone()
 
     def _open_run(self, resume: bool) -> bool:
         """Let the first process make the folder; tell whether there is a state to go on from."""
@@ -516,40 +498,3 @@ def _monitored(metrics: dict[str, Any], name: str) -> float:
 
 def _mix(seed: int, step: int, rank: int) -> int:
     return int(np.random.SeedSequence([seed, step, rank]).generate_state(1, np.uint64)[0] >> 1)
-
-
-class _Clock:
-    """Reads the losses and the rate every few steps, so that a GPU is not waited for."""
-
-    def __init__(self, crops_per_step: int) -> None:
-        self.crops_per_step = crops_per_step
-        self.steps = 0
-        self.start = time.monotonic()
-
-    def lap(self, logs: dict[str, Tensor]) -> dict[str, float]:
-        self.steps += 1
-        if self.steps % LOG_EVERY:
-            return {}
-        values = {k: float(v) for k, v in logs.items()}
-        now = time.monotonic()
-        rate = LOG_EVERY * self.crops_per_step / (now - self.start)
-        self.start = now
-        return {**values, "crops_per_second": round(rate, 3)}
-
-
-@contextmanager
-def _threads(count: int) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
-def _pinned(config: RunConfig) -> RunConfig:
-    """Name the revision of a teacher on the hub, so that the run can be repeated."""
-    teacher = config.objective.distill.teacher
-    if config.objective.name != "distill" or teacher is None or not hub.is_address(teacher):
-        return config
-    return config.with_values({"objective.distill.teacher": hub.pinned(teacher)})
