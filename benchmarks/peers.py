@@ -4,7 +4,8 @@ Every model meets the same pixels, seed by seed, and gets the same search: with 
 learning rate (and loss) is tried, and the one that is best on the validation images is trained with
 all seeds. Only these runs see the test images. With two classes the figure is the second one's F1
 at the threshold that is best on the validation images, otherwise mIoU; scores are calibrated on
-validation images by every run. Each folder of ``--data`` holds its own ``splits.json``.
+validation images by every run. Each folder of ``--data`` holds its own ``splits.json``. A model may
+have overrides of its own: ``kd-arafnet@model.options.fine=true``.
 
 Finished runs are kept in OUT.json and a broken one is resumed, so that the command may be stopped
 and called again; OUT.md is the table so far.
@@ -48,8 +49,9 @@ def recipe_of(data: Path) -> str:
 
 def config_of(args: argparse.Namespace, data: Path, plan: Row) -> RunConfig:
     """The recipe of the data's task; a try's rate is that of decoder and backbone."""
+    name, _, own = plan["model"].partition("@")
     shared = [
-        f"model.name={plan['model']}",
+        f"model.name={name}",
         f"encoder.name={args.encoder}",
         *([f"encoder.weights={args.weights}"] if args.weights else []),
         f"data.crop={args.crop}",
@@ -62,6 +64,7 @@ def config_of(args: argparse.Namespace, data: Path, plan: Row) -> RunConfig:
         *args.override,
     ]
     tried = [f"optim.lr={plan['rate']}", "optim.lr_backbone=null", *plan["loss"].split()]
+    tried += own.split(",") if own else []
     return load_config(recipe_of(data)).with_overrides([*shared, *tried])
 
 

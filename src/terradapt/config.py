@@ -225,7 +225,8 @@ class DistillConfig(ConfigPart):
     """DIST (ARAFNet Eqs 6-8), Hinton's KL, or channel-wise distillation."""
 
     teacher: str | None = None  # a checkpoint; none: the one that the run starts from
-    where: Literal["labelled", "unlabelled", "all"] = "labelled"  # pixels with a soft loss
+    where: Literal["labelled", "unlabelled", "all", "auto"] = "labelled"  # pixels with a soft loss;
+    # auto: unlabelled ones, and no teacher where images to train on have labels beside corrections
     loss: Literal["dist", "kl", "cwd"] = "dist"  # two classes: kl uses all that the teacher says;
     # cwd: where in the image a class is
     temperature: float = Field(0.5, gt=0)  # both sides' logits are divided by it

@@ -23,6 +23,7 @@ from terradapt.errors import DataError
 from terradapt.preflight.check import check_dataset
 from terradapt.preflight.text import render_text, to_dict
 from terradapt.raster import write_raster
+from terradapt.training.distillation import settle_teacher
 
 
 def read(root: Path, file: Path | None = None, **values: Any) -> Dataset:
@@ -234,8 +235,9 @@ def test_single_pixels_of_a_retraining_are_in_its_crops(tmp_path: Path) -> None:
     )
     changes = [f"data.corrections={file}", "data.crop=128", "augment.scale=[0.5,0.5]"]
     config = load_config("retrain").with_overrides(changes)
-    assert config.objective.distill.where == "unlabelled"
     dataset = open_dataset(root, config.data)
+    config, _ = settle_teacher(config, dataset)
+    assert config.objective.distill.where == "unlabelled"
     crops = CropDataset(dataset, "train", config, input_spec(dataset, config.data), length=80)
     masks = torch.stack([crops.sample(0, i)["mask"] for i in range(80)])
     share = 300 * (2 * 128 / side) ** 2  # of a crop anywhere

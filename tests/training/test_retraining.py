@@ -101,10 +101,48 @@ def test_a_scene_without_labels_retrains_a_model(
     assert (portable.data.corrections, portable.train.start) == (file.name, old.name)
 
 
-def test_a_retraining_resumes_bit_for_bit(
+def test_older_labels_speak_instead_of_the_old_model(
     old: Path, scene: tuple[Path, Path], tmp_path: Path
 ) -> None:
     root, file = scene
+    said: list[str] = []
+    training.train(retrain(old, file), root, tmp_path / "alone", say=said.append)
+    assert "teacher   the old model, where nothing is labelled" in said
+    meta = checkpoint.read_meta(tmp_path / "alone" / "checkpoint.safetensors")
+    assert (meta.config.objective.name, meta.config.objective.distill.where) == (
+        "distill",
+        "unlabelled",
+    )
+    with_older_labels(root)
+    said.clear()
+    training.train(retrain(old, file), root, tmp_path / "beside", say=said.append)
+    assert "teacher   none: older labels say what is not to be forgotten" in said
+    meta = checkpoint.read_meta(tmp_path / "beside" / "checkpoint.safetensors")
+    assert meta.config.objective.name == "supervised"
+    assert meta.config.objective.corrections == 1.0
+    asked = retrain(old, file, "objective.distill.where=unlabelled")
+    training.train(asked, root, tmp_path / "asked")
+    meta = checkpoint.read_meta(tmp_path / "asked" / "checkpoint.safetensors")
+    assert meta.config.objective.name == "distill"
+
+
+def with_older_labels(root: Path) -> None:
+    """Beside the scene, an image with a label of its own."""
+    ids = regions(128, 128, 3, 2)
+    where = {"crs": "EPSG:32633", "transform": place(0, 500)}
+    write_raster(root / "images" / "t.tif", picture(ids, 2), **where)
+    write_raster(root / "labels" / "t.tif", ids, **where)
+    (root / "classes.yaml").write_text("names: [class0, class1, class2]\n")
+    (root / "splits.json").write_text('{"train": ["s", "t"]}')
+
+
+@pytest.mark.parametrize("labelled", [False, True])
+def test_a_retraining_resumes_bit_for_bit(
+    old: Path, scene: tuple[Path, Path], tmp_path: Path, labelled: bool
+) -> None:
+    root, file = scene
+    if labelled:
+        with_older_labels(root)
     config = retrain(old, file, "train.epochs=2")
     training.train(config, root, tmp_path / "whole")
     left = 5

@@ -196,6 +196,27 @@ def pinned_teacher(config: RunConfig) -> RunConfig:
     return config.with_values({"objective.distill.teacher": hub.pinned(teacher)})
 
 
+def settle_teacher(config: RunConfig, dataset: Dataset) -> tuple[RunConfig, str]:
+    """Replace ``objective.distill.where=auto`` by what the data say.
+
+    A model that is corrected speaks for ground of which nothing is known, so that it forgets
+    nothing. Older labels say that better: what is wrong with a model is wrong beside its
+    corrections too.
+
+    Returns:
+        The config without ``auto``, and a sentence on what was found; "" where nothing was asked.
+    """
+    objective = config.objective
+    if objective.name != "distill" or objective.distill.where != "auto":
+        return config, ""
+    older = any(item.label is not None for item in dataset.split("train"))
+    if dataset.corrections is not None and older:
+        told = "teacher   none: older labels say what is not to be forgotten"
+        return config.with_values({"objective.name": "supervised"}), told
+    told = "teacher   the old model, where nothing is labelled"
+    return config.with_values({"objective.distill.where": "unlabelled"}), told
+
+
 def build_distilled(
     config: RunConfig, dataset: Dataset, supervised: Supervised, device: torch.device
 ) -> Distilled:

@@ -44,7 +44,7 @@ from terradapt.training.arithmetic import (
 from terradapt.training.building import build_objective
 from terradapt.training.calibrating import SAMPLED, calibrate_best
 from terradapt.training.consistency import averaged
-from terradapt.training.distillation import pinned_teacher
+from terradapt.training.distillation import pinned_teacher, settle_teacher
 from terradapt.training.loading import run_loader, unlabelled_crops
 from terradapt.training.opening import narrow, opening
 from terradapt.training.optim import (
@@ -110,16 +110,9 @@ class Trainer:
         self.start = open_start(config, self.run, resume)
         if self.start is not None:
             config = self.start.config(config, dataset)
-        config = pinned_teacher(config.model_copy(update={"model": resolve(with_channels(config))}))
-        held = self.run.held() if resume else None
-        processes = int(os.environ.get("WORLD_SIZE", "1"))
-        config, told = settle_precision(
-            config, len(dataset.classes), held=held, processes=processes
-        )
-        config, warned = settle_weights(config, len(dataset.classes), self.run, resume)
-        self.notes = [told] if told else []
-        if config.data.align == "auto":
-            self.notes.append(str(alignment or "no label surely lies beside its image: none moved"))
+        self.notes: list[str] = []
+        self.warnings: list[str] = []
+        config = self._settled(config, resume)
         self.config = config
         AcceleratorState._reset_state()  # runs of one process may differ in precision
         self.accelerator = Accelerator(
@@ -130,7 +123,8 @@ class Trainer:
         self.spec = input_spec_for(dataset, config)
         if self.start is not None:
             self.spec = self.start.spec(self.spec)
-        self.warnings = [w for w in (warned, narrow(config, self.spec)) if w]
+        if too_narrow := narrow(config, self.spec):
+            self.warnings.append(too_narrow)
         self.crops = CropDataset(dataset, "train", config, self.spec)
         self.unlabelled, told_of = unlabelled_crops(dataset, config, self.spec)
         self.notes += told_of
@@ -152,6 +146,22 @@ class Trainer:
         self._show: Callable[[int], None] = lambda steps: None
         self.pace = self._paced()
         self._begin(resume)
+
+    def _settled(self, config: RunConfig, resume: bool) -> RunConfig:
+        """Replace what depends on the data, this machine or what is held; keep what to tell."""
+        config = pinned_teacher(config.model_copy(update={"model": resolve(with_channels(config))}))
+        held = self.run.held() if resume else None
+        processes = int(os.environ.get("WORLD_SIZE", "1"))
+        classes = len(self.dataset.classes)
+        config, computed = settle_precision(config, classes, held=held, processes=processes)
+        config, spoken = settle_teacher(config, self.dataset)
+        config, warned = settle_weights(config, classes, self.run, resume)
+        moved = ""
+        if config.data.align == "auto":
+            moved = str(self.alignment or "no label surely lies beside its image: none moved")
+        self.notes += [told for told in (computed, spoken, moved) if told]
+        self.warnings += [warned] if warned else []
+        return config
 
     def _begin(self, resume: bool) -> None:
         """Open the folder; go on with its state, or log how the run begins."""
