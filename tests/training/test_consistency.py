@@ -58,6 +58,45 @@ def batch_of(size: int = 8) -> dict[str, torch.Tensor]:
     }
 
 
+class Normed(Linear):
+    """The same behind a batch norm."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm2d(3)
+        self.encoder = Maps(self.norm)
+
+    def forward(self, x: torch.Tensor) -> Prediction:
+        return Prediction(self.head(self.encoder(x)[0]))
+
+
+class Maps(nn.Module):
+    """An encoder's one map, in a tuple as encoders give them."""
+
+    def __init__(self, norm: nn.Module) -> None:
+        super().__init__()
+        self.norm = norm
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        return (self.norm(x),)
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.5])
+def test_strong_views_do_not_enter_the_statistics(dropout: float) -> None:
+    torch.manual_seed(1)
+    model, batch = Normed(), batch_of()
+    config = ConsistencyConfig(threshold=0.0, dropout=dropout)
+    supervised = Supervised(ObjectiveConfig())
+    objective = Consistency(config, supervised, lambda x: torch.zeros(len(x), 4, *x.shape[2:]))
+    objective(model, batch)[0].backward()
+    alone = nn.BatchNorm2d(3)
+    alone(batch["image"])
+    assert torch.equal(model.norm.running_mean, alone.running_mean)
+    assert torch.equal(model.norm.running_var, alone.running_var)
+    assert model.norm.momentum == 0.1
+    assert model.norm.weight.grad is not None and model.norm.weight.grad.any()
+
+
 @pytest.mark.parametrize(("relative", "strength"), [(False, 0.0), (True, 0.0), (False, 0.5)])
 def test_the_loss_is_the_formula(relative: bool, strength: float) -> None:
     config = ConsistencyConfig(
@@ -151,8 +190,9 @@ def test_one_more_view_lacks_channels_of_the_encoder() -> None:
     objective = Consistency(config, Supervised(ObjectiveConfig()), lambda x: x[:, [0, 1, 2, 0]])
     loss, _ = objective(model, batch)
     assert loss.isfinite()
-    plain, dropped = model.seen
-    assert not (plain == 0).flatten(2).all(2).any()
+    *plain, dropped = model.seen  # labelled crops, strong views, and the view without channels
+    assert len(plain) == 2
+    assert not any((p == 0).flatten(2).all(2).any() for p in plain)
     assert 0.2 < (dropped == 0).flatten(2).all(2).float().mean() < 0.8
 
 
