@@ -17,7 +17,6 @@ import argparse
 import json
 import os
 import platform
-import resource
 import subprocess
 import sys
 import tempfile
@@ -29,6 +28,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from predict import peak_mib
 from terradapt.machine import hardware
 from terradapt.raster import Layer, SceneWriter
 from terradapt.raster.cog import TILE
@@ -84,7 +84,7 @@ def measured(way: str, model: Path, folder: Path) -> dict[str, Any]:
     return {
         "cpu_s": time.process_time() - begin,
         "wall_s": time.perf_counter() - clock,
-        "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        "peak_mib": peak_mib(),
         "parts_cpu_s": parts,
         "found": found,
     }
