@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,8 @@ from data_files import box, picture, place, regions, write_features
 from terradapt import checkpoint, training
 from terradapt.config import DistillConfig, ObjectiveConfig, RunConfig, load_config
 from terradapt.data import open_dataset
-from terradapt.errors import CheckpointError, ConfigError
+from terradapt.data.unlabelled import with_corrected
+from terradapt.errors import CheckpointError, ConfigError, DataError
 from terradapt.evaluation import report_run
 from terradapt.files import digest
 from terradapt.losses.distill import kl
@@ -22,6 +25,7 @@ from terradapt.models.contract import Prediction
 from terradapt.raster import write_raster
 from terradapt.training.distillation import Distilled
 from terradapt.training.objectives import Supervised
+from terradapt.training.trainer import Trainer
 from training_files import SMALL, StopError, same_run, write_folder
 
 TINY = [o for o in SMALL if "encoder" not in o]
@@ -126,6 +130,75 @@ def test_older_labels_speak_instead_of_the_old_model(
     assert meta.config.objective.name == "distill"
 
 
+def test_a_scene_elsewhere_is_learnt_beside_a_folder_of_labels(
+    old: Path, scene: tuple[Path, Path], tmp_path: Path
+) -> None:
+    """As the page does it with --data: what decides stays what it was, and nothing is written."""
+    root, file = scene
+    labelled = write_folder(tmp_path / "labelled")
+    shutil.copy(labelled / "images" / "2.tif", root / "images" / "decides.tif")
+    before = (labelled / "splits.json").read_text()
+    said: list[str] = []
+    config = retrain(old, file, f"data.unlabelled={root}")
+    training.train(config, labelled, tmp_path / "run", say=said.append)
+    text = "\n".join(said)
+    assert "3 train, 1 val, 1 test" in text
+    assert "teacher   none" in text
+    assert "left out decides.tif: they are images of val or test" in text
+    assert (labelled / "splits.json").read_text() == before
+    assert "unlabelled" not in json.loads((tmp_path / "run" / "splits.json").read_text())["train"]
+    training.train(config, labelled, tmp_path / "run", resume=True)
+    meta = checkpoint.read_meta(tmp_path / "run" / "checkpoint.safetensors")
+    assert "pond" in meta.classes.names
+    assert meta.confidence != "not calibrated"
+    config = retrain(old, file, f"data.unlabelled={root}", "train.epochs=2")
+    training.train(config, labelled, tmp_path / "whole")
+    with pytest.raises(StopError):
+        broken_off(config, labelled, tmp_path / "broken")
+    training.train(config, labelled, tmp_path / "broken", resume=True)
+    same_run(tmp_path / "whole", tmp_path / "broken")
+
+
+def test_a_scene_without_a_correction_is_not_learnt(
+    old: Path, scene: tuple[Path, Path], tmp_path: Path
+) -> None:
+    root, file = scene
+    where = {"crs": "EPSG:32633", "transform": place(0, 900)}
+    write_raster(root / "images" / "far.tif", picture(regions(64, 64, 3, 1), 1), **where)
+    config = retrain(old, file, f"data.unlabelled={root}")
+    dataset = open_dataset(write_folder(tmp_path / "labelled"), config.data)
+    items = with_corrected(dataset, config.data)[0].split("train")
+    assert [i.image.name for i in items if i.id.startswith("unlabelled/")] == ["s.tif"]
+
+
+def test_corrections_that_lie_nowhere_are_no_training(
+    old: Path, scene: tuple[Path, Path], tmp_path: Path
+) -> None:
+    """Also where splits are stated, and on images that have no place for them at all."""
+    _, file = scene
+    labelled = write_folder(tmp_path / "labelled")
+    with pytest.raises(DataError, match="no correction lies on an image"):
+        training.train(retrain(old, file), labelled, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def broken_off(config: RunConfig, root: Path, run: Path) -> None:
+    """Train as the verb does, and break after five steps."""
+    left = 5
+
+    def broken(_: int) -> None:
+        nonlocal left
+        left -= 1
+        if not left:
+            raise StopError
+
+    start = config.train.start
+    assert start is not None
+    known = checkpoint.read_meta(Path(start)).classes
+    dataset = with_corrected(open_dataset(root, config.data, known=known), config.data)[0]
+    Trainer(config, dataset, run).fit(broken)
+
+
 def with_older_labels(root: Path) -> None:
     """Beside the scene, an image with a label of its own."""
     ids = regions(128, 128, 3, 2)
@@ -145,20 +218,8 @@ def test_a_retraining_resumes_bit_for_bit(
         with_older_labels(root)
     config = retrain(old, file, "train.epochs=2")
     training.train(config, root, tmp_path / "whole")
-    left = 5
-
-    def broken(_: int) -> None:
-        nonlocal left
-        left -= 1
-        if not left:
-            raise StopError
-
-    from terradapt.training.trainer import Trainer
-
-    known = checkpoint.read_meta(old).classes
-    dataset = open_dataset(root, config.data, known=known)
     with pytest.raises(StopError):
-        Trainer(config, dataset, tmp_path / "run").fit(broken)
+        broken_off(config, root, tmp_path / "run")
     training.train(config, root, tmp_path / "run", resume=True)
     same_run(tmp_path / "whole", tmp_path / "run")
 

@@ -44,7 +44,7 @@ def view(
     ] = None,
     data: Annotated[
         Path | None,
-        typer.Option(help="Folder of images to retrain on; the scenes alone without it."),
+        typer.Option(help="Folder of labelled images to retrain on beside the scenes."),
     ] = None,
     image: Annotated[Path | None, typer.Option(help="The scene below a MAP.")] = None,
     vectors: Annotated[

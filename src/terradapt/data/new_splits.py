@@ -9,7 +9,8 @@ from pathlib import Path
 
 from terradapt.config import DataConfig
 from terradapt.data.blocks import blocks_text, cut_blocks, draw_blocks, gap_note
-from terradapt.data.dataset import SPLITS_NAME, Corrections, Dataset, Item
+from terradapt.data.corrections import is_corrected, lie_nowhere
+from terradapt.data.dataset import SPLITS_NAME, Dataset, Item
 from terradapt.data.joining import Tell, with_stored
 from terradapt.data.labels import VectorForm
 from terradapt.data.leaks import COMPARED, find_leaks, group_by_ground
@@ -82,13 +83,9 @@ def corrected_splits(dataset: Dataset, config: DataConfig) -> Splits:
     Raises:
         DataError: No correction lies on any image, and there are no other labels.
     """
-    above = dataset.corrections
-    told = [i for i in dataset.items if _is_told(dataset, i, above)]
+    told = [i for i in dataset.items if _is_told(dataset, i)]
     if not told:
-        raise DataError(
-            f"{config.corrections}: no correction lies on an image of {dataset.root}",
-            "check the CRS of the corrections and of the images",
-        )
+        raise lie_nowhere(config.corrections or "", dataset.root)
     if len({i.group for i in told}) < 2:
         return {"train": tuple(i.id for i in dataset.items), "val": (), "test": ()}
     splits = make_splits(told, config)
@@ -99,8 +96,8 @@ def corrected_splits(dataset: Dataset, config: DataConfig) -> Splits:
     return {name: tuple(ids) for name, ids in parts.items()}
 
 
-def _is_told(dataset: Dataset, item: Item, above: Corrections | None) -> bool:
-    if above is not None and touches(above.path, above.form, item):
+def _is_told(dataset: Dataset, item: Item) -> bool:
+    if is_corrected(dataset, item):
         return True
     if isinstance(dataset.label, VectorForm) and item.label is not None:
         return touches(item.label, dataset.label, item)

@@ -172,6 +172,8 @@ class ItemReader(Scene):
         above = self.dataset.corrections
         assert above is not None
         source = vector_source(above.path, above.form)
+        if self.item.label is not None and not source.can_lie_on(self.georef):
+            return np.full((inside.height, inside.width), IGNORE, np.uint8)
         return source.burn(inside, self.georef, str(self.item.image))
 
     def _label_ids(self, window: Window) -> NDArray[np.uint8]:

@@ -14,10 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from terradapt.classes import IGNORE, ClassMap
+from terradapt.data.corrections import is_corrected
 from terradapt.data.dataset import Dataset, Item
 from terradapt.data.labels import ColourForm, IndexForm, RasterForm, VectorForm
 from terradapt.data.reading import ItemReader, open_label
-from terradapt.data.vector_labels import touches
 from terradapt.errors import DataError, OutputError
 from terradapt.files import read_json, stamp, write_json
 from terradapt.grid import Window
@@ -221,7 +221,7 @@ def class_index(dataset: Dataset, progress: Advance | None = None) -> ClassIndex
     """
     above = dataset.corrections
     labels = {i: i.label for i in dataset.items if i.label is not None}
-    burnt = [i for i in dataset.items if above and touches(above.path, above.form, i)]
+    burnt = [i for i in dataset.items if is_corrected(dataset, i)]
     if isinstance(dataset.label, VectorForm):  # burnt, they hold the classes' ids
         burnt = list(labels)
     else:

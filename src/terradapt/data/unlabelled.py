@@ -6,14 +6,19 @@ from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
-from terradapt.config import InputSpec
+from terradapt.config import DataConfig, InputSpec
+from terradapt.data.corrections import is_corrected, lie_nowhere
 from terradapt.data.dataset import Dataset, Item
 from terradapt.data.folder import IMAGE_FOLDERS, RASTERS
+from terradapt.data.labels import VectorForm
+from terradapt.data.specs import input_spec
+from terradapt.data.vector_labels import touches
 from terradapt.errors import DataError, SceneError
 from terradapt.files import digest
 from terradapt.raster import SceneReader
 
 SPLIT = "unlabelled"
+"""Of such images; their ids begin with it and a slash."""
 _ALIKE = 1.5  # metres per pixel that differ by more are told
 _SHOWN = 3
 
@@ -62,6 +67,47 @@ def unlabelled_images(
     return replace(
         dataset, items=tuple(items), splits=splits, corrections=None, unlabelled=()
     ), told
+
+
+def with_corrected(dataset: Dataset, config: DataConfig) -> tuple[Dataset, list[str]]:
+    """Let images of ``data.unlabelled`` on which corrections lie be trained on, beside the dataset.
+
+    So a model is retrained on the labels that it knows and on a scene that was corrected. Images of
+    the splits ``val`` and ``test`` are left out, and those of ``train`` are there already.
+
+    Args:
+        dataset: With its splits.
+        config: Names the corrections and the folder; without corrections nothing changes.
+
+    Returns:
+        The dataset with those images in ``train``, and sentences on what was left out and why.
+
+    Raises:
+        DataError: No such folder, no image in it, or a correction lies on no image at all.
+    """
+    if config.corrections is None:
+        return dataset, []
+    whole, told = dataset, list[str]()
+    if config.unlabelled is not None:
+        there = {i.image.resolve() for i in dataset.items}
+        paths = [p for p in _images(Path(config.unlabelled)) if p.resolve() not in there]
+        alone = Path(config.corrections) if dataset.corrections is None else None
+        items = _usable(paths, dataset, input_spec(dataset, config), told)
+        items = [replace(i, label=alone) for i in items]  # None: they lie above labels
+        items = [i for i in items if _is_drawn_on(dataset, i)]
+        train = (*dataset.splits["train"], *(i.id for i in items))
+        splits = {**dataset.splits, "train": train}
+        whole = replace(dataset, items=(*dataset.items, *items), splits=splits)
+    if not any(_is_drawn_on(whole, i) for i in reversed(whole.items)):
+        raise lie_nowhere(config.corrections, dataset.root)
+    return whole, told
+
+
+def _is_drawn_on(dataset: Dataset, item: Item) -> bool:
+    if dataset.corrections is not None or item.label is None:
+        return is_corrected(dataset, item)
+    assert isinstance(dataset.label, VectorForm)  # corrections are the only labels
+    return touches(item.label, dataset.label, item)
 
 
 def _images(folder: Path) -> list[Path]:

@@ -116,6 +116,10 @@ class VectorSource:
             return own[shapely.intersects(upright(self.geometries[own], georef), outline)]
         return np.asarray(self._tree.query(outline, predicate="intersects"), np.int64)
 
+    def can_lie_on(self, georef: Georef) -> bool:
+        """Tell whether the features have a place on an image: a common CRS, or its name."""
+        return georef.crs is not None or self.crs is None or self.images is not None
+
     def _near(self, georef: Georef, image: str) -> tuple[Any, Any, NDArray[np.uint8]]:
         """The features of an image's surroundings in its CRS, lines as polygons."""
         key = f"{image}|{georef.transform}"
@@ -130,7 +134,7 @@ class VectorSource:
         """Indexes of the features that may lie on an image."""
         if georef.crs is not None:
             return np.arange(len(self.geometries))
-        if self.images is None and self.crs is not None:
+        if not self.can_lie_on(georef):
             raise DataError(
                 f"{image}: has no CRS, so the labels of {self.path.name} cannot be placed on it",
                 "georeference the image, give label rasters, or name the image of each shape in a "

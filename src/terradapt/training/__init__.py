@@ -45,6 +45,7 @@ def train(
         KeyboardInterrupt: Stopped, with a state to resume from.
     """
     from terradapt.data import open_dataset
+    from terradapt.data.unlabelled import with_corrected
     from terradapt.files import check_output
     from terradapt.training.opening import told_row
     from terradapt.training.run import Run
@@ -59,11 +60,12 @@ def train(
         begun = Run(run).splits
         held = begun if resume and begun.is_file() else None
         dataset = open_dataset(Path(data), config.data, known=known, held=held)
+        dataset, left_out = with_corrected(dataset, config.data)
         trainer = Trainer(config, dataset, run, resume=resume)
         if not first:
             return trainer.fit()
         if say is not None:
-            for line in [*trainer.opening(), *trainer.notes]:
+            for line in [*trainer.opening(), *left_out, *trainer.notes]:
                 say(line)
             for warning in trainer.warnings:
                 say("\n".join(told_row("warning:", warning)))

@@ -173,7 +173,7 @@ def refit(
     with torch.no_grad():
         scale = features.std(0).clamp_min(1e-6)
         centre = features.mean(0) if bias is not None else torch.zeros_like(scale)
-        x = (features - centre) / scale
+        x = (features - centre).div_(scale)
         start = features @ weight.T + (0.0 if bias is None else bias)
     fixed, kept = ids != IGNORE, ids == IGNORE
     target = ids[fixed].long()

@@ -10,6 +10,7 @@ from typing import Any
 from terradapt.config import RunConfig, parse_config
 from terradapt.data import Dataset
 from terradapt.data.splits import SplitsFile
+from terradapt.data.unlabelled import SPLIT
 from terradapt.documents import read_log
 from terradapt.errors import ConfigError, OutputError
 from terradapt.files import check_output, read_text, write_text, writing
@@ -81,7 +82,10 @@ class Run:
         """
         if not self.splits.is_file():
             blocks = {i.id: i.area for i in dataset.items if i.area is not None}
-            splits = {name: tuple(ids) for name, ids in dataset.splits.items()}
+            splits = {
+                name: tuple(i for i in ids if not i.startswith(f"{SPLIT}/"))  # found anew
+                for name, ids in dataset.splits.items()
+            }
             bare = tuple(i.id for i in dataset.unlabelled)
             file = SplitsFile(splits, dataset.protocol, blocks=blocks, unlabelled=bare)
             file.write(self.splits)

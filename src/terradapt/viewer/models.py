@@ -104,7 +104,7 @@ class Work(Closing):
     Args:
         session: What is shown.
         kept: The folder's models.
-        data: Folder of images to train on; the scenes themselves when None.
+        data: Folder of labelled images to train on beside the scenes.
         overrides: ``key=value`` for the recipe ``retrain``.
         opening: How models are opened.
     """
@@ -170,12 +170,16 @@ class Work(Closing):
                     "there is nothing to learn from yet",
                     "correct something outside the dashed places; those only measure",
                 )
-            data = self._data or scene_folder(self.folder, self._scene_files())
+            files = self._scene_files()
+            scenes = scene_folder(self.folder, files) if files else None
             name = self.kept.next_name()
             run = self.folder / MODELS / name
             self._name = name
             start = session.model.path
-            words = retrain_arguments(start, file, data, run, self._overrides)
+            beside = None if self._data is None else scenes
+            data = self._data or scenes
+            assert data is not None
+            words = retrain_arguments(start, file, data, run, self._overrides, beside)
             self._begin("retrain")
             self._child = Child(words, self._tell, self._trained)
 
@@ -339,12 +343,13 @@ class Work(Closing):
             self._done(ended="write", files=result["files"])
 
     def _scene_files(self) -> list[Path]:
+        """What can be trained on; of a mosaic the folder of images holds the files."""
         files: list[Path] = []
         for view in self.session.views:
             given = view.given
             if isinstance(given, str | Path) and Path(given).is_file():
                 files.append(Path(given))
-            else:
+            elif self._data is None:
                 raise ConflictError(
                     f"{view.name}: a mosaic is no image to train on",
                     "give its files one by one, or a folder of images with --data",

@@ -17,7 +17,12 @@ _SCENE_FOLDER = "scenes"
 
 
 def retrain_arguments(
-    start: Path, corrections: Path, data: Path, run: Path, overrides: Sequence[str]
+    start: Path,
+    corrections: Path,
+    data: Path,
+    run: Path,
+    overrides: Sequence[str],
+    scenes: Path | None = None,
 ) -> list[str]:
     """Return the command line that retrains.
 
@@ -27,8 +32,10 @@ def retrain_arguments(
         data: Folder of images, with labels or without.
         run: Folder of the new run.
         overrides: ``key=value`` for the recipe.
+        scenes: Folder of what was corrected, where ``data`` is another one.
     """
     given = {"train.start": start, "data.corrections": corrections}
+    given |= {} if scenes is None else {"data.unlabelled": scenes}
     # quoted: any name may stand in YAML so
     own = [f"{k}={json.dumps(str(v.absolute()), ensure_ascii=False)}" for k, v in given.items()]
     folders = ["--data", str(data.absolute()), "-o", str(run.absolute())]
