@@ -51,7 +51,7 @@ def streets(side: int, seed: int, missing: float, jitter: float) -> list[shapely
 
 def nearest(roads: Roads, xy: np.ndarray, reach: float) -> list[Spot]:
     """Return where the points lie on the other network; those out of reach are left out."""
-    points = shapely.points(xy)
+    points = np.asarray(shapely.points(xy))
     found, edges = shapely.STRtree(roads.lines).query_nearest(points, max_distance=reach)
     spots: dict[int, Spot] = {}
     for point, edge in zip(found.tolist(), edges.tolist(), strict=True):
@@ -124,7 +124,7 @@ def main() -> None:
     options = parser.parse_args()
     truth = Roads.from_lines(streets(options.side, 2, 0.08, 0.0))
     proposal = Roads.from_lines(streets(options.side, 3, 0.08, 2.0))
-    row = {"edges_truth": len(truth.edges), "edges_proposal": len(proposal.edges)}
+    row: dict[str, float] = {"edges_truth": len(truth.edges), "edges_proposal": len(proposal.edges)}
     apls(truth, truth)  # load what is loaded once
     start = time.perf_counter()
     row["apls"] = apls(truth, proposal)["apls"]

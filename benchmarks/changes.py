@@ -29,7 +29,7 @@ import argparse
 import json
 import platform
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -134,8 +134,8 @@ def scored(truth: Truth, found: Found, least: float, outlines: bool = False) -> 
 
 def ours(folder: Path, out: Path, **options: Any) -> Found:
     """Return what `terradapt compare` finds between two scenes."""
-    scenes = (folder / "images" / f"{name}.tif" for name in ("old", "new"))
-    compare(*scenes, out, overwrite=True, **options)
+    old, new = (folder / "images" / f"{name}.tif" for name in ("old", "new"))
+    compare(old, new, out, overwrite=True, **options)
     meta, _, wkb, fields = pyogrio.raw.read(out, layer="polygons")
     table = dict(zip(meta["fields"], fields, strict=True))
     kept = (table["class_before"] != "car") & (table["class_after"] != "car")
@@ -158,7 +158,7 @@ def differenced(folder: Path, least: float, shift: tuple[int, int] = (0, 0)) -> 
     before = ndimage.shift(before, shift, order=0, mode="nearest")
     pair = np.where(before != after, before * 16 + after, -1)
     pair[(before == CAR) | (after == CAR)] = -1
-    ids, codes = np.zeros(pair.shape, np.int32), []
+    ids, codes = np.zeros(pair.shape, np.int32), list[int]()
     for value in np.unique(pair[pair >= 0]):
         regions, count = ndimage.label(pair == value)
         sizes = np.bincount(regions.ravel(), minlength=count + 1)
@@ -216,7 +216,7 @@ def counted(number: int) -> tuple[float, float]:
 
 def pairs(
     args: argparse.Namespace,
-    seeds: tuple[int, ...],
+    seeds: Sequence[int],
     predictor: Any,
     shares: tuple[float, ...] = SHARES,
 ) -> Iterator[tuple[int, float, Path, TwoDates]]:
@@ -317,7 +317,7 @@ def main() -> None:  # noqa: PLR0915
                 [
                     method,
                     state,
-                    int(sums[method][code][2]),
+                    f"{sums[method][code][2]:.0f}",
                     f"{precision:.3f}",
                     f"{recall:.3f}",
                     f"{both:.3f}",
@@ -331,7 +331,9 @@ def main() -> None:  # noqa: PLR0915
         )
     ]
     ground = len(fresh) * args.size**2 * PIXEL / 1e6
-    errors = [expected_error(*c, ChangeTable()) for c in (chance[1], chance.sum(axis=0))]
+    errors = [
+        expected_error(seen, true, ChangeTable()) for seen, true in (chance[1], chance.sum(axis=0))
+    ]
     day = date.today().isoformat()
     where = f"{hardware()}; Python {platform.python_version()}; {day}"
     head = [

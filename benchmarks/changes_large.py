@@ -17,7 +17,6 @@ import argparse
 import json
 import os
 import platform
-import resource
 import subprocess
 import sys
 import tempfile
@@ -25,10 +24,11 @@ import time
 from contextlib import contextmanager
 from datetime import date
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
+from predict import peak_mib
 from terradapt.machine import hardware
 from terradapt.raster import Layer, SceneWriter
 from terradapt.raster.cog import TILE
@@ -73,20 +73,18 @@ def measured(way: str, model: Path, folder: Path) -> dict[str, Any]:
 
     clock, begin, found = time.perf_counter(), time.process_time(), {}
     if way == "compare":
-        figures = compare(
-            *(folder / f"{n}.tif" for n in DATES), folder / "u.gpkg", model=predictor, bar=bar,
-            overwrite=True,
-        )  # fmt: skip
+        old, new = (folder / f"{n}.tif" for n in DATES)
+        figures = compare(old, new, folder / "u.gpkg", model=predictor, bar=bar, overwrite=True)
         found = {"polygons": figures["polygons"], "shift_px": figures["shift_px"]}
     else:
-        scores = "uint8" if way.endswith("scores") else None
+        scores: Literal["uint8"] | None = "uint8" if way.endswith("scores") else None
         for name in DATES:
             options = PredictOptions(scores=scores, overwrite=True)
             predict_scene(predictor, folder / f"{name}.tif", folder / f"{name}_map.tif", options)
     return {
         "cpu_s": time.process_time() - begin,
         "wall_s": time.perf_counter() - clock,
-        "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        "peak_mib": peak_mib(),
         "parts_cpu_s": parts,
         "found": found,
     }

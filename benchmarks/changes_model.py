@@ -28,7 +28,8 @@ VALIDATION = 2  # cities, the last ones
 
 def both_dates(folder: Path, seeds: list[int], size: int) -> Dataset:
     """Write both dates of cities as images of their own; the dates of a city share a split."""
-    items, splits = [], {"train": [], "val": [], "test": []}
+    items: list[Item] = []
+    splits: dict[str, list[str]] = {"train": [], "val": [], "test": []}
     for seed in seeds:
         pair = make_two_dates(seed, size, size)
         for date, scene in (("before", pair.before), ("after", pair.after)):

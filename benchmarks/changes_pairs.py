@@ -81,7 +81,8 @@ def main() -> None:
         ways["land cover, no pairs seen"] = args.cover, options
     if args.siamese:
         ways["siamese, synthetic pairs"] = args.siamese, {"calibration": args.siamese_calibration}
-    rows, values = [], {}
+    rows: list[list[str]] = []
+    values: dict[str, Any] = {}
     for folder in args.folders:
         for way, (path, options) in ways.items():
             model = predictors.load(path)
@@ -101,14 +102,14 @@ def main() -> None:
                 if args.pictures:
                     show(args.pictures / f"{folder.name}_{way[:4]}_{first.stem}.jpg", first, second,
                          truth, found)  # fmt: skip
-            told = {
+            told: dict[str, Any] = {
                 "pixels": f1(pixels[0], pixels[1], pixels[0], pixels[2]),
                 "objects": f1(*objects),
                 "regions": int(objects[3]),
             }
             values[f"{folder.name}: {way}"] = told
             scores = [f"{v:.3f}" for v in (*told["pixels"], *told["objects"])]
-            rows.append([folder.name, way, told["regions"], *scores])
+            rows.append([folder.name, way, str(told["regions"]), *scores])
             print(rows[-1], flush=True)
     day = date.today().isoformat()
     setting = f"{hardware()}; Python {platform.python_version()}; {day}"

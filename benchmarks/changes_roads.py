@@ -103,9 +103,7 @@ def buffered(old: Roads, new: Roads) -> Pieces:
     return {s: [p for p in pieces.get(s, ()) if p.length >= least] for s in STATES}
 
 
-def scored(
-    truth: Pieces, found: Pieces, states: tuple[str, ...]
-) -> tuple[float, float, float, float]:
+def scored(truth: Pieces, found: Pieces, states: tuple[str, ...]) -> np.ndarray:
     """Return metres found, of them right, metres true, of them found."""
     sums = np.zeros(4)
     for state in states:
@@ -116,7 +114,7 @@ def scored(
             one.length,
             one.intersection(two.buffer(CLOSE)).length,
         )
-    return tuple(sums)
+    return sums
 
 
 def main() -> None:

@@ -34,6 +34,7 @@ from terradapt.data import Dataset, open_dataset
 from terradapt.export.quantized import export_int8
 from terradapt.export.run import export_checkpoint
 from terradapt.machine import cpu_threads, hardware
+from terradapt.meta import read_meta
 from terradapt.predictors import engines
 from terradapt.training.optim import Average
 from terradapt.training.pruning import narrow
@@ -50,7 +51,7 @@ Row = dict[str, Any]
 
 def config_of(args: argparse.Namespace, seed: int) -> RunConfig:
     """The teacher's config, with a narrower decoder and the teacher as an objective."""
-    config = checkpoint.read_meta(args.teacher).config
+    config = read_meta(args.teacher).config
     return config.with_overrides(
         [
             f"model.options.width={args.width}",
@@ -119,7 +120,7 @@ def speed(files: dict[str, Path], rounds: int) -> dict[str, dict[str, float]]:
 
 
 def one_seed(args: argparse.Namespace, seed: int, dataset: Dataset, scratch: Path) -> Row:
-    window = checkpoint.read_meta(args.teacher).window
+    window = read_meta(args.teacher).window
     files = {TEACHER: scratch / "teacher.onnx", STUDENT: scratch / f"student{seed}.onnx"}
     start = time.monotonic()
     best = train(args, seed, scratch / f"run{seed}")

@@ -26,6 +26,7 @@ from terradapt.export.quantized import export_int8, recalibrate
 from terradapt.export.run import export_checkpoint, export_model
 from terradapt.files import write_json, write_text
 from terradapt.machine import hardware
+from terradapt.meta import read_meta
 from terradapt.metrics.calibration import fit_calibration
 from terradapt.predictors import load
 from terradapt.training.calibrating import sample_scores
@@ -45,7 +46,7 @@ def errors(model: Path, data: Path) -> Row:
 
 def calibrated(file: Path, data: Path, out: Path) -> Path:
     """Return a checkpoint, or its copy with the temperature that a training would have fitted."""
-    meta = checkpoint.read_meta(file)
+    meta = read_meta(file)
     if meta.calibration is not None:
         return file
     predictor, dataset = load(file), open_dataset(data)

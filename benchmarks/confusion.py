@@ -15,6 +15,7 @@ import time
 import warnings
 from collections.abc import Callable
 from datetime import date
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -67,15 +68,15 @@ def works(classes: int, pixels: int) -> dict[str, tuple[Callable[[], object], in
         t, p = target[:n], prediction[:n]
         if name == "torchmetrics":  # it wants int64 tensors; the conversion is not its time
             a, b = torch.from_numpy(t.astype(np.int64)), torch.from_numpy(p.astype(np.int64))
-            jobs[name] = (lambda a=a, b=b: metrics_of_torch(a, b, classes)), n
+            jobs[name] = partial(metrics_of_torch, a, b, classes), n
             continue
-        function = {
+        functions: dict[str, Callable[[np.ndarray, np.ndarray, int], object]] = {
             "terradapt": lambda t, p, k: Confusion(k).update(t, p).matrix,
             "numpy bincount": bincount,
             "scikit-learn": sklearn,
             "limit: read both": read_both,
-        }[name]
-        jobs[name] = (lambda f=function, t=t, p=p: f(t, p, classes)), n
+        }
+        jobs[name] = partial(functions[name], t, p, classes), n
     return jobs
 
 

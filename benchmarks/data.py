@@ -32,17 +32,18 @@ from terradapt.data import input_spec, open_dataset
 from terradapt.data.reading import ReaderCache
 from terradapt.data.sampling import CropDataset
 from terradapt.data.transforms import Draw
+from terradapt.grid import Window
 from terradapt.machine import hardware
 from terradapt.raster import write_raster
 
 RESULTS = Path(__file__).parent / "results"
 STILL = ["augment.hflip=0", "augment.vflip=0", "augment.rot90=false", "augment.scale=[1,1]"]
 STILL += [f"augment.{k}=0" for k in ("brightness", "contrast", "saturation", "sharpness")]
-KINDS = {
-    "GeoTIFF, JPEG tiles": {"suffix": ".tif", "compress": "jpeg"},
-    "GeoTIFF, deflate tiles": {"suffix": ".tif", "compress": "deflate"},
-    "PNG": {"suffix": ".png", "compress": None},
-    "JPEG": {"suffix": ".jpg", "compress": None},
+KINDS = {  # suffix, compression
+    "GeoTIFF, JPEG tiles": (".tif", "jpeg"),
+    "GeoTIFF, deflate tiles": (".tif", "deflate"),
+    "PNG": (".png", None),
+    "JPEG": (".jpg", None),
 }
 
 
@@ -82,23 +83,25 @@ def measure(root: Path, crop: int, seconds: float) -> dict[str, float]:
     direct = CropDataset(dataset, "train", base.with_overrides(STILL), spec)
     direct._cache = ReaderCache(dataset, spec, 0, direct.items)
 
-    def place(i: int) -> tuple[object, object]:
+    def place(i: int) -> tuple[Path, Path, Window]:
         from terradapt.data.sampling import generator
 
-        return still._place(i, 0, Draw(), generator(42, 0, i))
+        item, window = still._place(i, 0, Draw(), generator(42, 0, i))
+        assert item.label is not None  # write() gives every image one
+        return item.image, item.label, window
 
     def tensors(image: np.ndarray, ids: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
         return torch.from_numpy(np.ascontiguousarray(image)), torch.from_numpy(ids).long()
 
     def by_rasterio(i: int) -> object:
-        item, w = place(i)
+        picture, ids, w = place(i)
         area = RasterWindow(w.col, w.row, w.width, w.height)
-        with rasterio.open(item.image) as image, rasterio.open(item.label) as label:
+        with rasterio.open(picture) as image, rasterio.open(ids) as label:
             return tensors(image.read(window=area), label.read(1, window=area))
 
     def by_pil(i: int) -> object:
-        item, w = place(i)
-        image, label = np.asarray(Image.open(item.image)), np.array(Image.open(item.label))
+        picture, ids, w = place(i)
+        image, label = np.asarray(Image.open(picture)), np.array(Image.open(ids))
         rows, cols = w.slices
         return tensors(image[rows, cols].transpose(2, 0, 1), label[rows, cols])
 
@@ -124,9 +127,9 @@ def main() -> None:
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
     rows = {}
-    for name, kind in KINDS.items():
+    for name, (suffix, compress) in KINDS.items():
         with tempfile.TemporaryDirectory() as folder:
-            write(Path(folder), **kind, count=args.count, side=args.side)
+            write(Path(folder), suffix, compress, args.count, args.side)
             rows[name] = measure(Path(folder), args.crop, args.seconds)
             print(name, {k: round(v, 1) for k, v in rows[name].items()}, flush=True)
     save(rows, args)

@@ -68,10 +68,12 @@ def contenders(name: str, device: str, dtype: torch.dtype) -> dict[str, nn.Modul
         source = theirs or timm.create_model(name)
         prefix = "image_encoder.trunk." if theirs is not None else ""
         torch.save({"model": {prefix + k: v for k, v in source.state_dict().items()}}, path)
-        made = {OURS: build_encoder(name, path, adapters=False, freeze=True)}
+        made: dict[str, nn.Module] = {OURS: build_encoder(name, path, adapters=False, freeze=True)}
         made[ADAPTED] = build_encoder(name, path)
     own = timm.create_model(name, features_only=True)
-    own.model.load_state_dict(made[OURS].get_submodule("trunk").state_dict(), strict=False)
+    own.get_submodule("model").load_state_dict(
+        made[OURS].get_submodule("trunk").state_dict(), strict=False
+    )
     made[TIMM] = own
     if theirs is not None:
         made[SAM2] = theirs

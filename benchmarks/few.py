@@ -67,7 +67,7 @@ WAYS = ((0, 1), (1, 0), (0, -1))  # rows, columns: where the labels of a seed ar
 
 def iou_of(row: Row) -> float:
     """Return mIoU, of two classes the second one's IoU, in points."""
-    figure = row["test"]["figure"]
+    figure: float = row["test"]["figure"]
     return 100 * (figure / (2 - figure) if "f1" in row["test"] else figure)
 
 

@@ -21,17 +21,24 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from datetime import date
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from gpu_rows import GOALS, Rows, page, per_call, settle
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from terradapt.predictors.torch import Precision, TorchPredictor
 
 HERE = Path(__file__).resolve()
 LIMITS = {
@@ -39,55 +46,6 @@ LIMITS = {
     "resume": 40,
 }  # fmt: skip
 """Seconds that each stage may take: 590 in all."""
-PAPER_TEACHER, PAPER_RATIO = 20.01, 15.3  # images/s on a TITAN RTX; student b0 over teacher
-GOALS = {
-    "sam2-arafnet": "half of the bf16 peak",
-    "efficientnet_b0": "3,000 images/s",
-    "mobilenetv3_small_100": "5,000 images/s",
-}
-
-
-class Rows:
-    """Rows of a stage, kept in its file from the first on; stops when its time is up."""
-
-    def __init__(self, path: Path, seconds: float) -> None:
-        self.path, self.stop, self.rows = path, time.monotonic() + seconds, []
-
-    def add(self, **row: Any) -> None:
-        self.rows.append(row)
-        self.path.write_text(json.dumps(self.rows))
-        print(row, file=sys.stderr, flush=True)
-
-    def attempt(self, call: Callable[[], dict[str, Any]], **names: Any) -> None:
-        """Add what a call measures, or why it did not."""
-        if time.monotonic() > self.stop:
-            self.add(**names, failed="not reached in time")
-            return
-        try:
-            self.add(**names, **call())
-        except Exception as error:
-            self.add(**names, failed=f"{type(error).__name__}: {str(error).splitlines()[0][:160]}")
-
-
-def settle(device: str) -> None:
-    import torch
-
-    if device.startswith("cuda"):
-        torch.cuda.synchronize()
-
-
-def per_call(call: Callable[[], Any], device: str, seconds: float) -> float:
-    """Return the median seconds of a call, the device's work included, after two warm ones."""
-    for _ in range(2):
-        call()
-    settle(device)
-    times: list[float] = []
-    while len(times) < 3 or (sum(times) < seconds and len(times) < 200):
-        start = time.perf_counter()
-        call()
-        settle(device)
-        times.append(time.perf_counter() - start)
-    return statistics.median(times)
 
 
 def tests(rows: Rows, args: argparse.Namespace) -> None:
@@ -108,18 +66,17 @@ def peak(rows: Rows, args: argparse.Namespace) -> None:
     size = 256 if args.quick else 8192
     for kind in ("bfloat16", "float32"):
         a, b = (torch.randn(size, size, device=args.device).to(getattr(torch, kind)) for _ in "ab")
-        rows.attempt(
-            lambda a=a, b=b: {
-                "tflops": 2 * size**3 / per_call(lambda: a @ b, args.device, 1) / 1e12
-            },
-            what=f"{kind} matrix product of {size}",
-        )
+        rows.attempt(partial(product, a, b, args.device), what=f"{kind} matrix product of {size}")
     x = torch.randn((1 << 20) if args.quick else (1 << 28), device=args.device)
     y = torch.empty_like(x)
     rows.attempt(
         lambda: {"gbytes_s": 8 * x.numel() / per_call(lambda: y.copy_(x), args.device, 1) / 1e9},
         what="copy",
     )
+
+
+def product(a: Tensor, b: Tensor, device: str) -> dict[str, Any]:
+    return {"tflops": 2 * len(a) ** 3 / per_call(lambda: a @ b, device, 1) / 1e12}
 
 
 def networks(args: argparse.Namespace) -> Iterator[tuple[str, str, int]]:
@@ -137,8 +94,8 @@ def networks(args: argparse.Namespace) -> Iterator[tuple[str, str, int]]:
 
 
 def open_predictor(
-    name: str, encoder: str, side: int, device: str, precision: str, engine: str
-) -> Any:
+    name: str, encoder: str, side: int, device: str, precision: Precision, engine: str
+) -> TorchPredictor:
     import torch
 
     from terradapt import models
@@ -149,13 +106,19 @@ def open_predictor(
     torch.manual_seed(0)
     classes = ROADS if name == "sam2ms" else ISPRS
     config = ModelConfig(name=name, encoder=EncoderConfig(name=encoder))
-    model = models.build(config, len(classes)).eval().to(device, memory_format=torch.channels_last)
+    model = models.build(config, len(classes)).eval().to(device)
+    model = model.to(memory_format=torch.channels_last)
     return TorchPredictor(
         model, classes, InputSpec(), side, device=device, precision=precision, engine=engine
     )
 
 
-MODES = (("fp32", "torch"), ("bf16", "torch"), ("bf16", "compiled"), ("bf16", "reduce-overhead"))
+MODES: tuple[tuple[Precision, str], ...] = (
+    ("fp32", "torch"),
+    ("bf16", "torch"),
+    ("bf16", "compiled"),
+    ("bf16", "reduce-overhead"),
+)
 
 
 def inference(rows: Rows, args: argparse.Namespace) -> None:
@@ -167,13 +130,13 @@ def inference(rows: Rows, args: argparse.Namespace) -> None:
             if engine != "torch" and not args.quick and not {name, encoder} & compiled:
                 continue
             rows.attempt(
-                lambda n=name, e=encoder, s=side, p=precision, g=engine: speed(args, n, e, s, p, g),
+                partial(speed, args, name, encoder, side, precision, engine),
                 model=name, encoder=encoder, side=side, precision=precision, engine=engine,
             )  # fmt: skip
 
 
 def speed(
-    args: argparse.Namespace, name: str, encoder: str, side: int, precision: str, engine: str
+    args: argparse.Namespace, name: str, encoder: str, side: int, precision: Precision, engine: str
 ) -> dict[str, Any]:
     import torch
 
@@ -188,7 +151,7 @@ def speed(
     for batch in batches:
         images = draw.integers(0, 256, (batch, 3, side, side), dtype=np.uint8)
         try:
-            seconds = per_call(lambda i=images: predictor.predict(i), args.device, 0.5)
+            seconds = per_call(partial(predictor.predict, images), args.device, 0.5)
         except MemoryError:
             break
         found[batch] = batch / seconds
@@ -214,7 +177,7 @@ def training(rows: Rows, args: argparse.Namespace) -> None:
     for compiled in (False,) if args.quick else (False, True):
         for name, encoder, side in cases:
             rows.attempt(
-                lambda n=name, e=encoder, s=side, c=compiled: steps(args, n, e, s, c),
+                partial(steps, args, name, encoder, side, compiled),
                 model=name, encoder=encoder, side=side, compiled=compiled,
             )  # fmt: skip
 
@@ -232,7 +195,7 @@ def steps(
     gpu, batch = args.device.startswith("cuda"), 2 if args.quick else 8
     torch.manual_seed(0)
     config = ModelConfig(name=name, encoder=EncoderConfig(name=encoder))
-    model = models.build(config, 6).to(args.device, memory_format=torch.channels_last).train()
+    model = models.build(config, 6).to(args.device).to(memory_format=torch.channels_last).train()
     trained = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(trained, 1e-4)
     image = torch.randn(batch, 3, side, side, device=args.device)
@@ -264,7 +227,6 @@ def steps(
 
 
 def predict(rows: Rows, args: argparse.Namespace) -> None:
-    sys.path.insert(0, str(HERE.parent))
     from predict import write_scene
 
     side = 300 if args.quick else 20_000
@@ -350,11 +312,12 @@ def engines(rows: Rows, args: argparse.Namespace) -> None:
 
         model, meta = random_model(encoder, side)
         path = export_model(model, meta, Path(folder) / "model.onnx").path
+
+        def running(name: str) -> dict[str, Any]:
+            return {"images_s": rate(makers(path)[name](), batch=1, seconds=1)}
+
         for name in installed():
-            rows.attempt(
-                lambda n=name: {"images_s": rate(makers(path)[n](), batch=1, seconds=1)},
-                engine=name, encoder=encoder, batch=1,
-            )  # fmt: skip
+            rows.attempt(partial(running, name), engine=name, encoder=encoder, batch=1)
     if find_spec("tensorrt") is None:
         rows.add(engine="tensorrt", failed="not installed")
 
@@ -399,53 +362,6 @@ STAGES: dict[str, Callable[[Rows, argparse.Namespace], None]] = {
     "tests": tests, "peak": peak, "inference": inference, "training": training,
     "predict": predict, "engines": engines, "resume": resume,
 }  # fmt: skip
-
-
-def page(result: dict[str, Any]) -> str:
-    """Return the figures as Markdown, one table a stage."""
-    from terradapt.report.markdown import markdown_table
-
-    text = [f"# GPU figures, {result['date']}", "", result["device_name"], ""]
-    for stage, found in result["stages"].items():
-        text += [
-            f"## {stage}",
-            "",
-            f"{found['seconds']:.0f} s. {found.get('failed', '')}".strip(),
-            "",
-        ]
-        for row in found["rows"]:
-            row.pop("by_batch", None)
-        heads = list(dict.fromkeys(k for row in found["rows"] for k in row))
-        cells = [[_cell(row.get(h)) for h in heads] for row in found["rows"]]
-        if cells:
-            text += [markdown_table(heads, cells), ""]
-    text += [*judged(result), ""]
-    return "\n".join(text)
-
-
-def _cell(value: Any) -> str:
-    return "" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
-
-
-def judged(result: dict[str, Any]) -> list[str]:
-    """Set the figures beside the goals and the paper's ratio."""
-    rows = result["stages"].get("inference", {}).get("rows", [])
-    best: dict[str, float] = {}
-    for row in rows:
-        key = row["encoder"] if row["model"] == "kd-arafnet" else row["model"]
-        best[key] = max(best.get(key, 0.0), row.get("images_s", 0.0))
-    lines = ["## Goals", ""]
-    lines += [f"- {k}: {best[k]:.0f} images/s; goal {GOALS[k]}" for k in GOALS if best.get(k)]
-    ceiling = [r["tflops"] for r in result["stages"].get("peak", {}).get("rows", [])
-               if r["what"].startswith("bfloat16") and "tflops" in r]  # fmt: skip
-    teacher = [r["tflops"] for r in rows if r["model"] == "sam2-arafnet" and "tflops" in r]
-    if ceiling and teacher:
-        lines.append(f"- teacher: {max(teacher) / ceiling[0]:.1%} of the measured bf16 peak")
-    if best.get("efficientnet_b0") and best.get("sam2-arafnet"):
-        ratio = best["efficientnet_b0"] / best["sam2-arafnet"]
-        lines.append(f"- student b0 over teacher: {ratio:.1f}; the paper: {PAPER_RATIO}")
-        lines.append(f"- teacher: {best['sam2-arafnet']:.1f} images/s; TITAN RTX: {PAPER_TEACHER}")
-    return lines
 
 
 def run_stage(name: str, args: argparse.Namespace, folder: Path) -> dict[str, Any]:

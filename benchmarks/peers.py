@@ -256,7 +256,7 @@ def main() -> None:
     settings |= {"weights": Path(args.weights).name if args.weights else None}
     settings |= {"overrides": overrides, "search_seed": args.seeds[0]}
     path = args.output.with_name(f"{args.output.name}.json")
-    held = json.loads(path.read_text("utf-8")) if path.is_file() else {"settings": settings}
+    held: Row = json.loads(path.read_text("utf-8")) if path.is_file() else {"settings": settings}
     if held["settings"] != settings:
         parser.error(f"{path}: holds runs of other settings ({held['settings']})")
     rows: list[Row] = held.get("rows", [])

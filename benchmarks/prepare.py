@@ -63,10 +63,11 @@ def script(source: Path, out: Path) -> None:
         for number, path in enumerate((record.label, record.eroded)):
             with rasterio.open(path) as file:
                 rgb = np.moveaxis(file.read(), 0, -1)
-            ids = np.full(rgb.shape[:2], 255, np.uint8)
+            height, width = rgb.shape[:2]
+            ids = np.full((height, width), 255, np.uint8)
             for value, colour in enumerate(ISPRS.colours):
                 ids[(rgb == colour).all(-1)] = value
-            profile = {"driver": "GTiff", "height": ids.shape[0], "width": ids.shape[1]}
+            profile = {"driver": "GTiff", "height": height, "width": width}
             with rasterio.open(
                 out / f"{record.id}_{number}.tif", "w", count=1, dtype="uint8",
                 compress="deflate", **profile,

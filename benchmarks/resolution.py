@@ -25,7 +25,7 @@ from terradapt.grid import Window
 from terradapt.machine import hardware
 from terradapt.metrics import Confusion
 from terradapt.raster import SceneReader, read_label, write_raster
-from terradapt.scene import PredictOptions, predict_scene
+from terradapt.scene import PredictOptions, Predictor, predict_scene
 
 FACTORS = (0.27, 0.5, 1.0, 2.0, 4.0)
 
@@ -41,13 +41,13 @@ def scaled(scene: Path, metres: float, out: Path) -> tuple[int, int]:
 def nearest(label: np.ndarray, height: int, width: int) -> np.ndarray:
     rows = ((np.arange(height) + 0.5) * label.shape[0] / height).astype(int)
     cols = ((np.arange(width) + 0.5) * label.shape[1] / width).astype(int)
-    return label[rows][:, cols]
+    moved: np.ndarray = label[rows][:, cols]
+    return moved
 
 
-def measure(args: argparse.Namespace) -> dict[str, dict[str, Any]]:
-    predictor = predictors.load(args.checkpoint)
-    trained = predictor.spec.resolution
-    assert trained, "the checkpoint does not know its resolution"
+def measure(
+    args: argparse.Namespace, predictor: Predictor, trained: float
+) -> dict[str, dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {}
     with tempfile.TemporaryDirectory() as folder:
         scene, out = Path(folder) / "scene.tif", Path(folder) / "map.tif"
@@ -78,8 +78,11 @@ def main() -> None:
     parser.add_argument("--factors", nargs="+", type=float, default=FACTORS)
     parser.add_argument("-o", "--output", type=Path, default=Path("benchmarks/results"))
     args = parser.parse_args()
-    found = measure(args)
-    trained = predictors.load(args.checkpoint).spec.resolution
+    predictor = predictors.load(args.checkpoint)
+    trained = predictor.spec.resolution
+    if trained is None:
+        parser.error(f"{args.checkpoint}: does not know its resolution")
+    found = measure(args, predictor, trained)
     rows = [
         f"| {float(f) * trained:.3f} m ({f}x) | "
         + " | ".join(

@@ -62,7 +62,8 @@ def skeleton_of(path: Path) -> np.ndarray:
     from skimage.morphology import skeletonize
 
     with rasterio.open(path) as file:
-        return skeletonize(file.read(1) > 0)
+        skeleton: np.ndarray = skeletonize(file.read(1) > 0)
+    return skeleton
 
 
 def run_sknw(path: Path) -> dict[str, float]:
@@ -171,8 +172,10 @@ def _against_peers(rows: dict[str, dict[str, Any]]) -> list[str]:
 def write(folder: Path, rows: dict[str, dict[str, Any]], megapixels: float) -> None:
     from terradapt.machine import hardware
 
-    keys = ("seconds", "cpu_seconds", "peak_mb", "process_mb", "edges", "nodes", "components")
-    keys += ("dead_ends", "length_m")
+    keys = (
+        "seconds", "cpu_seconds", "peak_mb", "process_mb", "edges", "nodes", "components",
+        "dead_ends", "length_m",
+    )  # fmt: skip
     lines = [
         f"# Roads: a street grid of {megapixels:g} Mpx to a network", "",
         f"{hardware()}; Python {platform.python_version()}; {date.today()}; "

@@ -18,11 +18,12 @@ from PIL import Image
 from terradapt import predictors
 from terradapt.config import DataConfig
 from terradapt.data import open_dataset
+from terradapt.scene import Predictor
 from terradapt.scene.resample import Resampled
 from terradapt.scene.scale import STEPS, information
 
 
-def measures(predictor: predictors.Predictor, images: list[np.ndarray], step: float) -> tuple:
+def measures(predictor: Predictor, images: list[np.ndarray], step: float) -> tuple[float, float]:
     """Return the mean margin and the information at one step; NaN where images are too small."""
     scores = []
     for pixels in images:
@@ -34,7 +35,7 @@ def measures(predictor: predictors.Predictor, images: list[np.ndarray], step: fl
         window = np.ascontiguousarray(pixels[None, :, row : row + side, col : col + side])
         scores.append(predictor.numpy(Resampled(predictor, side, seen).predict(window))[0])
     ordered = [np.sort(s, 0) for s in scores]
-    return np.mean([(s[-1] - s[-2]).mean() for s in ordered]), information(scores)
+    return float(np.mean([(s[-1] - s[-2]).mean() for s in ordered])), information(scores)
 
 
 def main() -> None:
@@ -54,7 +55,9 @@ def main() -> None:
         for item in items:
             photo = Image.open(item.image).convert("RGB")
             size = round(photo.width * scale), round(photo.height * scale)
-            images.append(np.asarray(photo.resize(size, Image.LANCZOS)).transpose(2, 0, 1))
+            images.append(
+                np.asarray(photo.resize(size, Image.Resampling.LANCZOS)).transpose(2, 0, 1)
+            )
         margin, told = np.array([measures(predictor, images, step) for step in STEPS]).T
         best = [STEPS[int(np.nanargmax(m))] for m in (margin, told)]
         steps = " ".join(f"{v:.3f}" for v in told)

@@ -134,7 +134,8 @@ def by_geoseg(predictor: Any, scene: Path, out: Path) -> np.ndarray:
         for (r, c), scores in zip(part, numpy_scores(predictor, images), strict=True):
             classes[r : r + window, c : c + window] = scores.argmax(0)
     write_raster(out, classes[:height, :width])
-    return (classes[:height, :width] == 1).astype(np.float32)
+    found: np.ndarray = (classes[:height, :width] == 1).astype(np.float32)
+    return found
 
 
 def run_method(args: argparse.Namespace, predictor: Any) -> None:

@@ -172,7 +172,7 @@ def main() -> None:
     if args.variant:
         print(json.dumps(run_variant(args, VARIANTS[args.variant])))
         return
-    result = {
+    result: dict[str, Any] = {
         "variants": measure(args),
         "settings": {k: v for k, v in vars(args).items() if k not in ("output", "variant", "only")},
         "clock": "wall time" if args.device == "cuda" else "processor time on one thread",

@@ -61,7 +61,7 @@ def train_round(config: RunConfig, data: Path, run: Path) -> list[float]:
 
     def lap(_: int) -> None:
         laps.append(time.perf_counter())
-        if len(laps) == config.train.steps_per_epoch - 1:
+        if len(laps) == trainer.steps_per_epoch - 1:
             raise EnoughError  # before the validation
 
     with suppress(EnoughError):
@@ -78,7 +78,7 @@ def bare_round(config: RunConfig, data: Path, run: Path) -> list[float]:
     batch = {**batch, "image": image}
     times = []
     trainer.model.train()
-    for _ in range(config.train.steps_per_epoch):
+    for _ in range(trainer.steps_per_epoch):
         start = time.perf_counter()
         trainer.model.zero_grad(set_to_none=True)
         with trainer.accelerator.autocast():

@@ -7,6 +7,7 @@ import tarfile
 import zipfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 from affine import Affine
@@ -33,14 +34,16 @@ def fake_ids(seed: int, height: int, width: int, classes: int = 6) -> NDArray[np
     coarse = rng.integers(0, classes, (height // 16 + 2, width // 16 + 2)).astype(np.uint8)
     rows = (np.arange(height)[:, None] + np.arange(width)[None, :] // 3) // 16
     cols = np.arange(width)[None, :] // 16 + 0 * rows
-    return coarse[rows % coarse.shape[0], cols % coarse.shape[1]]
+    ids: NDArray[np.uint8] = coarse[rows % coarse.shape[0], cols % coarse.shape[1]]
+    return ids
 
 
 def fake_image(seed: int, ids: NDArray[np.uint8], bands: int = 3) -> NDArray[np.uint8]:
     """Noise around a level per class: (bands, H, W)."""
     rng = np.random.default_rng([seed, 1])
     levels = rng.integers(20, 180, (bands, 256), np.uint8)
-    return levels[:, ids] + rng.integers(1, 42, (bands, *ids.shape), np.uint8)
+    image: NDArray[np.uint8] = levels[:, ids] + rng.integers(1, 42, (bands, *ids.shape), np.uint8)
+    return image
 
 
 def colours(ids: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -83,7 +86,7 @@ def write_potsdam(
         chosen = {"RGB": rgbir[:3], "IRRG": rgbir[[3, 0, 1]], "RGBIR": rgbir}
         row, col = (int(v) for v in tile.split("_"))
         corner = Affine(0.05, 0, 366000 + col * side * 0.05, 0, -0.05, 5808000 - row * side * 0.05)
-        frame = {"crs": "EPSG:32633", "transform": corner}
+        frame: dict[str, Any] = {"crs": "EPSG:32633", "transform": corner}
         for name in bands:
             folder = {"RGB": "2_Ortho_RGB", "IRRG": "3_Ortho_IRRG", "RGBIR": "4_Ortho_RGBIR"}[name]
             path = root / folder / f"top_potsdam_{tile}_{name}.tif"
@@ -177,7 +180,7 @@ def write_massachusetts(
             else:
                 image, label = root / split / "sat", root / split / "map"
             corner = Affine(1, 0, 230000 + number * side, 0, -1, 900000)
-            frame = {"crs": "EPSG:26986", "transform": corner}
+            frame: dict[str, Any] = {"crs": "EPSG:26986", "transform": corner}
             write_raster(image / f"{name}.tiff", fake_image(number, ids), **frame)
             write_raster(label / f"{name}.tif", ids * np.uint8(255), **frame)
             number += 1
@@ -208,7 +211,7 @@ def write_openearthmap(root: Path, side: int = 64) -> Path:
             lists[split].append(name)
             ids = fake_ids(number, side, side, 8)
             corner = Affine(0.3, 0, 300000 + number * side, 0, -0.3, 5600000)
-            frame = {"crs": "EPSG:32632", "transform": corner}
+            frame: dict[str, Any] = {"crs": "EPSG:32632", "transform": corner}
             if name != "santa-rosa_1.tif":
                 image = root / region / "images" / name
                 write_raster(image, fake_image(number, ids), **frame)
@@ -252,7 +255,7 @@ def pack_zip(folder: Path, archive: Path) -> Path:
 def pack_tar(folder: Path, archive: Path) -> Path:
     """Pack a folder's content as tar, gzipped when the name says so."""
     archive.parent.mkdir(parents=True, exist_ok=True)
-    mode = "w:gz" if archive.suffix in (".gz", ".tgz") else "w"
+    mode: Literal["w:gz", "w"] = "w:gz" if archive.suffix in (".gz", ".tgz") else "w"
     with tarfile.open(archive, mode) as packed:
         for path in sorted(p for p in folder.rglob("*") if p.is_file()):
             packed.add(path, path.relative_to(folder).as_posix())

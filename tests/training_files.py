@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from safetensors.torch import load_file
 
-from terradapt import checkpoint
+from terradapt.meta import read_meta
 from terradapt.raster import write_raster
 
 SMALL = [
@@ -47,7 +47,7 @@ def same_run(a: Path, b: Path) -> None:
         assert x.keys() == y.keys()
         differing = [k for k in x if not torch.equal(x[k], y[k])]
         assert not differing, (name, differing[:3])
-        assert checkpoint.read_meta(a / name).metrics == checkpoint.read_meta(b / name).metrics
+        assert read_meta(a / name).metrics == read_meta(b / name).metrics
     timing = {"seconds", "crops_per_second"}
     logs = [
         [{k: v for k, v in json.loads(s).items() if k not in timing} for s in text.splitlines()]
