@@ -262,7 +262,7 @@ def corrected(
     name, seed, arm = plan["data"], plan["seed"], plan["arm"].partition("@")[0]
     splits = splits_of(args.data, name, seed)
     few, rest = splits["train"], splits["unlabelled"]
-    folder = args.home / f"{name}_{seed}_{arm}_corrected"
+    folder = args.home / f"{name}_{seed}_{arm}_corrected_{args.dab}"
     parts = {"train": [*few, *rest], "val": splits["val"], "test": splits["test"]}
     if not (folder / "splits.json").is_file():
         clicks = clicked(args, full, rest, start, (arm, seed))
@@ -272,14 +272,22 @@ def corrected(
         for image in rest:
             file = next((full / "images").glob(f"{image}.*"))
             (pixels / file.name).symlink_to(file.resolve())
-        write_json(folder / CLICKS, features(clicks, full))
+        write_json(folder / CLICKS, features(clicks, full, args.dab // 2))
     own = [f"data.corrections={folder / CLICKS}"]
     own += [o.replace("{pixels}", str(folder / "clicked")) for o in overrides]
     return config_of("retrain", args.steps, seed, own), folder
 
 
-def features(clicks: list[Click], full: Path) -> Row:
-    """Return clicks as GeoJSON: pixels as squares, in the image's CRS or in its pixels."""
+def features(clicks: list[Click], full: Path, reach: int) -> Row:
+    """Return clicks as GeoJSON: squares, in the image's CRS or in its pixels.
+
+    Args:
+        clicks: What was clicked.
+        full: Where the images and the classes are.
+        reach: Pixels of a square to each side of the one that was clicked.
+    """
+    near, far = -reach, reach + 1
+    corners = ((near, near), (far, near), (far, far), (near, far), (near, near))
     found = []
     names = json.loads((full / "classes.yaml").read_text("utf-8").partition(":")[2])
     for image, row, col, class_id in clicks:
@@ -287,7 +295,7 @@ def features(clicks: list[Click], full: Path) -> Row:
             placed = file.transform if file.crs else rasterio.Affine.identity()
             lonlat = file.crs is not None and file.crs.to_epsg() == 4326
         assert lonlat or placed.is_identity, image
-        ring = [placed @ (col + x, row + y) for x, y in ((0, 0), (1, 0), (1, 1), (0, 1), (0, 0))]
+        ring = [placed @ (col + x, row + y) for x, y in corners]
         shape = {"type": "Polygon", "coordinates": [ring]}
         facts = {"class": names[class_id], "image": image}
         found.append({"type": "Feature", "geometry": shape, "properties": facts})
@@ -412,6 +420,7 @@ def main() -> None:
     parser.add_argument("--budget", type=int, default=300, help="clicks")
     parser.add_argument("--rounds", type=int, default=6, help="looks again, one less")
     parser.add_argument("--visit", type=int, default=5, help="clicks in a place, at most")
+    parser.add_argument("--dab", type=int, default=1, help="px a click labels, with --older")
     parser.add_argument("--apart", type=float, default=16, help="px between clicks")
     parser.add_argument("--candidates", type=int, default=250, help="pixels of a window")
     parser.add_argument("--least", type=float, default=8, help="points that dense labels must add")
@@ -426,9 +435,9 @@ def main() -> None:
     if unknown := [a for a in args.arms if a.partition("@")[0] not in ARMS]:
         parser.error(f"no way '{unknown[0]}', but {', '.join(ARMS)}")
     args.home = args.output.with_name(f"{args.output.name}_data")
-    names = ("start_steps", "steps", "budget", "rounds", "visit", "apart", "candidates", "least")
+    names = ("start_steps", "steps", "budget", "rounds", "visit", "dab", "apart", "candidates")
     settings: Row = {
-        k: getattr(args, k) for k in (*names, "older", "crop", "precision", "override")
+        k: getattr(args, k) for k in (*names, "least", "older", "crop", "precision", "override")
     }
     settings["weights"] = args.weights.name
     args.kept = kept = Kept(args.output, settings, partial(page, settings))
