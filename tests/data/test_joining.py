@@ -172,6 +172,18 @@ def test_the_list_unlabelled_takes_labels_away(tmp_path: Path) -> None:
         open_dataset(tmp_path)
 
 
+def test_a_hand_written_file_that_lists_an_image_without_a_label_is_told_so(
+    tmp_path: Path,
+) -> None:
+    root = write_folder(tmp_path / "set", 4)
+    first = sorted((root / "labels").iterdir())[0]
+    ids = [p.stem for p in sorted((root / "images").iterdir())]
+    first.unlink()
+    (root / "splits.json").write_text(json.dumps({"train": ids[:3], "test": ids[3:]}))
+    with pytest.raises(DataError, match=f"'{ids[0]}' in 'train' has no label"):
+        open_dataset(root)
+
+
 def test_new_images_of_stated_folders_join_the_split_of_theirs(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -66,7 +66,7 @@ def with_stored(
     elif new and not (dataset.root / INDEX_NAME).is_file():
         tell(f"{path}: lists {told(new)} in no split; not used (list under 'train' to use)")
     splits = _present(dataset, file, path, notes, tell) if own else file.splits
-    check_splits(splits, dataset.items, str(path))
+    check_splits(splits, dataset.items, str(path), dataset.unlabelled)
     if file.joined:
         notes.append(f"{told(file.joined)}: joined after the splits were drawn")
     if file.gap:

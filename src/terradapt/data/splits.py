@@ -179,16 +179,27 @@ def splits_digest(dataset: Dataset) -> str:
     return hashlib.sha256(json.dumps(held, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def check_splits(splits: Mapping[str, Sequence[str]], items: Sequence[Item], source: str) -> None:
-    """Refuse splits with unknown or shared items.
+def check_splits(
+    splits: Mapping[str, Sequence[str]],
+    items: Sequence[Item],
+    source: str,
+    unlabelled: Sequence[Item] = (),
+) -> None:
+    """Refuse splits with unknown, unlabelled or shared items.
 
     Raises:
-        DataError: An unknown id, an id or a group in two splits, or nothing listed.
+        DataError: An id without a label or an image, one or a group in two splits, or none listed.
     """
+    bare = {item.id for item in unlabelled}
     groups = {item.id: item.group for item in items}
     owner: dict[str, tuple[str, str]] = {}
     for name, ids in splits.items():
         for item_id in ids:
+            if item_id in bare:
+                raise DataError(
+                    f"{source}: '{item_id}' in '{name}' has no label",
+                    "label it, list it under 'unlabelled', or give data.corrections=FILE",
+                )
             if item_id not in groups:
                 raise DataError(
                     f"{source}: '{item_id}' in '{name}' is no image of this dataset",
