@@ -179,16 +179,6 @@ def test_defaults_are_the_paper_s() -> None:
     assert (options.width, options.up_mode, options.fusion) == (128, "nearest", "bfm")
 
 
-def test_a_fine_decoder_answers_at_a_quarter_of_the_side() -> None:
-    plain, fine = arafnet(SMALL, {}), arafnet(SMALL, {"fine": True})
-    assert type(fine.head[-1]) is nn.Upsample and fine.head[-1].scale_factor == 4
-    assert plain.head[-1].scale_factor == 8
-    image = torch.rand(1, 3, 64, 96, device="meta")
-    assert fine.eval()(image).logits.shape == (1, 6, 64, 96)
-    own = {name.partition(".")[0] for name, _ in fine.named_parameters()}
-    assert own - {name.partition(".")[0] for name, _ in plain.named_parameters()} == {"fine"}
-
-
 def test_attention_gates_are_between_0_and_1_and_written_out() -> None:
     torch.manual_seed(2)
     cbam = CBAM(32)

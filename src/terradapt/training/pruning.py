@@ -8,6 +8,7 @@ times the squared weights with which its readers take it up; rescaling a channel
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from dataclasses import dataclass
 from typing import Any
 
@@ -66,10 +67,9 @@ def narrow(model: SegmentationModel, width: int) -> SegmentationModel:
     small.config = config
     for whole in ("encoder", "high.attention"):
         small.get_submodule(whole).load_state_dict(model.get_submodule(whole).state_dict())
-    held, own = strengths(model), channels(small)
-    kept = {group: _strongest(values, own[group]) for group, values in held.items()}
+    kept = {group: _strongest(values, width) for group, values in strengths(model).items()}
     with torch.no_grad():
-        for layer in layers(model):
+        for layer in LAYERS:
             _copy_layer(model, small, layer, kept)
         for name, group in ATTENTIONS:
             _copy_attention(model.get_submodule(name), small.get_submodule(name), kept[group])
@@ -77,10 +77,11 @@ def narrow(model: SegmentationModel, width: int) -> SegmentationModel:
 
 
 def strengths(model: SegmentationModel) -> dict[str, Tensor]:
-    """Return the strength of every channel of each group of the decoder, (W,) or fewer."""
-    wide = channels(model)
-    made, taken = ({g: torch.zeros(count) for g, count in wide.items()} for _ in range(2))
-    for layer in layers(model):
+    """Return the strength of every channel (W,) of each group of the decoder."""
+    wide = _width(model)
+    made: dict[str, Tensor] = defaultdict(lambda: torch.zeros(wide))
+    taken: dict[str, Tensor] = defaultdict(lambda: torch.zeros(wide))
+    for layer in LAYERS:
         if not layer.into:
             continue
         weight_OIT = _weight(model.get_submodule(layer.name))
@@ -93,8 +94,7 @@ def strengths(model: SegmentationModel) -> dict[str, Tensor]:
         if layer.out:
             made[layer.out] = made[layer.out] + given
         read = weight_OIT.square().sum((0, 2))
-        parts = read.split(_sizes(layer, len(read), wide))
-        for group, part in zip(layer.into, parts, strict=True):
+        for group, part in zip(layer.into, read.split(_sizes(layer, len(read), wide)), strict=True):
             if group:
                 taken[group] = taken[group] + part
     return {group: (made[group] * taken[group]).detach() for group in made}
@@ -109,16 +109,7 @@ def channel_energy(scale: Tensor, shift: Tensor) -> Tensor:
     return ((shift.square() + size.square()) * below + shift * size * density).clamp(min=0)
 
 
-def channels(model: SegmentationModel) -> dict[str, int]:
-    """Return the channels of each group of the decoder."""
-    whole = {layer.out: _width(model) for layer in layers(model) if layer.out}
-    return {group: width // 2 if group in _HALF else width for group, width in whole.items()}
-
-
-def layers(model: SegmentationModel) -> tuple[PrunedLayer, ...]:
-    """Return the layers of a decoder, from the encoder's maps to the logits."""
-    fine = getattr(model, "fine", None) is not None
-
+def _layers() -> tuple[PrunedLayer, ...]:
     def normed(name: str, out: str, *into: str) -> PrunedLayer:
         return PrunedLayer(f"{name}.0", out, into, f"{name}.1")
 
@@ -141,13 +132,12 @@ def layers(model: SegmentationModel) -> tuple[PrunedLayer, ...]:
         normed("high.project", "high", *["aspp"] * len(RATES)),
         *fusion,
         normed("fusion.out", "out", "fused"),
-        *([normed("fine.fuse", "finest", "", "out")] if fine else []),
-        normed("head", "fine head", "finest") if fine else normed("head", "head", "out"),
-        PrunedLayer("head.4", "", ("fine head" if fine else "head",)),
+        normed("head", "head", "out"),
+        PrunedLayer("head.4", "", ("head",)),
     )
 
 
-_HALF = ("finest", "fine head")
+LAYERS = _layers()
 ATTENTIONS = (
     ("low.attention", "low"),
     ("high.residual.2", "aspp"),
@@ -156,13 +146,13 @@ ATTENTIONS = (
 
 
 def _width(model: SegmentationModel) -> int:
-    """Return the decoder's channels; refuse a model whose layers are others."""
+    """Return the decoder's channels; refuse a model whose layers are not those of LAYERS."""
     parts = (getattr(model, "low", None), getattr(model, "high", None), getattr(model, "fusion", 0))
     if not (isinstance(model, ARAFNet) and isinstance(parts[1], ResASPP)):
         raise _unknown(model)
     if parts[0] is None or not isinstance(parts[2], BFM):
         raise _unknown(model)
-    return int(model.get_submodule("fusion.out.0").out_channels)  # type: ignore[arg-type]
+    return int(model.get_submodule("head.0").out_channels)  # type: ignore[arg-type]
 
 
 def _unknown(model: SegmentationModel) -> ConfigError:
@@ -185,10 +175,10 @@ def _weight(module: nn.Module) -> Tensor:
     return weight.detach().flatten(2)
 
 
-def _sizes(layer: PrunedLayer, inputs: int, wide: dict[str, int]) -> list[int]:
+def _sizes(layer: PrunedLayer, inputs: int, width: int) -> list[int]:
     """Return the channels of each part of a layer's input."""
-    rest = inputs - sum(wide[group] for group in layer.into if group)
-    return [wide[group] if group else rest for group in layer.into]
+    rest = inputs - width * sum(map(bool, layer.into))
+    return [width if group else rest for group in layer.into]
 
 
 def _copy_layer(
@@ -199,8 +189,7 @@ def _copy_layer(
     weight_OIT = _weight(source)
     outputs, inputs = weight_OIT.shape[:2]
     rows = kept[layer.out] if layer.out else torch.arange(outputs)
-    wide = channels(model)
-    columns = _columns(layer, inputs, wide, kept) if layer.into else torch.zeros(1).long()
+    columns = _columns(layer, inputs, _width(model), kept) if layer.into else torch.zeros(1).long()
     _weight(target).copy_(weight_OIT[rows][:, columns])
     if source.bias is not None:
         target.bias.copy_(source.bias[rows])
@@ -208,12 +197,10 @@ def _copy_layer(
         _copy_norm(model.get_submodule(layer.norm), small.get_submodule(layer.norm), rows)
 
 
-def _columns(
-    layer: PrunedLayer, inputs: int, wide: dict[str, int], kept: dict[str, Tensor]
-) -> Tensor:
+def _columns(layer: PrunedLayer, inputs: int, width: int, kept: dict[str, Tensor]) -> Tensor:
     """Return the input channels of a layer that stay."""
     parts, start = [], 0
-    for group, size in zip(layer.into, _sizes(layer, inputs, wide), strict=True):
+    for group, size in zip(layer.into, _sizes(layer, inputs, width), strict=True):
         parts.append(start + (kept[group] if group else torch.arange(size)))
         start += size
     return torch.cat(parts)
