@@ -5,7 +5,7 @@ learning rate (and loss) is tried, and the one that is best on the validation im
 all seeds. Only these runs see the test images. With two classes the figure is the second one's F1
 at the threshold that is best on the validation images, otherwise mIoU; scores are calibrated on
 validation images by every run. Each folder of ``--data`` holds its own ``splits.json``. A model may
-have overrides of its own: ``kd-arafnet@model.options.fine=true``.
+have overrides of its own: ``kd-arafnet@objective.dice=0``.
 
 Finished runs are kept in OUT.json and a broken one is resumed, so that the command may be stopped
 and called again; OUT.md is the table so far.

@@ -33,7 +33,6 @@ class ARAFNetOptions(ConfigPart):
     low_attention: bool = True  # CBAM at the end of the low path
     fusion: Literal["bfm", "add", "concat", "none"] = "bfm"
     up_mode: Literal["nearest", "bilinear"] = "nearest"  # of the high path, x4
-    fine: bool = False  # not of the paper: F1 meets the fused map once more, logits at 1/4
     width: int = 128
 
     @model_validator(mode="after")
@@ -156,20 +155,6 @@ class AddFusion(nn.Module):
         return low + high
 
 
-class Fine(nn.Module):
-    """The fused map (1/8) meets F1 (1/4), half as wide: ours, for roads and roofs of few pixels."""
-
-    def __init__(self, c1: int, width: int) -> None:
-        super().__init__()
-        self.up = nn.Upsample(scale_factor=2, mode="bilinear")
-        self.fuse = conv_bn_relu(c1 + width, width // 2)
-
-    def forward(self, f1: Tensor, fused: Tensor) -> Tensor:
-        """Return (B, W/2, H/4, W/4)."""
-        out: Tensor = self.fuse(torch.cat([f1, self.up(fused)], 1))
-        return out
-
-
 class ARAFNet(SegmentationModel):
     """The decoder on any encoder with maps at strides 4, 8, 16, 32.
 
@@ -196,8 +181,7 @@ class ARAFNet(SegmentationModel):
             else conv_bn_relu(c4, width, 1)
         )
         self.fusion = _fusion(options.fusion, width)
-        self.fine = Fine(encoder.channels[0], width) if options.fine else None
-        self.head = _head(width // 2, num_classes, 4) if options.fine else _head(width, num_classes)
+        self.head = _head(width, num_classes)
         self.aux_head = _head(width, num_classes) if options.aux else None
         self.training_only = ("aux_head",) if options.aux else ()
 
@@ -207,7 +191,7 @@ class ARAFNet(SegmentationModel):
         high = self.up(self.high(f4))
         low = self.low(f1, f2, f3) if self.low is not None else high
         fused = self.fusion(low, high) if self.fusion is not None else high
-        logits = self.head(fused if self.fine is None else self.fine(f1, fused))
+        logits = self.head(fused)
         if self.training and self.aux_head is not None:
             both = low + high if self.low is not None else high
             return Prediction(logits, (self.aux_head(both),), features)
@@ -221,11 +205,11 @@ def _fusion(name: str, width: int) -> nn.Module | None:
     return AddFusion() if name == "add" else None
 
 
-def _head(width: int, num_classes: int, stride: int = 8) -> nn.Sequential:
+def _head(width: int, num_classes: int) -> nn.Sequential:
     return conv_bn_relu(width, width).extend(
         [
             nn.Dropout(0.1),
             nn.Conv2d(width, num_classes, 1),
-            nn.Upsample(scale_factor=stride, mode="bilinear"),
+            nn.Upsample(scale_factor=8, mode="bilinear"),
         ]
     )
