@@ -15,9 +15,8 @@ from terradapt.data.class_files import CLASS_FILES, ClassFile
 from terradapt.data.dataset import Corrections, Dataset, Item
 from terradapt.data.labels import BLACK, IndexForm, LabelForm, VectorForm
 from terradapt.data.vector_files import background_of, class_keys, is_number, vector_classes
-from terradapt.data.vector_labels import vector_source
+from terradapt.data.vector_labels import touches
 from terradapt.errors import DataError
-from terradapt.raster import SceneReader
 
 
 def only_corrections(
@@ -84,20 +83,11 @@ def with_corrections(dataset: Dataset, config: DataConfig) -> Dataset:
 def is_corrected(dataset: Dataset, item: Item) -> bool:
     """Tell whether a correction lies on an item.
 
-    On an image with a label of its own that has no place for them (no CRS) none does.
-
     Raises:
         DataError: The image has no place for them, and no label.
     """
     above = dataset.corrections
-    if above is None:
-        return False
-    source = vector_source(above.path, above.form)
-    with SceneReader(item.image) as file:
-        georef = item.placed(file.georef)
-    if item.label is not None and not source.can_lie_on(georef):
-        return False
-    return len(source.covers(georef, str(item.image))) > 0
+    return above is not None and touches(above.path, above.form, item)
 
 
 def lie_nowhere(file: str | Path, root: Path) -> DataError:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
@@ -59,17 +57,13 @@ def apart(held: NDArray[np.bool_]) -> list[Box]:
             found.append(box)
             continue
         found.remove(other)  # the larger one may now overlap what stood apart
-        boxes.append(_around((box, other)))
+        tops, lefts, bottoms, rights = zip(box, other, strict=True)
+        boxes.append((min(tops), min(lefts), max(bottoms), max(rights)))
     return sorted(found)
 
 
 def _overlap(a: Box, b: Box) -> bool:
     return max(a[0], b[0]) < min(a[2], b[2]) and max(a[1], b[1]) < min(a[3], b[3])
-
-
-def _around(boxes: Sequence[Box]) -> Box:
-    tops, lefts, bottoms, rights = zip(*boxes, strict=True)
-    return min(tops), min(lefts), max(bottoms), max(rights)
 
 
 def _block(row: int, col: int, bottom: int, right: int) -> Window:

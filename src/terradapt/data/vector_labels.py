@@ -200,10 +200,19 @@ def vector_source(path: Path, form: VectorForm) -> VectorSource:
 
 
 def touches(path: Path, form: VectorForm, item: Item) -> bool:
-    """Tell whether a vector file has a feature on an image."""
+    """Tell whether a vector file has a feature on an image.
+
+    None is on an image with another label of its own that has no place for them (no CRS).
+
+    Raises:
+        DataError: The image has no place for them, and no other label.
+    """
+    source = vector_source(path, form)
     with SceneReader(item.image) as file:
-        covered = vector_source(path, form).covers(item.placed(file.georef), str(item.image))
-    return len(covered) > 0
+        georef = item.placed(file.georef)
+    if item.label not in (None, path) and not source.can_lie_on(georef):
+        return False
+    return len(source.covers(georef, str(item.image))) > 0
 
 
 def uncovered(path: Path, form: VectorForm, items: Sequence[Item]) -> tuple[int, int]:
