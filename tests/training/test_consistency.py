@@ -20,7 +20,7 @@ from terradapt.errors import ConfigError, DataError
 from terradapt.models.contract import Prediction
 from terradapt.raster import write_raster
 from terradapt.training.building import build_objective
-from terradapt.training.consistency import Consistency, aligned, boxes
+from terradapt.training.consistency import Consistency, aligned, boxes, steady
 from terradapt.training.loading import two_views
 from terradapt.training.objectives import Supervised
 from terradapt.training.run import Run
@@ -93,8 +93,21 @@ def test_strong_views_do_not_enter_the_statistics(dropout: float) -> None:
     alone(batch["image"])
     assert torch.equal(model.norm.running_mean, alone.running_mean)
     assert torch.equal(model.norm.running_var, alone.running_var)
-    assert model.norm.momentum == 0.1
-    assert model.norm.weight.grad is not None and model.norm.weight.grad.any()
+    assert model.norm.training and model.norm.weight.grad is not None
+    assert model.norm.weight.grad.any()
+
+
+def test_a_strong_view_is_seen_as_a_map_is() -> None:
+    """With the statistics of all that was seen, not with those of a batch of strong views."""
+    torch.manual_seed(1)
+    model, strong = Normed(), batch_of()["strong"][:, 0]
+    asked = model.eval()(strong).logits
+    model.train()
+    frozen = nn.BatchNorm2d(3).eval()
+    model.add_module("frozen", frozen)
+    with steady(model):
+        assert torch.equal(model(strong).logits, asked)
+    assert model.norm.training and not frozen.training
 
 
 @pytest.mark.parametrize(("relative", "strength"), [(False, 0.0), (True, 0.0), (False, 0.5)])

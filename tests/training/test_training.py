@@ -98,7 +98,8 @@ def test_a_killed_run_resumes_bit_for_bit(folder: Path, unbroken: Path, tmp_path
 
 
 @pytest.mark.slow
-def test_two_processes_train_one_model(folder: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("objective", ["supervised", "consistency"])
+def test_two_processes_train_one_model(objective: str, folder: Path, tmp_path: Path) -> None:
     """Data-parallel on two CPU processes: one log, one model, every image validated once."""
     run = tmp_path / "run"
     page = (Path(__file__).parents[2] / "docs" / "gpus.md").read_text("utf-8")
@@ -107,6 +108,10 @@ def test_two_processes_train_one_model(folder: Path, tmp_path: Path) -> None:
     words = shlex.split(line.removeprefix("accelerate launch"))
     words = [{"DIR": str(folder), "RUN": str(run)}.get(word, word) for word in words]
     command = [sys.executable, "-m", "accelerate.commands.launch", *words, *SMALL, "train.batch=4"]
+    command += [f"objective.name={objective}", "objective.consistency.dropout=0.5"]
+    if objective == "consistency":  # the model is asked three times before a gradient
+        more = write_folder(tmp_path / "more", size=80) / "images"
+        command.append(f"data.unlabelled={more}")
     done = subprocess.run(command, check=False, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     events = [json.loads(s) for s in (run / "log.jsonl").read_text().splitlines()]

@@ -10,9 +10,12 @@ Mean teacher (Tarvainen and Valpola 2017) in the form of UniMatch (Yang et al., 
                                |- colours, blur, CutMix -- strong -- model -- p_S --------+-- CE
 
 The teacher is the run's own average of weights (``train.ema``), in evaluation mode. The release
-takes the student's own weak view instead; the average is smoother where runs are short. Batch norms
-take their statistics from labelled crops alone: no image looks like a strong view, and a model that
-had seen half of them so was 2.4 points of F1 worse (docs/log/60).
+takes the student's own weak view instead; the average is smoother where runs are short.
+
+Batch norms take their statistics from labelled crops alone, and see a strong view as they see a
+scene that is mapped, with the statistics so far (docs/log/67). In one batch with other crops, as
+the release has it, strong views blur the statistics, and weak ones let a model tell labelled crops
+from others and answer differently. In a batch of their own they teach what no map is made with.
 
 With ``shares`` the teacher is told how frequent the labelled ground's classes are: its
 probabilities are multiplied by the labels' share of a class over its own mean share, and made to
@@ -159,16 +162,16 @@ def averaged(model: SegmentationModel, tensors: dict[str, Tensor]) -> Teacher:
 
 @contextmanager
 def steady(model: nn.Module) -> Iterator[None]:
-    """While open, batch norms learn no statistics: no image looks like a strong view."""
-    norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
-    before = [m.momentum for m in norms]
+    """While open, batch norms use the statistics that maps are made with, and keep them."""
+    kinds = nn.modules.batchnorm._BatchNorm
+    norms = [m for m in model.modules() if isinstance(m, kinds) and m.training]
     for norm in norms:
-        norm.momentum = 0.0
+        norm.eval()
     try:
         yield
     finally:
-        for norm, momentum in zip(norms, before, strict=True):
-            norm.momentum = momentum
+        for norm in norms:
+            norm.train()
 
 
 @contextmanager
