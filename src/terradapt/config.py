@@ -244,7 +244,8 @@ class ConsistencyConfig(ConfigPart):
     """Unlabelled images: a strong view must be called what the averaged model calls a weak one."""
 
     weight: float = Field(1.0, ge=0)  # of the unlabelled images' loss, when it has risen
-    ramp: Share = 0.2  # share of the run in which the weight rises from 0
+    begin: Share = 0.5  # share of the run that labelled crops alone have
+    ramp: Share = 0.2  # share of the run in which the weight then rises from 0
     threshold: Share = 0.95  # least confidence with which the averaged model is believed
     relative: bool = False  # threshold lower for classes of which the averaged model is less sure
     shares: Share = 0.0  # how far the averaged model's classes are brought to the labels' shares

@@ -81,24 +81,28 @@ class Maps(nn.Module):
         return (self.norm(x),)
 
 
+@pytest.mark.parametrize("begin", [0.0, 0.2])
 @pytest.mark.parametrize("dropout", [0.0, 0.5])
-def test_strong_views_do_not_enter_the_statistics(dropout: float) -> None:
+def test_statistics_are_those_of_labelled_crops_and_stay(dropout: float, begin: float) -> None:
     torch.manual_seed(1)
     model, batch = Normed(), batch_of()
-    config = ConsistencyConfig(threshold=0.0, dropout=dropout)
+    config = ConsistencyConfig(threshold=0.0, dropout=dropout, begin=begin)
     supervised = Supervised(ObjectiveConfig())
     objective = Consistency(config, supervised, lambda x: torch.zeros(len(x), 4, *x.shape[2:]))
-    objective(model, batch)[0].backward()
-    alone = nn.BatchNorm2d(3)
-    alone(batch["image"])
-    assert torch.equal(model.norm.running_mean, alone.running_mean)
-    assert torch.equal(model.norm.running_var, alone.running_var)
+    loss, logs = objective(model, batch)
+    loss.backward()
+    seen = nn.BatchNorm2d(3)
+    if begin:  # it has not come to that: a labelled batch as ever
+        seen(batch["image"])
+        assert logs["sure"] == logs["unlabelled"] == 0
+    assert torch.equal(model.norm.running_mean, seen.running_mean)
+    assert torch.equal(model.norm.running_var, seen.running_var)
     assert model.norm.training and model.norm.weight.grad is not None
     assert model.norm.weight.grad.any()
 
 
-def test_a_strong_view_is_seen_as_a_map_is() -> None:
-    """With the statistics of all that was seen, not with those of a batch of strong views."""
+def test_a_crop_is_seen_as_a_map_is() -> None:
+    """With the statistics so far, not with those of its batch."""
     torch.manual_seed(1)
     model, strong = Normed(), batch_of()["strong"][:, 0]
     asked = model.eval()(strong).logits
@@ -113,7 +117,7 @@ def test_a_strong_view_is_seen_as_a_map_is() -> None:
 @pytest.mark.parametrize(("relative", "strength"), [(False, 0.0), (True, 0.0), (False, 0.5)])
 def test_the_loss_is_the_formula(relative: bool, strength: float) -> None:
     config = ConsistencyConfig(
-        weight=2.0, ramp=0.4, threshold=0.6, relative=relative, shares=strength
+        weight=2.0, begin=0.0, ramp=0.4, threshold=0.6, relative=relative, shares=strength
     )
     torch.manual_seed(1)
     model, teacher, batch = Linear(), Linear(), batch_of()
@@ -199,7 +203,7 @@ def test_one_more_view_lacks_channels_of_the_encoder() -> None:
 
     model, batch = WithEncoder(), batch_of()
     model.encoder = Maps(3, 16, 1)
-    config = ConsistencyConfig(dropout=0.5, threshold=0.3)
+    config = ConsistencyConfig(dropout=0.5, threshold=0.3, begin=0.0)
     objective = Consistency(config, Supervised(ObjectiveConfig()), lambda x: x[:, [0, 1, 2, 0]])
     loss, _ = objective(model, batch)
     assert loss.isfinite()

@@ -12,10 +12,16 @@ Mean teacher (Tarvainen and Valpola 2017) in the form of UniMatch (Yang et al., 
 The teacher is the run's own average of weights (``train.ema``), in evaluation mode. The release
 takes the student's own weak view instead; the average is smoother where runs are short.
 
-Batch norms take their statistics from labelled crops alone, and see a strong view as they see a
-scene that is mapped, with the statistics so far (docs/log/67). In one batch with other crops, as
-the release has it, strong views blur the statistics, and weak ones let a model tell labelled crops
-from others and answer differently. In a batch of their own they teach what no map is made with.
+Up to ``begin`` a run learns from labelled crops alone, and batch norms take their statistics from
+them. From then on these stay, and every crop is seen with them, as a scene is that is mapped::
+
+    0 ------------------- begin -- ramp -- 1 ------------------ end
+    labels, statistics move | labels and unlabelled, statistics stay
+
+Anything else parts the model that labels teach from the one that maps (docs/log/67): strong views
+in the statistics blur them; weak ones let a model tell labelled crops from others and answer
+differently; strong views in a batch of their own teach what no map is made with; and where labelled
+crops alone have a batch's statistics, the model that maps has no teacher but itself.
 
 With ``shares`` the teacher is told how frequent the labelled ground's classes are: its
 probabilities are multiplied by the labels' share of a class over its own mean share, and made to
@@ -74,6 +80,10 @@ class Consistency:
                 (B, V, C, H, W) normalised, ``known`` (B, H, W), ``box`` (B, V, 4), and
                 ``progress``, the share of the run that is done.
         """
+        begin, done = self.config.begin, float(batch["progress"])
+        if done < begin:
+            loss, logs = self.supervised(model, batch)
+            return loss, {**logs, "unlabelled": loss.new_zeros(()), "sure": loss.new_zeros(())}
         scores = self.teacher(batch["weak"]).float().softmax(1)
         if self.shares is not None:
             scores = aligned(scores, self.shares, batch["known"], self.config.shares)
@@ -85,8 +95,8 @@ class Consistency:
             views.append(mixed(batch["strong"][:, v], inside[:, None]))
             targets.append(torch.where(mixed(sure, inside), mixed(label, inside), -1))
             counted.append(mixed(batch["known"], inside))
-        loss, logs = self.supervised.compare(model(batch["image"]), batch)
         with steady(model):
+            loss, logs = self.supervised.compare(model(batch["image"]), batch)
             strong = model(torch.cat(views)).logits
         agreement = _cross_entropy(strong, torch.cat(targets), torch.cat(counted))
         if self.config.dropout:
@@ -94,7 +104,7 @@ class Consistency:
                 again = model(batch["weak"]).logits
             target = torch.where(sure, label, -1)
             agreement = (agreement + _cross_entropy(again, target, batch["known"])) / 2
-        risen = (batch["progress"] / self.config.ramp).clamp(max=1) if self.config.ramp else 1.0
+        risen = min(1.0, (done - begin) / self.config.ramp) if self.config.ramp else 1.0
         loss = loss + self.config.weight * risen * agreement
         share = sure.sum() / batch["known"].sum().clamp(min=1)
         told = {"unlabelled": agreement.detach(), "sure": share}
