@@ -18,7 +18,7 @@ from terradapt.config import RunConfig, load_config
 from terradapt.data import open_dataset
 from terradapt.progress import Show, duration_text
 from terradapt.training.opening import WIDTH, narrow
-from terradapt.training.pace import Pace
+from terradapt.training.pace import WITH_UNLABELLED, Pace
 from terradapt.training.trainer import Trainer
 from training_files import SMALL, same_run, write_folder
 
@@ -107,13 +107,23 @@ def test_validation_and_calibration_are_phases_with_loss_and_miou_beside_the_ste
 def test_the_time_left_counts_what_comes_beside_the_steps() -> None:
     pace = Pace(crops=4, validations=(10, 20), windows=30, after=12)
     assert pace.left(0, 20) is None
-    for seconds in (9.0, 2.0, 2.0):
-        pace.stepped(seconds)
+    for step, seconds in enumerate((9.0, 2.0, 2.0), 1):
+        pace.stepped(seconds, step)
     guessed = 2.0 / 4 / 3  # s a window, a third of a crop's training
     assert pace.left(3, 20) == pytest.approx(17 * 2.0 + (2 * 30 + 12) * guessed)
     pace.predicted(30, 60.0)
     assert pace.left(10, 20) == pytest.approx(10 * 2.0 + (30 + 12) * 2.0)
     assert pace.left(20, 20) == pytest.approx(12 * 2.0)
+
+
+def test_the_time_left_knows_when_unlabelled_crops_begin() -> None:
+    pace = Pace(crops=4, validations=(), windows=0, after=0, begin=10)
+    for step in range(1, 21):
+        plain = step <= 10
+        pace.stepped(1.0 if plain else WITH_UNLABELLED, step)
+        if step > 1:
+            left = max(0, 10 - step) + WITH_UNLABELLED * min(10, 20 - step)
+            assert pace.left(step, 20) == pytest.approx(left)
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,8 @@ LOG_EVERY = 10  # steps
 FORWARD = 1 / 3
 """A window's prediction to a crop's training, where none was measured yet: a backward pass costs
 about two forward ones."""
+WITH_UNLABELLED = 2.3
+"""A step that learns from unlabelled crops, too, to one that does not (docs/log/67)."""
 
 
 @dataclass
@@ -22,22 +24,29 @@ class Pace:
         validations: Step numbers after which the run is validated.
         windows: Of one validation.
         after: Windows that are predicted when the last step is done: calibration, report.
+        begin: Steps before unlabelled crops count; None: they never do.
     """
 
     crops: int
     validations: tuple[int, ...]
     windows: int
     after: int
-    _steps: int = 0
+    begin: int | None = None
+    _steps: float = 0.0
     _seconds: float = 0.0
+    _started: bool = False
     _predicted: int = 0
     _predicting: float = 0.0
 
-    def stepped(self, seconds: float) -> None:
-        """Count a step; the first chooses its kernels and starts its readers, and is left out."""
-        if self._steps:
+    def stepped(self, seconds: float, step: int) -> None:
+        """Count the step that led to ``step``.
+
+        The first chooses its kernels and starts its readers, and is left out.
+        """
+        if self._started:
             self._seconds += seconds
-        self._steps += 1
+            self._steps += self._plain(step - 1, step)
+        self._started = True
 
     def predicted(self, windows: int, seconds: float) -> None:
         """Count the windows of a validation."""
@@ -47,18 +56,23 @@ class Pace:
     @property
     def known(self) -> bool:
         """Whether there is more to go by than the first step."""
-        return self._steps > 1
+        return self._steps > 0
 
     def left(self, step: int, total: int) -> float | None:
         """Return the seconds from a step to the end of the report; None where little is known."""
         if not self.known:
             return None
-        each = self._seconds / (self._steps - 1)
+        each = self._seconds / self._steps
         window = FORWARD * each / self.crops
         if self._predicted:
             window = self._predicting / self._predicted
         ahead = sum(1 for at in self.validations if at > step)
-        return (total - step) * each + (ahead * self.windows + self.after) * window
+        return self._plain(step, total) * each + (ahead * self.windows + self.after) * window
+
+    def _plain(self, first: int, last: int) -> float:
+        """Return as many plain steps as take the time of those from ``first`` to ``last``."""
+        dear = 0 if self.begin is None else max(0, last - max(first, self.begin))
+        return last - first + (WITH_UNLABELLED - 1) * dear
 
 
 class Clock:

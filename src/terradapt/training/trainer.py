@@ -222,7 +222,7 @@ class Trainer:
                 started = time.monotonic()
                 logs = self._optimize([next(batches) for _ in range(self.config.train.accumulate)])
                 self.step += 1
-                self.pace.stepped(time.monotonic() - started)
+                self.pace.stepped(time.monotonic() - started, self.step)
                 if progress:
                     progress(1)
                 told = clock.lap(logs)
@@ -297,11 +297,15 @@ class Trainer:
         if self.config.train.calibrate != "none" and self.dataset.splits.get("val"):
             after += windows("val", SAMPLED)
         after += next(windows(s) for s in ("test", "val", "train") if self.dataset.splits.get(s))
+        objective, begin = self.config.objective, None
+        if objective.name == "consistency":
+            begin = math.ceil(objective.consistency.begin * self.total_steps)
         return Pace(
             self.crops_per_step,
             tuple(e * self.steps_per_epoch for e in ends),
             windows(self.validator.split),
             after,
+            begin,
         )
 
     def _open_run(self, resume: bool) -> bool:
