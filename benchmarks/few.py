@@ -52,8 +52,8 @@ PUPILS = {
     "CWD": "with CWD (T 4, T^2, 3)",
 }
 STEP_SECONDS = {  # of one core of an AMD EPYC (2026-11-26), crops of 256 px, pupils' 192, wide 384
-    "and unlabelled": 3.8,
-    "adapted": 3.8,
+    "and unlabelled": 2.6,
+    "adapted": 3.7,
     "no ground around": 3.7,
     "ground around": 3.7,
     "pupil alone": 0.27,
