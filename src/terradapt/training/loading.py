@@ -148,7 +148,9 @@ def unlabelled_crops(
         )
     if images is None:
         return None, told
-    told.append(f"learns from {len(images.items)} images without labels, too")
+    begin = config.objective.consistency.begin if config.objective.name == "consistency" else 0
+    since = f", from {begin:.0%} of the run on" if begin else ""
+    told.append(f"learns from {len(images.items)} images without labels, too{since}")
     still = {"brightness": 0.0, "contrast": 0.0, "saturation": 0.0, "sharpness": 0.0}
     plain = config.model_copy(update={"augment": config.augment.model_copy(update=still)})
     crops = CropDataset(images, SPLIT, plain, spec, labelled=False, stream=_UNLABELLED)
