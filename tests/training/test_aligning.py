@@ -13,8 +13,9 @@ from terradapt import checkpoint, evaluation, training
 from terradapt.config import DataConfig, load_config
 from terradapt.data import open_dataset, read_mask
 from terradapt.data.dataset import Dataset
+from terradapt.preflight.alignment import Shift
 from terradapt.raster import write_raster
-from terradapt.training.aligning import align_labels
+from terradapt.training.aligning import align_labels, differs, on_its_image
 from terradapt.training.run import Run
 from training_files import SMALL
 
@@ -111,3 +112,30 @@ def test_a_run_says_what_it_moved_and_its_checkpoint_keeps_it(tmp_path: Path) ->
     assert any("as in training, labels of 3 of 3 images moved" in n for n in report.notes)
     elsewhere = evaluation.open_task(best, folder.rename(tmp_path / "other"), "val")
     assert elsewhere.run(pictures=0).metrics["pixels"] == SIZE * SIZE
+
+
+def test_labels_of_one_photo_are_moved_together(tmp_path: Path) -> None:
+    """Estimates of single images scatter by about a pixel: 72 instead of 100 % on real labels."""
+    dataset = open_dataset(write_moved(tmp_path, [(5, 0)] * 6 + [(6, 1)]), DataConfig())
+    aligned, told = align_labels(dataset)
+    assert told is not None and told.moved == 7 and told.alone == 0
+    assert {i.shift for i in aligned.items} == {(5, 0)}
+
+
+def shift_of(rows: float, cols: float, error: float = 0.4) -> Shift:
+    return Shift(rows, cols, error, patches=30, explained=0.3)
+
+
+def test_an_image_surely_lies_elsewhere_from_two_pixels_and_three_errors_on() -> None:
+    together = shift_of(5, 0, 0.1)
+    assert differs(shift_of(5, 2.1), together)
+    assert not differs(shift_of(5, 1.9), together)
+    assert not differs(shift_of(5, 2.1, error=0.8), together)
+    assert differs(shift_of(5, 0.3), None)
+    assert differs(shift_of(5, 0.3), shift_of(5, 0, error=20)), "together they tell nothing"
+
+
+def test_along_an_axis_of_less_than_a_pixel_nothing_moves(tmp_path: Path) -> None:
+    item = open_dataset(write_moved(tmp_path, [(0, 0)]), DataConfig()).items[0]
+    assert on_its_image(item, shift_of(5.6, -0.7)).shift == (6, 0)
+    assert on_its_image(item, shift_of(-1.2, 3.4)).shift == (-1, 3)

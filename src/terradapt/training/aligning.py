@@ -9,7 +9,7 @@ import numpy as np
 
 from terradapt.data import Dataset, Item
 from terradapt.meta import Alignment
-from terradapt.preflight.alignment import PATCHES, Shift, Surfaces
+from terradapt.preflight.alignment import PATCHES, WARN, Shift, Surfaces
 from terradapt.preflight.inspection import label_surfaces
 from terradapt.progress import Track, silent
 
@@ -24,10 +24,11 @@ def align_labels(dataset: Dataset, track: Track = silent) -> tuple[Dataset, Alig
     """Estimate how far labels lie beside their images, and move those that surely do.
 
     Each image of the splits ``train`` and ``val`` has an estimate of its own
-    (:mod:`terradapt.preflight.alignment`). Where it is sure, its label is moved by it, to the whole
-    pixel; where it is not, by the estimate of all images together, if that is. As the border of a
-    moved label is known no better than the estimate's error, a band of that width is ignored along
-    it. Labels of ``test`` and corrections stay where they are.
+    (:mod:`terradapt.preflight.alignment`). All images together know best where labels lie that were
+    drawn on one photo, so that a label is moved by their estimate, to the whole pixel; by its own
+    where that surely differs, or where together they are not sure. As the border of a moved label
+    is known no better than the estimate's error, a band of that width is ignored along it. Labels
+    of ``test`` and corrections stay where they are.
 
     Args:
         dataset: With its splits.
@@ -49,7 +50,7 @@ def align_labels(dataset: Dataset, track: Track = silent) -> tuple[Dataset, Alig
             means.add_means(surfaces)
             advance(1)
     together = means.shift()
-    sure = {name: shift for name, shift in own.items() if shift is not None and shift.is_clear}
+    sure = {n: s for n, s in own.items() if s is not None and s.is_clear and differs(s, together)}
     taken = {i.id: sure.get(i.id, together) for i in items}
     moved = {name: shift for name, shift in taken.items() if shift is not None and is_moved(shift)}
     if not moved:
@@ -76,8 +77,15 @@ def is_moved(shift: Shift) -> bool:
     return shift.is_clear and shift.distance >= max(1.0, _SURE * shift.error)
 
 
+def differs(own: Shift, together: Shift | None) -> bool:
+    """Whether an image's label surely lies elsewhere than those of all images together."""
+    if together is None or not together.is_clear:
+        return True
+    apart = math.hypot(own.rows - together.rows, own.cols - together.cols)
+    return apart >= max(WARN, _SURE * own.error)
+
+
 def on_its_image(item: Item, shift: Shift) -> Item:
-    """Return an item whose label is read where the image shows it."""
-    return replace(
-        item, shift=(round(shift.rows), round(shift.cols)), unsure=math.ceil(shift.error)
-    )
+    """Return an item whose label is read where the image shows it, moved by a pixel or more."""
+    rows, cols = (round(n) if abs(n) >= 1 else 0 for n in (shift.rows, shift.cols))
+    return replace(item, shift=(rows, cols), unsure=math.ceil(shift.error))
