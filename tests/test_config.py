@@ -58,6 +58,15 @@ def test_overrides_reach_nested_keys_and_have_short_forms() -> None:
     assert RunConfig().train.epochs != 3
 
 
+def test_options_do_not_follow_to_another_model() -> None:
+    recipe = load_config("landcover")
+    assert recipe.model.options == {"mlp_width": 256}
+    other = recipe.with_overrides(["model.options.decoder_channels=64", "model.name=smp-fpn"])
+    assert other.model.options == {"decoder_channels": 64}
+    same = recipe.with_overrides(["model.name=kd-arafnet", "model.options.width=64"])
+    assert same.model.options == {"mlp_width": 256, "width": 64}
+
+
 @pytest.mark.parametrize(
     ("override", "named"),
     [

@@ -343,12 +343,14 @@ class RunConfig(ConfigPart):
         return self.with_values(parse_pairs(overrides, "train.epochs=10"))
 
     def with_values(self, changes: Mapping[str, Any]) -> RunConfig:
-        """Return a copy with values at dotted keys.
+        """Return a copy with values at dotted keys; options do not follow to another model.
 
         Raises:
             ConfigError: No such key, or a value of the wrong kind.
         """
         values = self.model_dump()
+        if changes.get("model.name", self.model.name) != self.model.name:
+            values["model"]["options"] = {}
         for key, value in changes.items():
             _assign(values, key, value)
         return _validated(values, "overrides")

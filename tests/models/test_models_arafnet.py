@@ -17,7 +17,7 @@ from terradapt.complexity import measure
 from terradapt.config import EncoderConfig, ModelConfig
 from terradapt.errors import ConfigError
 from terradapt.models import build, build_on_meta
-from terradapt.models.arafnet import ABLATIONS, BFM, ARAFNetOptions
+from terradapt.models.arafnet import ABLATIONS, BFM, ARAFNetOptions, MLPPath
 from terradapt.models.contract import SegmentationModel
 from terradapt.models.layers import CBAM
 
@@ -177,6 +177,42 @@ def test_options_that_contradict_are_refused(options: dict[str, Any]) -> None:
 def test_defaults_are_the_paper_s() -> None:
     options = ARAFNetOptions()
     assert (options.width, options.up_mode, options.fusion) == (128, "nearest", "bfm")
+    assert options.mlp_width == 0
+
+
+def test_an_mlp_path_adds_segformer_s_vote() -> None:
+    """On even maps, where enlarging does nothing: concatenate, project, norm, ReLU, classify."""
+    channels, width, k = (8, 12, 16, 24), 6, 3
+    path = MLPPath(channels, width, k).eval()
+    values = [torch.randn(2, c) for c in channels]
+    maps = tuple(
+        v[:, :, None, None].expand(-1, -1, 32 // 2**i, 64 // 2**i) for i, v in enumerate(values)
+    )
+    projection = torch.cat([s.weight for s in path.sides], 1)[:, :, 0, 0]  # type: ignore[union-attr]
+    hidden = (torch.cat(values, 1) @ projection.T / (1 + 1e-5) ** 0.5).relu()
+    last: Any = path.head[1]
+    expected = hidden @ last.weight[:, :, 0, 0].T + last.bias
+    logits = path(maps)
+    assert logits.shape == (2, k, 128, 256)
+    torch.testing.assert_close(logits, expected[:, :, None, None].expand_as(logits))
+
+
+def test_logits_of_an_mlp_path_are_added_to_the_paper_s() -> None:
+    config = ModelConfig(
+        name="kd-arafnet",
+        encoder=EncoderConfig(name=SMALL),
+        options={"width": 8, "mlp_width": 16},
+    )
+    model: Any = build(config, 3).eval()
+    x = torch.randn(2, 3, 64, 96)
+    with torch.no_grad():
+        both, path = model(x).logits, model.mlp(model.encoder(x))
+        model.mlp = None
+        alone = model(x).logits
+    torch.testing.assert_close(both, alone + path)
+    assert path.std() > 0
+    with pytest.raises(ConfigError):
+        arafnet(SMALL, {"mlp_width": -1})
 
 
 def test_attention_gates_are_between_0_and_1_and_written_out() -> None:

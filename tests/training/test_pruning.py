@@ -21,6 +21,12 @@ def test_the_same_width_is_the_same_model() -> None:
     torch.testing.assert_close(logits(narrow(model, 16)), logits(model), rtol=0, atol=0)
 
 
+def test_an_mlp_path_stays_whole() -> None:
+    model, _ = small(width=16, mlp_width=8)
+    torch.testing.assert_close(logits(narrow(model, 16)), logits(model), rtol=0, atol=0)
+    assert narrow(model, 8).get_submodule("mlp.sides.0").out_channels == 8
+
+
 def test_channels_without_a_part_are_the_ones_that_go() -> None:
     model, _ = small(width=32)
     silent = silence_half(model, seed=3)

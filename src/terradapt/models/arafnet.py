@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import Any, Literal
 
 import torch
-from pydantic import model_validator
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from terradapt.config import ConfigPart
@@ -23,7 +23,10 @@ RATES = (3, 6, 12, 18, 24)
 
 
 class ARAFNetOptions(ConfigPart):
-    """Switches of the decoder; the defaults are the paper's, the others its Table 6."""
+    """Switches of the decoder; the defaults are the paper's, the others its Table 6.
+
+    ``mlp_width`` is ours: beside the paper's decoder a path of 1x1 convolutions answers at 1/4.
+    """
 
     aux: bool = False  # auxiliary head, used in training only
     resaspp: bool = True  # False: a 1x1 convolution in its place
@@ -34,6 +37,7 @@ class ARAFNetOptions(ConfigPart):
     fusion: Literal["bfm", "add", "concat", "none"] = "bfm"
     up_mode: Literal["nearest", "bilinear"] = "nearest"  # of the high path, x4
     width: int = 128
+    mlp_width: int = Field(0, ge=0)  # channels of a path of 1x1 convolutions; 0: none, the paper
 
     @model_validator(mode="after")
     def _fusable(self) -> ARAFNetOptions:
@@ -155,6 +159,39 @@ class AddFusion(nn.Module):
         return low + high
 
 
+class MLPPath(nn.Module):
+    """A vote of all four maps at 1/4, without any neighbourhood: SegFormer's decoder, made cheap.
+
+    SegFormer (arXiv 2105.15203, Sec. 3.1) projects every map, enlarges and concatenates them and
+    projects again. Two projections in a row are one, so that maps are added, and enlarged on the
+    way up in steps of two::
+
+        F4 -> 1x1 -> x2 -(+)-> x2 -(+)-> x2 -(+)-> BN, ReLU -> dropout -> 1x1 -> K
+        F3 -> 1x1 --------'         |         |
+        F2 -> 1x1 ------------------'         |
+        F1 -> 1x1 ----------------------------'
+    """
+
+    def __init__(self, channels: tuple[int, ...], width: int, num_classes: int) -> None:
+        super().__init__()
+        self.sides = nn.ModuleList(nn.Conv2d(c, width, 1, bias=False) for c in channels)
+        self.up = nn.Upsample(scale_factor=2, mode="bilinear")
+        self.norm = nn.Sequential(nn.BatchNorm2d(width), nn.ReLU(inplace=True))
+        self.head = nn.Sequential(
+            nn.Dropout(0.1),
+            nn.Conv2d(width, num_classes, 1),
+            nn.Upsample(scale_factor=4, mode="bilinear"),
+        )
+
+    def forward(self, features: tuple[Tensor, ...]) -> Tensor:
+        """Return logits (B, K, H, W)."""
+        *finer, x = (side(f) for side, f in zip(self.sides, features, strict=True))
+        for side in reversed(finer):
+            x = self.up(x) + side
+        out: Tensor = self.head(self.norm(x))
+        return out
+
+
 class ARAFNet(SegmentationModel):
     """The decoder on any encoder with maps at strides 4, 8, 16, 32.
 
@@ -182,6 +219,9 @@ class ARAFNet(SegmentationModel):
         )
         self.fusion = _fusion(options.fusion, width)
         self.head = _head(width, num_classes)
+        self.mlp = (
+            MLPPath(encoder.channels, options.mlp_width, num_classes) if options.mlp_width else None
+        )
         self.aux_head = _head(width, num_classes) if options.aux else None
         self.training_only = ("aux_head",) if options.aux else ()
 
@@ -192,6 +232,8 @@ class ARAFNet(SegmentationModel):
         low = self.low(f1, f2, f3) if self.low is not None else high
         fused = self.fusion(low, high) if self.fusion is not None else high
         logits = self.head(fused)
+        if self.mlp is not None:
+            logits = logits + self.mlp(features)
         if self.training and self.aux_head is not None:
             both = low + high if self.low is not None else high
             return Prediction(logits, (self.aux_head(both),), features)

@@ -44,8 +44,8 @@ class PrunedLayer:
 def narrow(model: SegmentationModel, width: int) -> SegmentationModel:
     """Return a KD-ARAFNet whose decoder has fewer channels, filled with the strongest.
 
-    The encoder is copied whole; an auxiliary head, used in training only, is dropped. Without
-    further training the result is worse than the model: it is a start for fine-tuning.
+    Encoder and MLP path are copied whole; an auxiliary head, used in training only, is dropped.
+    Without further training the result is worse than the model: it is a start for fine-tuning.
 
     Args:
         model: ARAFNet with its paper's low path, ResASPP and bilateral fusion.
@@ -65,7 +65,8 @@ def narrow(model: SegmentationModel, width: int) -> SegmentationModel:
     blank = config.encoder.model_copy(update={"weights": None})
     small = build(config.model_copy(update={"encoder": blank}), model.num_classes)
     small.config = config
-    for whole in ("encoder", "high.attention"):
+    beside = ("mlp",) if options.get("mlp_width") else ()
+    for whole in ("encoder", "high.attention", *beside):
         small.get_submodule(whole).load_state_dict(model.get_submodule(whole).state_dict())
     kept = {group: _strongest(values, width) for group, values in strengths(model).items()}
     with torch.no_grad():
