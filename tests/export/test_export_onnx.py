@@ -41,9 +41,9 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Any, Path]:
     return model, meta, folder / "model.onnx"
 
 
-def check_contract(name: str, encoder: str, folder: Path) -> None:
+def check_contract(name: str, encoder: str, folder: Path, **options: object) -> None:
     """Every model of the registry: one portable file that says what the model says."""
-    model, meta = small(name, encoder)
+    model, meta = small(name, encoder, **options)
     path = folder / "model.onnx"
     result = run.export_model(model, meta, path)
     assert [f.name for f in folder.iterdir()] == ["model.onnx"]
@@ -85,6 +85,10 @@ def check_form(path: Path, *, fixed: bool) -> None:
 )
 def test_contract(name: str, encoder: str, tmp_path: Path) -> None:
     check_contract(name, encoder, tmp_path)
+
+
+def test_contract_with_a_path_beside(tmp_path: Path) -> None:
+    check_contract("kd-arafnet", TINY, tmp_path, mlp_width=16)
 
 
 @pytest.mark.slow
