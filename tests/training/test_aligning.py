@@ -15,7 +15,7 @@ from terradapt.data import open_dataset, read_mask
 from terradapt.data.dataset import Dataset
 from terradapt.preflight.alignment import Shift
 from terradapt.raster import write_raster
-from terradapt.training.aligning import align_labels, differs, on_its_image
+from terradapt.training.aligning import align_labels, differs, is_moved, on_its_image
 from terradapt.training.run import Run
 from training_files import SMALL
 
@@ -139,3 +139,4 @@ def test_along_an_axis_of_less_than_a_pixel_nothing_moves(tmp_path: Path) -> Non
     item = open_dataset(write_moved(tmp_path, [(0, 0)]), DataConfig()).items[0]
     assert on_its_image(item, shift_of(5.6, -0.7)).shift == (6, 0)
     assert on_its_image(item, shift_of(-1.2, 3.4)).shift == (-1, 3)
+    assert is_moved(shift_of(1.0, 0.8)) and not is_moved(shift_of(0.9, 0.9, error=0.1))

@@ -73,8 +73,9 @@ def align_labels(dataset: Dataset, track: Track = silent) -> tuple[Dataset, Alig
 
 
 def is_moved(shift: Shift) -> bool:
-    """Whether a label surely lies off by a pixel or more."""
-    return shift.is_clear and shift.distance >= max(1.0, _SURE * shift.error)
+    """Whether a label surely lies off, along an axis by a pixel or more."""
+    along = max(abs(shift.rows), abs(shift.cols))
+    return shift.is_clear and along >= 1 and shift.distance >= _SURE * shift.error
 
 
 def differs(own: Shift, together: Shift | None) -> bool:
