@@ -174,6 +174,15 @@ def test_options_that_contradict_are_refused(options: dict[str, Any]) -> None:
         arafnet(SMALL, options)
 
 
+def test_a_wrong_value_is_not_taken_for_a_wrong_name() -> None:
+    with pytest.raises(ConfigError) as caught:
+        arafnet(SMALL, {"mlp_width": -1})
+    assert caught.value.fix == "give another value; its default is 0"
+    with pytest.raises(ConfigError) as caught:
+        arafnet(SMALL, {"mlp_widht": 1})
+    assert "did you mean 'mlp_width'?" in caught.value.fix
+
+
 def test_defaults_are_the_paper_s() -> None:
     options = ARAFNetOptions()
     assert (options.width, options.up_mode, options.fusion) == (128, "nearest", "bfm")
