@@ -294,7 +294,8 @@ def parse_options(config: ModelConfig) -> Any:
     except ValidationError as error:
         where, why = first_error(error)
         known = line.load().Options.model_fields
-        fix = one_of(where, known, "its options are: ") if known else "it has no options"
         if (own := known.get(where.split(".")[0])) is not None:
             fix = f"give another value; its default is {own.default}"
+        else:
+            fix = one_of(where, known, "its options are: ") if known else "it has no options"
         raise ConfigError(f"model.options.{where} of {config.name}: {why}", fix) from error

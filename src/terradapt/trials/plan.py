@@ -183,9 +183,9 @@ def _switched(config: RunConfig, model: str, encoder: str | None) -> RunConfig:
             adapters=changed.adapters,
             checkpointing=changed.checkpointing and name.startswith("sam2_hiera"),
         )
-    options = held.options if model == held.name else {}
-    update = {"name": model, "encoder": changed, "options": options}
-    return config.model_copy(update={"model": held.model_copy(update=update)})
+    switched = config.with_values({"model.name": model})
+    own = switched.model.model_copy(update={"encoder": changed})
+    return switched.model_copy(update={"model": own})
 
 
 def _marks(config: RunConfig) -> Iterator[tuple[str, str]]:
