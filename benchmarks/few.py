@@ -1,4 +1,4 @@
-"""Few labels, shifted labels, new places, the ground around, pupils of two classes: each measured.
+"""Few labels, shifted labels, new places, roads that hang together and more: each measured.
 
 A stage asks one question; every run of it is kept, so that a command that was stopped is called
 again. ``few``: a draw's few labelled images alone, with the others' pixels, and with all labels.
@@ -6,6 +6,7 @@ again. ``few``: a draw's few labelled images alone, with the others' pixels, and
 ``adapt``: a model of one place on another one, before and after it has seen half of its images
 without labels; the other half decides. ``context``: drone scenes at native detail with the ground
 around windows and without. ``cwd``: what a teacher adds to labels by DIST, KL and CWD on roads.
+``network``: APLS of roads learnt with skeleton recall and clDice in the loss, and without.
 
     python benchmarks/few.py few --data SHARED --weights FILE --sets epfl --seeds 0 -o OUT
 
@@ -43,6 +44,7 @@ from peers import measure
 from terradapt import evaluation
 from terradapt.classes import IGNORE
 from terradapt.config import RunConfig
+from terradapt.evaluation import Protocol
 from terradapt.training.run import BEST
 
 PUPILS = {
@@ -51,6 +53,13 @@ PUPILS = {
     "KL": "with KL (T 2, T^2)",
     "CWD": "with CWD (T 4, T^2, 3)",
 }
+THIN = {
+    "plain": [],
+    "skeleton recall 0.1": ["objective.skeleton_recall=0.1"],
+    "skeleton recall 0.3": ["objective.skeleton_recall=0.3"],
+    "clDice 0.3": ["objective.cldice=0.3"],
+}
+PIXEL = 0.4  # m/px of EPFL's images, which do not say it
 STEP_SECONDS = {  # of one core of an AMD EPYC (2026-11-26), crops of 256 px, pupils' 192, wide 384
     "and unlabelled": 2.6,
     "adapted": 3.7,
@@ -179,7 +188,7 @@ def context(args: argparse.Namespace) -> Iterator[Job]:
 def train_wide(args: argparse.Namespace, plan: Row) -> tuple[RunConfig, Path]:
     data = base(args.data, args.home, "harvey", resolution=None)
     more = ["data.crop=384", *args.override]
-    more += ["data.context=4"] if plan["way"] == "ground around" else []
+    more += [f"data.context={args.context}"] if plan["way"] == "ground around" else []
     return config_of("landcover", args.steps, plan["seed"], settings_of(args), more), data
 
 
@@ -197,6 +206,31 @@ def train_pupil(args: argparse.Namespace, plan: Row) -> tuple[RunConfig, Path]:
     teacher = args.kept.folder({**plan, "way": "teacher"}) / BEST
     more = [*more, *([f"objective.distill.teacher={teacher}"] if more else [])]
     return config_of("roads", args.steps, seed, STUDENT, more, args.override), data
+
+
+def network(args: argparse.Namespace) -> Iterator[Job]:
+    for seed in args.seeds:
+        for way in args.ways or THIN:
+            yield job(args, train_thin, "network", "epfl", seed, way, figures=connected)
+
+
+def train_thin(args: argparse.Namespace, plan: Row) -> tuple[RunConfig, Path]:
+    more = [*settings_of(args), *THIN[plan["way"]], *args.override]
+    return config_of("roads", args.steps, plan["seed"], more), base(args.data, args.home, "epfl")
+
+
+def connected(args: argparse.Namespace, plan: Row, run: Path) -> Row:
+    """Return APLS and the mask's figures at the threshold that is best on ``val``."""
+    folder = train_thin(args, plan)[1]
+    protocol = Protocol(threshold_from="val", network=True, pixel=PIXEL)
+    found = {}
+    for split in ("val", "test"):
+        report = evaluation.open_task(run / BEST, folder, split).run(protocol, pictures=0)
+        metrics, road = report.metrics, report.metrics["per_class"]["road"]
+        found[split] = {"figure": metrics["apls"], "topo_f1": metrics["topo_f1"]}
+        found[split] |= {k: road[k] for k in ("f1", "precision", "recall")}
+        found[split] |= {"ece": metrics["ece"], "threshold": report.protocol["threshold"]}
+    return found
 
 
 def here(train: Train, args: argparse.Namespace, plan: Row, run: Path) -> Row:
@@ -224,7 +258,15 @@ def job(
     return Job(plan, partial(train, args, plan), found, seconds, keep=first)
 
 
-STAGES = {"few": few, "align": align, "adapt": adapt, "context": context, "cwd": cwd}
+STAGES = {
+    "few": few,
+    "align": align,
+    "adapt": adapt,
+    "context": context,
+    "cwd": cwd,
+    "network": network,
+}
+FIGURES = {"adapt": "RLOD", "network": "APLS"}
 DEFAULT_SETS = {"few": ["epfl", "dubai", "harvey"], "align": ["epfl", "cil", "dubai", "harvey"]}
 
 
@@ -261,6 +303,7 @@ AGAINST = {
     "adapt": ("adapted", "as it is"),
     "context": ("ground around", "no ground around"),
     "cwd": ("CWD", "DIST"),
+    "network": ("skeleton recall 0.1", "plain"),
 }
 
 
@@ -271,15 +314,22 @@ def page(settings: Row, rows: list[Row]) -> str:
     for name in dict.fromkeys(r["data"] for r in rows):
         mine = [r for r in rows if r["data"] == name]
         test = mine[0]["test"]
-        figure = "RLOD" if stage == "adapt" else "F1" if "f1" in test else "mIoU"
-        heads = ["way", "runs", figure, "of each", "precision", "recall", "ECE"]
+        figure = FIGURES.get(stage) or ("F1" if "f1" in test else "mIoU")
+        keys = [*(["f1"] if stage == "network" else []), "precision", "recall", "ece"]
+        heads = [
+            "way",
+            "runs",
+            figure,
+            "of each",
+            *(k.upper() if k in ("f1", "ece") else k for k in keys),
+        ]
         text += f"\n## {name}\n\n| {' | '.join(heads)} |\n|{'---|' * len(heads)}\n"
         for way, pixels in dict.fromkeys((r["way"], r.get("px")) for r in mine):
             some = [r["test"] for r in mine if (r["way"], r.get("px")) == (way, pixels)]
             values = [100 * r["figure"] for r in some]
             cells = [f"{way}, {pixels} px" if pixels else way, str(len(some)), with_spread(values)]
             cells += [", ".join(f"{v:.2f}" for v in values)]
-            for key in ("precision", "recall", "ece"):
+            for key in keys:
                 cells.append(with_spread([100 * r[key] for r in some if key in r]))
             text += f"| {' | '.join(cells)} |\n"
         better, worse = AGAINST[stage]
@@ -301,6 +351,8 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--draws", type=int, nargs="+", default=[0, 1, 2], help="of few")
     parser.add_argument("--pixels", type=int, nargs="+", default=[3, 6], help="of align")
+    parser.add_argument("--context", type=int, default=4, help="how many times as wide, of context")
+    parser.add_argument("--ways", nargs="+", choices=THIN, help="of network")
     parser.add_argument("--steps", type=int, default=300)
     parser.add_argument(
         "--start-steps", type=int, default=300, help="of adapt's and cwd's first model"
@@ -318,6 +370,7 @@ def main() -> None:
         for k in ("stage", "steps", "start_steps", "crop", "precision", "override")
     }
     settings["weights"] = args.weights.name
+    settings |= {"context": args.context} if args.stage == "context" else {}
     args.kept = kept = Kept(args.output, settings, partial(page, settings))
     jobs = list(STAGES[args.stage](args))
     print(kept.told(jobs), flush=True)
