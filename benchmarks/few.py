@@ -303,7 +303,7 @@ AGAINST = {
     "adapt": ("adapted", "as it is"),
     "context": ("ground around", "no ground around"),
     "cwd": ("CWD", "DIST"),
-    "network": ("skeleton recall 0.1", "plain"),
+    "network": ("skeleton recall 0.3", "plain"),
 }
 
 
