@@ -132,7 +132,8 @@ def test_the_loss_is_the_formula(relative: bool, strength: float) -> None:
         p = p * np.sqrt(shares.numpy() / mean)[:, None, None]
         p /= p.sum(1, keepdims=True)
     confidence, label = p.max(1), p.argmax(1)
-    means = np.array([confidence[label == k].mean() for k in range(4)])
+    known = batch["known"].numpy()
+    means = np.array([confidence[(label == k) & known].mean() for k in range(4)])
     threshold = 0.6 * (means / means.max())[label] if relative else np.full_like(confidence, 0.6)
     total, count = 0.0, 0
     for b in range(2):

@@ -88,7 +88,7 @@ class Consistency:
         if self.shares is not None:
             scores = aligned(scores, self.shares, batch["known"], self.config.shares)
         confidence, label = scores.max(1)
-        sure = (confidence >= self._threshold(confidence, label)) & batch["known"]
+        sure = (confidence >= self._threshold(confidence, label, batch["known"])) & batch["known"]
         views, targets, counted = [], [], []
         for v in range(batch["strong"].shape[1]):
             inside = boxes(batch["box"][:, v], label.shape[1:])
@@ -110,16 +110,16 @@ class Consistency:
         told = {"unlabelled": agreement.detach(), "sure": share}
         return loss, {**logs, **told, "loss": loss.detach()}
 
-    def _threshold(self, confidence: Tensor, label: Tensor) -> Tensor:
+    def _threshold(self, confidence: Tensor, label: Tensor, known: Tensor) -> Tensor:
         """The threshold of each pixel; relative ones fall with a class's mean confidence."""
         if not self.config.relative:
             return confidence.new_tensor(self.config.threshold)
-        sums = confidence.new_zeros(int(label.max()) + 1)
-        counts = sums.clone()
-        sums.scatter_add_(0, label.flatten(), confidence.flatten())
-        counts.scatter_add_(0, label.flatten(), torch.ones_like(confidence).flatten())
+        counts = confidence.new_zeros(int(label.max()) + 1)
+        sums = counts.clone()
+        counts.scatter_add_(0, label.flatten(), known.flatten().to(counts))
+        sums.scatter_add_(0, label.flatten(), (confidence * known).flatten())
         mean = sums / counts.clamp(min=1)
-        return self.config.threshold * (mean / mean.max())[label]
+        return self.config.threshold * (mean / mean.max().clamp(min=_LEAST))[label]
 
 
 def aligned(scores: Tensor, shares: Tensor, known: Tensor, strength: float) -> Tensor:
