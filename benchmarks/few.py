@@ -315,21 +315,16 @@ def page(settings: Row, rows: list[Row]) -> str:
         mine = [r for r in rows if r["data"] == name]
         test = mine[0]["test"]
         figure = FIGURES.get(stage) or ("F1" if "f1" in test else "mIoU")
-        keys = [*(["f1"] if stage == "network" else []), "precision", "recall", "ece"]
-        heads = [
-            "way",
-            "runs",
-            figure,
-            "of each",
-            *(k.upper() if k in ("f1", "ece") else k for k in keys),
-        ]
+        columns = {"f1": "F1"} if stage == "network" else {}
+        columns |= {"precision": "precision", "recall": "recall", "ece": "ECE"}
+        heads = ["way", "runs", figure, "of each", *columns.values()]
         text += f"\n## {name}\n\n| {' | '.join(heads)} |\n|{'---|' * len(heads)}\n"
         for way, pixels in dict.fromkeys((r["way"], r.get("px")) for r in mine):
             some = [r["test"] for r in mine if (r["way"], r.get("px")) == (way, pixels)]
             values = [100 * r["figure"] for r in some]
             cells = [f"{way}, {pixels} px" if pixels else way, str(len(some)), with_spread(values)]
             cells += [", ".join(f"{v:.2f}" for v in values)]
-            for key in keys:
+            for key in columns:
                 cells.append(with_spread([100 * r[key] for r in some if key in r]))
             text += f"| {' | '.join(cells)} |\n"
         better, worse = AGAINST[stage]
