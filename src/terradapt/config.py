@@ -140,6 +140,8 @@ class EncoderConfig(ConfigPart):
     adapter_activation: Literal["gelu", "relu"] = "gelu"  # inside an adapter
     freeze: bool | None = None  # none: a trunk with adapters is frozen, all else trains
     checkpointing: bool = False  # recompute activations in the backward pass: less memory, slower
+    context: Context = 0  # [windows] width of the ground around that the bands' second half shows;
+    # the run sets it from data.context
     film: bool = False  # scale the maps of each stage by the logarithm of the metres per pixel,
     # which come as one more channel
     args: dict[str, Any] = {}  # further arguments of the timm architecture

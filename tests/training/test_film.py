@@ -143,6 +143,20 @@ def test_a_run_with_it_from_crops_to_the_exported_file(dataset: Dataset, tmp_pat
         assert torch.equal(trainer.model.state_dict()[name], value), name
 
 
+def test_a_start_with_it_may_see_more_bands_and_the_ground_around(
+    dataset: Dataset, tmp_path: Path
+) -> None:
+    training.train(config(), dataset.root, tmp_path / "run")
+    start = tmp_path / "run" / "checkpoint.safetensors"
+    more = [f"train.start={start}", "data.context=2", "data.bands=[1,2,3,1]"]
+    wider = Trainer(config(*more), dataset, tmp_path / "wider").model.eval()
+    image = torch.randn(1, 9, 64, 64, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        before = checkpoint.load(start)[0](image[:, [0, 1, 2, 8]]).logits
+        image[:, 3] = 0
+        torch.testing.assert_close(wider(image).logits, before)
+
+
 def test_what_has_no_scale_or_no_stages_is_refused(dataset: Dataset, tmp_path: Path) -> None:
     bare = open_dataset(training_files.write_folder(tmp_path / "bare"))
     with pytest.raises(ConfigError, match="metres per pixel"):

@@ -21,6 +21,9 @@ from terradapt.evaluation import evaluate
 from terradapt.export import run as export
 from terradapt.export.windows import collect
 from terradapt.grid import Window
+from terradapt.models import build
+from terradapt.models.building import build_encoder
+from terradapt.models.encoder import enlarged_middle
 from terradapt.raster import SceneReader, write_raster
 from terradapt.scene import predict_blocks
 from terradapt.training.trainer import Trainer
@@ -105,7 +108,8 @@ def test_a_run_sees_it_from_crops_to_the_exported_file(
     assert meta.spec.context == 4 and meta.spec.bands == (1, 2, 3)
     assert meta.config.model.in_channels == 6
     assert meta.spec.mean == meta.spec.mean[:3] * 2 and len(meta.spec.std) == 6
-    assert next(model.parameters()).shape[1] == 6
+    assert next(model.parameters()).shape[1] == 3  # one set of weights sees both
+    assert any(c.weight.abs().max() > 0 for c in model.encoder.around)  # it has learned
     report = evaluate(predictors.load(trained), open_dataset(folder), "test", pictures=1)
     assert report.metrics["miou"] > 0
     found = collect(folder, meta.spec, meta.classes, 64, 2)
@@ -144,6 +148,70 @@ def test_a_start_without_it_says_at_first_what_it_said(folder: Path, tmp_path: P
     taught = config("objective.name=distill", f"objective.distill.teacher={start}")
     training.train(taught, folder, tmp_path / "taught")  # by a teacher that sees the crop alone
     assert checkpoint.read_meta(tmp_path / "taught" / "checkpoint.safetensors").spec.context == 4
+
+
+def test_a_start_with_it_goes_on_with_it_or_without(
+    folder: Path, trained: Path, tmp_path: Path
+) -> None:
+    model, _ = checkpoint.load(trained)
+    image = torch.randn(1, 6, 64, 64, generator=torch.Generator().manual_seed(0))
+    for context in (4, 2, 0):
+        wanted = config(f"train.start={trained}", context=context)
+        trainer = Trainer(wanted, open_dataset(folder, wanted.data), tmp_path / f"run{context}")
+        after = trainer.model.eval()
+        assert getattr(after.encoder, "context") == context  # noqa: B009
+        with torch.no_grad():
+            if context == 4:
+                torch.testing.assert_close(after(image).logits, model(image).logits)
+            if context == 0:
+                for convolution in model.encoder.around:
+                    torch.nn.init.zeros_(convolution.weight)
+                torch.testing.assert_close(after(image[:, :3]).logits, model(image).logits)
+
+
+@pytest.mark.parametrize("times", [2, 4, 8])
+@pytest.mark.parametrize("size", [(2, 4), (6, 8), (12, 10)])
+def test_the_middle_lies_over_the_window(times: int, size: tuple[int, int]) -> None:
+    """As the whole map enlarged, and cut to the window."""
+    x = torch.randn(2, 3, *size, generator=torch.Generator().manual_seed(0))
+    large = torch.nn.functional.interpolate(x, scale_factor=times, mode="bilinear")
+    top, left = (side * (times - 1) // 2 for side in size)
+    want = large[:, :, top : top + size[0], left : left + size[1]]
+    torch.testing.assert_close(enlarged_middle(x, times, lambda near: near), want)
+
+
+@pytest.mark.parametrize("film", [False, True])
+def test_maps_take_those_of_the_ground_around_where_the_window_lies(film: bool) -> None:
+    """A window of one scene, and the scene around in cells: the same things lie over each other."""
+    plan = config(f"encoder.film={film}").model
+    encoder = plan.encoder.model_copy(update={"context": 4})
+    model = build(plan.model_copy(update={"encoder": encoder, "in_channels": 6 + film}), 3).eval()
+    bare = plan.encoder.model_copy(update={"film": False})
+    plain = build(plan.model_copy(update={"encoder": bare, "in_channels": 3}), 3).eval()
+    held = {k: v for k, v in model.state_dict().items() if k in plain.state_dict()}
+    plain.load_state_dict(held)
+    assert model.size_multiple == 64
+    image = torch.randn(2, 6 + film, 64, 128, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        own, around = plain.encoder(image[:, :3]), plain.encoder(image[:, 3:6])
+        torch.testing.assert_close(model.encoder(image), own)  # at first
+        for convolution in model.encoder.around:
+            torch.nn.init.eye_(convolution.weight[:, :, 0, 0])
+        for found, near, far in zip(model.encoder(image), own, around, strict=True):
+            torch.testing.assert_close(found, near + enlarged_middle(far, 4, lambda x: x))
+
+
+def test_what_cannot_see_it_is_refused(folder: Path, tmp_path: Path) -> None:
+    dataset = open_dataset(folder)
+    for more, said in (
+        (["model.name=smp-unet"], "no encoder that could see"),
+        (["data.crop=96"], "multiples of 64"),
+        (["encoder.context=2", "model.in_channels=6"], "encoder.context=2, but data.context=4"),
+    ):
+        with pytest.raises(ConfigError, match=said):
+            Trainer(config(*more), dataset, tmp_path / "run")
+    with pytest.raises(ConfigError, match="not those of a window"):
+        build_encoder("mobilenetv3_small_050", in_channels=3, context=4)
 
 
 def test_a_teacher_that_sees_more_and_two_dates_are_refused(

@@ -233,6 +233,14 @@ def build(config: ModelConfig, num_classes: int) -> SegmentationModel:
         raise ConfigError(
             f"{config.name} has no encoder whose maps could be scaled", "set encoder.film=false"
         )
+    if config.encoder.context:
+        encoder: Any = model.encoder
+        if not getattr(encoder, "context", 0):
+            raise ConfigError(
+                f"{config.name} has no encoder that could see the ground around",
+                "set data.context=0, or take another model, for example kd-arafnet",
+            )
+        model.size_multiple = encoder.size_multiple
     model.config = config
     return model
 

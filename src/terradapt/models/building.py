@@ -41,6 +41,7 @@ def build_encoder(
     adapter_activation: str = "gelu",
     freeze: bool | None = None,
     checkpointing: bool = False,
+    context: int = 0,
     film: bool = False,
     **args: Any,
 ) -> Encoder:
@@ -58,6 +59,8 @@ def build_encoder(
         adapter_activation: ``"gelu"`` or ``"relu"``.
         freeze: Whether the backbone's own weights train not. None: only a trunk with adapters.
         checkpointing: Recompute activations in the backward pass.
+        context: The second half of the bands shows the ground around, so many times as wide:
+            see :meth:`Encoder.add_context`; 0: none.
         film: The last of ``in_channels`` scales the maps: see :meth:`Encoder.add_film`.
         args: Further arguments of ``timm.create_model``, for example ``pad_type="same"``.
 
@@ -66,6 +69,12 @@ def build_encoder(
         CheckpointError: The weight file cannot be read or does not fit.
     """
     pretrained, in_channels = weights == HUB, in_channels - film
+    if context and in_channels % 2:
+        raise ConfigError(
+            f"{in_channels} bands are not those of a window and as many of the ground around",
+            "give model.in_channels twice the bands, or set encoder.context=0",
+        )
+    in_channels //= 2 if context else 1
     encoder: Encoder
     if strides != STRIDES and (is_sam2(name) or is_vit(name) or name in MIT_ENCODERS):
         raise ConfigError(
@@ -97,6 +106,8 @@ def build_encoder(
         load_weights(encoder, weights)
     if frozen:
         encoder.freeze()
+    if context:
+        encoder.add_context(context)
     if film:
         encoder.add_film()
     return encoder
@@ -145,6 +156,7 @@ def from_config(
         adapter_activation=config.adapter_activation,
         freeze=config.freeze,
         checkpointing=config.checkpointing,
+        context=config.context,
         film=config.film,
         **config.args,
     )

@@ -41,6 +41,8 @@ STUDENTS = (
 """The nine student backbones of KD-ARAFNet (ARAFNet Table 4)."""
 STRIDES = (4, 8, 16, 32)
 HUB = "hub"
+AROUND = "encoder.around."
+"""Names within a model of what :meth:`Encoder.add_context` adds."""
 _PLAIN = (
     "timm.models.vision_transformer",
     "timm.models.eva",
@@ -55,6 +57,7 @@ class Encoder(nn.Module):
         channels: C1..C4.
         strides: 4, 8, 16, 32, but for a timm backbone that is dilated or gives its stem too.
         size_multiple: The input's sides must be multiples of this, px.
+        context: How many windows wide the ground around is that it sees too; 0: none.
     """
 
     in_channels: int
@@ -62,10 +65,36 @@ class Encoder(nn.Module):
     strides: tuple[int, ...] = STRIDES
     size_multiple: int = 32
     frozen: bool = False
+    context: int = 0
 
     def __init__(self) -> None:
         super().__init__()
         self.film: nn.ParameterList | None = None
+        self.around: nn.ModuleList | None = None
+
+    def add_context(self, times: int) -> None:
+        """Look at the ground around the window too, the second half of the input's bands.
+
+        One set of weights sees both, so that a trunk keeps all that it knows::
+
+            ground around, times as wide          window
+            +---------------+
+            |     +---+     |  the middle, by a 1x1 convolution
+            |     |   |     |  (at first 0), then enlarged:   + map of the window
+            |     +---+     |
+            +---------------+
+
+        They lie side by side in the batch: normalisation counts both, in training as later.
+
+        Args:
+            times: 2, 4 or 8.
+        """
+        self.context, self.in_channels = times, 2 * self.in_channels
+        self.size_multiple *= 2  # the middle of a map lies between two of its pixels
+        added = [nn.Conv2d(c, c, 1, bias=False) for c in self.channels]
+        for convolution in added:
+            nn.init.zeros_(convolution.weight)
+        self.around = nn.ModuleList(added)
 
     def add_film(self) -> None:
         """Let each map be scaled by the input's last channel, which is taken off: FiLM.
@@ -77,15 +106,25 @@ class Encoder(nn.Module):
         self.film = nn.ParameterList(torch.zeros(c) for c in self.channels for _ in range(2))
 
     def __call__(self, x: Tensor) -> tuple[Tensor, ...]:
-        """Return the maps; a scaled encoder's input has one channel more than its bands."""
+        """Return the maps of bands, those of the ground around, and a scale: as was added."""
         if self.film is None:
-            maps: tuple[Tensor, ...] = super().__call__(x)
-            return maps
+            return self._maps(x)
         octaves = x[:, -1].mean((1, 2)).view(-1, 1, 1, 1)
         gains, shifts = self.film[::2], self.film[1::2]
         return tuple(
             m * (1 + octaves * gain.view(-1, 1, 1)) + octaves * shift.view(-1, 1, 1)
-            for m, gain, shift in zip(super().__call__(x[:, :-1]), gains, shifts, strict=True)
+            for m, gain, shift in zip(self._maps(x[:, :-1]), gains, shifts, strict=True)
+        )
+
+    def _maps(self, x: Tensor) -> tuple[Tensor, ...]:
+        if self.around is None:
+            maps: tuple[Tensor, ...] = super().__call__(x)
+            return maps
+        bands, count = x.shape[1] // 2, x.shape[0]
+        both = super().__call__(torch.cat([x[:, :bands], x[:, bands:]]))
+        return tuple(
+            m[:count] + enlarged_middle(m[count:], self.context, convolution)
+            for m, convolution in zip(both, self.around, strict=True)
         )
 
     def freeze(self) -> None:
@@ -98,6 +137,25 @@ class Encoder(nn.Module):
         """Switch the mode; a frozen encoder stays in evaluation mode."""
         super().train(mode and not self.frozen)
         return self
+
+
+def enlarged_middle(x: Tensor, times: int, change: Callable[[Tensor], Tensor]) -> Tensor:
+    """Return the middle of maps, changed pixel by pixel, at the maps' own size (bilinear).
+
+    Args:
+        x: (B, C, H, W), H and W even.
+        times: How many times as long the map's sides are as the middle's, 2 or more.
+        change: Of (B, C, h, w), each pixel for itself.
+    """
+    starts = [(side * (times - 1) - times) // (2 * times) for side in x.shape[2:]]
+    spans = [slice(a, a + side // times + 3) for a, side in zip(starts, x.shape[2:], strict=True)]
+    near = change(x[:, :, spans[0], spans[1]])  # with the pixels that interpolation reads
+    large = functional.interpolate(near, scale_factor=times, mode="bilinear", align_corners=False)
+    rows, cols = (
+        slice(side * (times - 1) // 2 - a * times, side * (times + 1) // 2 - a * times)
+        for a, side in zip(starts, x.shape[2:], strict=True)
+    )
+    return large[:, :, rows, cols]
 
 
 class TimmEncoder(Encoder):

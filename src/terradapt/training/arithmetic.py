@@ -19,6 +19,7 @@ from torch.nn import functional
 from terradapt import models
 from terradapt.config import RunConfig
 from terradapt.machine import cpu_threads, taken_cores
+from terradapt.training.pretrained import with_weights
 
 WORTH_IT = 1.1
 """bfloat16 is taken from this speed-up on: less is lost again outside of the network."""
@@ -126,13 +127,11 @@ def speed_up(config: RunConfig, num_classes: int, seconds: float = 4.0) -> float
         num_classes: K.
         seconds: Time to measure; at least two rounds are run.
     """
-    encoder = config.model.encoder.model_copy(update={"weights": None})
-    channels, side = len(config.channels), config.data.crop
-    plan = config.model.model_copy(update={"encoder": encoder, "in_channels": channels})
+    plan, side = with_weights(config, None).model, config.data.crop
     with torch.random.fork_rng(devices=[]):
         model = models.build(plan, num_classes).train()
         spare_depthwise(model)
-        image = torch.rand(2, channels, side, side)
+        image = torch.rand(2, plan.in_channels, side, side)
         if config.train.channels_last:
             model = model.to(memory_format=torch.channels_last)
             image = image.contiguous(memory_format=torch.channels_last)

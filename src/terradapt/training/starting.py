@@ -21,7 +21,7 @@ from terradapt.files import digest
 from terradapt.meta import Meta, read_meta
 from terradapt.models import build_on_meta, entry
 from terradapt.models.contract import SegmentationModel
-from terradapt.models.encoder import HUB
+from terradapt.models.encoder import AROUND, HUB
 from terradapt.training.run import Run
 
 Joined = Sequence[int | None]
@@ -51,7 +51,8 @@ class Start:
             CheckpointError: The start needs a frozen trunk that is not on this machine.
         """
         old, data = self.meta, config.data
-        encoder = old.config.model.encoder.model_copy(update={"weights": self._trunk(config)})
+        around = {"weights": self._trunk(config), "context": data.context}
+        encoder = old.config.model.encoder.model_copy(update=around)
         seen = config.model_copy(update={"model": old.config.model})
         model = {"encoder": encoder, "in_channels": len(seen.channels)}
         like = input_spec(dataset, data)
@@ -117,16 +118,20 @@ class Start:
                 each = tensors[name].unflatten(axis, (len(old.classes), -1))
                 taken = _taken(each, axis, rows, each.mean(axis, True))
                 tensors[name] = taken.flatten(axis, axis + 1)
-        known = old.spec.channels
+        known, own = old.spec.channels, model.state_dict()
         if channels != known:
             places = [known.index(c) if c in known else None for c in channels]
-            for name, axis in _axes(old.config.model, len(old.classes), bands=1).items():
+            for name, axis in _axes(old.config.model, len(old.classes), bands=2).items():
                 blank = torch.zeros_like(tensors[name].narrow(axis, 0, 1))
-                tensors[name] = _taken(tensors[name], axis, places, blank)
+                shown = places[: own[name].shape[axis]]  # a trunk sees both views by the same ones
+                tensors[name] = _taken(tensors[name], axis, shown, blank)
+        sight = {k: v for k, v in own.items() if k.startswith(AROUND)}
+        tensors = {k: v for k, v in tensors.items() if k in sight or not k.startswith(AROUND)}
+        tensors = {**sight, **tensors}
         trunk = checkpoint.frozen_keys(model)
         elsewhere = trunk - tensors.keys()
         shapes = {k: tuple(v.shape) for k, v in tensors.items()}
-        checkpoint.check_names(Path(self.name), shapes, model.state_dict(), elsewhere)
+        checkpoint.check_names(Path(self.name), shapes, own, elsewhere)
         model.load_state_dict(tensors, strict=False)
         if old.trunk is not None and channels == known:
             state = model.state_dict()

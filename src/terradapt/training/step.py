@@ -12,6 +12,8 @@ from torch.nn import functional
 from terradapt import models
 from terradapt.config import RunConfig
 from terradapt.machine import peak_memory
+from terradapt.training.pretrained import with_weights
+from terradapt.training.suiting import with_channels
 
 _OPTIMISER_STATES = 3  # gradient and the two moments of AdamW, each as large as the weight
 
@@ -28,11 +30,9 @@ def measure_step(config: RunConfig, num_classes: int) -> dict[str, Any]:
         optimiser and activations.
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    encoder = config.model.encoder.model_copy(update={"weights": None})
-    channels = len(config.channels)
-    plan = config.model.model_copy(update={"encoder": encoder, "in_channels": channels})
+    plan = with_channels(with_weights(config, None))
     model = models.build(plan, num_classes).to(device).train()
-    image = torch.rand(2, channels, config.data.crop, config.data.crop, device=device)
+    image = torch.rand(2, plan.in_channels, config.data.crop, config.data.crop, device=device)
     mask = torch.zeros(2, config.data.crop, config.data.crop, dtype=torch.long, device=device)
     before = _used(device)
     seconds = min(_pass(model, image, mask) for _ in range(2))

@@ -24,6 +24,11 @@ def input_spec_for(dataset: datasets.Dataset, config: RunConfig) -> InputSpec:
             f"{config.model.name} takes {dates} dates, data.context and encoder.film are for one",
             "set data.context=0 and encoder.film=false",
         )
+    if config.model.encoder.context not in (0, context):
+        raise ConfigError(
+            f"encoder.context={config.model.encoder.context}, but data.context={context}",
+            "set data.context alone: the run sets the encoder's",
+        )
     views = dates * (2 if context else 1)
     each = encoder_normalization(config.model.encoder, (config.model.in_channels - film) // views)
     mean, std = (values * views for values in each)
@@ -45,11 +50,12 @@ def input_spec_for(dataset: datasets.Dataset, config: RunConfig) -> InputSpec:
 
 
 def with_channels(config: RunConfig) -> ModelConfig:
-    """Return the model with all channels of its input, where the config counts its bands alone."""
+    """Return the model for all channels of its input, where the config counts its bands alone."""
     model = config.model
     if model.in_channels != len(config.data.bands):
         return model
-    return model.model_copy(update={"in_channels": len(config.channels)})
+    encoder = model.encoder.model_copy(update={"context": config.data.context})
+    return model.model_copy(update={"encoder": encoder, "in_channels": len(config.channels)})
 
 
 def require_labels(dataset: datasets.Dataset, split: str) -> None:
