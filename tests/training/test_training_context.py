@@ -7,18 +7,20 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 import torch
 
 from conftest import Call
 from terradapt import checkpoint, predictors, training
-from terradapt.config import RunConfig, load_config
+from terradapt.config import EncoderConfig, ModelConfig, RunConfig, load_config
 from terradapt.data import Dataset, input_spec, open_dataset
 from terradapt.data.reading import ItemReader
 from terradapt.data.sampling import CropDataset
 from terradapt.errors import ConfigError
 from terradapt.evaluation import evaluate
 from terradapt.export import run as export
+from terradapt.export.onnx import export_onnx
 from terradapt.export.windows import collect
 from terradapt.grid import Window
 from terradapt.models import build
@@ -199,6 +201,23 @@ def test_maps_take_those_of_the_ground_around_where_the_window_lies(film: bool) 
             torch.nn.init.eye_(convolution.weight[:, :, 0, 0])
         for found, near, far in zip(model.encoder(image), own, around, strict=True):
             torch.testing.assert_close(found, near + enlarged_middle(far, 4, lambda x: x))
+
+
+def test_an_exported_file_takes_any_size_and_batch(tmp_path: Path) -> None:
+    encoder = {"name": "mobilenetv3_small_050", "context": 4}
+    model = build(ModelConfig(encoder=EncoderConfig(**encoder), in_channels=6), 3).eval()
+    for convolution in model.encoder.around:
+        torch.nn.init.eye_(convolution.weight[:, :, 0, 0])
+    file = tmp_path / "model.onnx"
+    export_onnx(model, file, channels=6, window=128, fixed=False)
+    session = onnxruntime.InferenceSession(str(file))
+    for size in ((1, 6, 128, 128), (3, 6, 64, 192)):
+        x = torch.randn(*size, generator=torch.Generator().manual_seed(0))
+        with torch.no_grad():
+            want = model(x).logits.softmax(1).numpy()
+        assert want.std() > 0.01
+        (found,) = session.run(None, {session.get_inputs()[0].name: x.numpy()})
+        np.testing.assert_allclose(found, want, atol=1e-5)
 
 
 def test_what_cannot_see_it_is_refused(folder: Path, tmp_path: Path) -> None:
