@@ -51,8 +51,9 @@ class Start:
             CheckpointError: The start needs a frozen trunk that is not on this machine.
         """
         old, data = self.meta, config.data
-        around = {"weights": self._trunk(config), "context": data.context}
-        encoder = old.config.model.encoder.model_copy(update=around)
+        encoder = old.config.model.encoder.model_copy(
+            update={"weights": self._trunk(config), "context": data.context}
+        )
         seen = config.model_copy(update={"model": old.config.model})
         model = {"encoder": encoder, "in_channels": len(seen.channels)}
         like = input_spec(dataset, data)
@@ -125,9 +126,9 @@ class Start:
                 blank = torch.zeros_like(tensors[name].narrow(axis, 0, 1))
                 shown = places[: own[name].shape[axis]]  # a trunk sees both views by the same ones
                 tensors[name] = _taken(tensors[name], axis, shown, blank)
-        sight = {k: v for k, v in own.items() if k.startswith(AROUND)}
-        tensors = {k: v for k, v in tensors.items() if k in sight or not k.startswith(AROUND)}
-        tensors = {**sight, **tensors}
+        at_first = {k: v for k, v in own.items() if k.startswith(AROUND)}
+        held = {k: v for k, v in tensors.items() if k in own or not k.startswith(AROUND)}
+        tensors = {**at_first, **held}
         trunk = checkpoint.frozen_keys(model)
         elsewhere = trunk - tensors.keys()
         shapes = {k: tuple(v.shape) for k, v in tensors.items()}
