@@ -91,6 +91,7 @@ def also(context, beside, path, name, output, *, style=None, group=GROUP):
 
 def _dressed(details, name, style, group):
     details.name = name
+    details.forceName = True  # else the file's where that is not temporary: "map"
     if hasattr(details, "groupName"):
         details.groupName = group
     processor = Finish(group, style)

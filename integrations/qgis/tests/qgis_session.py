@@ -26,6 +26,7 @@ from qgis.core import (
 ENGINE = os.environ["TERRADAPT_EXECUTABLE"]
 FOLDER = Path(os.environ.get("QGIS_TESTS") or tempfile.mkdtemp(prefix="terradapt-qgis-"))
 _profile = tempfile.mkdtemp(prefix="qgis-profile-")
+os.environ["TMPDIR"] = _profile  # QGIS names layers in it otherwise, and a checkout may lie in /tmp
 
 QgsApplication.setPrefixPath(PREFIX, True)
 app = QgsApplication([], True, _profile)
