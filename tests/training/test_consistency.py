@@ -11,6 +11,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+import eval_files
 from terradapt import training
 from terradapt.config import ConsistencyConfig, DataConfig, ObjectiveConfig, RunConfig, load_config
 from terradapt.data import input_spec, open_dataset, read_mask
@@ -307,6 +308,22 @@ def test_images_that_decide_are_left_out_and_others_are_told(
     write_raster(tmp_path / "grey.tif", np.zeros((1, 64, 64), np.uint8))
     with pytest.raises(DataError, match=r"no image can be used without labels; left out grey"):
         unlabelled_images(dataset, tmp_path, input_spec(dataset, DataConfig()))
+
+
+def test_another_scale_and_an_unknown_one_are_told(few: tuple[Path, Path], tmp_path: Path) -> None:
+    pixels = np.zeros((3, 64, 64), np.uint8)
+    eval_files.write_raster(tmp_path / "fine.tif", pixels, resolution=0.3)
+    eval_files.write_raster(tmp_path / "coarse.tif", pixels, resolution=0.6)
+    eval_files.write_raster(tmp_path / "plain.tif", pixels)
+    dataset = open_dataset(few[0], DataConfig())
+    spec = input_spec(dataset, DataConfig())
+    assert unlabelled_images(dataset, tmp_path, spec)[1] == []  # nothing to compare with
+    known = spec.model_copy(update={"resolution": 0.3})
+    assert unlabelled_images(dataset, tmp_path, known)[1] == [
+        "unlabelled images have 0.3 to 0.6 m/px; they are resampled to the labelled ones' 0.3",
+        "1 of 3 unlabelled images do not say their metres per pixel and are read as they are, "
+        "the labelled ones have 0.3",
+    ]
 
 
 def test_what_the_objective_lacks_is_said(few: tuple[Path, Path], tmp_path: Path) -> None:

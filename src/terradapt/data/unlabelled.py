@@ -38,7 +38,7 @@ def unlabelled_images(
 
     Returns:
         A dataset with the split ``unlabelled``, or None where there is no such image; and
-        sentences on what was left out and why, and on another scale.
+        sentences on what was left out and why, and on another or an unknown scale.
 
     Raises:
         DataError: No such folder, or no image in it that can be used.
@@ -62,6 +62,11 @@ def unlabelled_images(
                 f"unlabelled images have {min(scales):.3g} to {max(scales):.3g} m/px; they are "
                 f"resampled to the labelled ones' {spec.resolution:.3g}"
             )
+    if spec.resolution and len(scales) < len(items):
+        told.append(
+            f"{len(items) - len(scales)} of {len(items)} unlabelled images do not say their metres "
+            f"per pixel and are read as they are, the labelled ones have {spec.resolution:.3g}"
+        )
     names = tuple(item.id for item in items)
     splits = {SPLIT: names}
     return replace(
